@@ -1,0 +1,91 @@
+"""The configuration as typed dataclasses: what every YAML under conf/ must fit.
+
+Hydra checks names and types against these, so a typo is an error that names it. A new task, data source, agent or
+backend is one YAML file; it needs no change here unless its behaviour is new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class TaskConfig:
+    """A size of problem. Everything here is part of what makes results comparable: it is hashed into the key."""
+
+    name: str = MISSING
+    reference_tokens: int = MISSING  # N: how many training tokens the stock train.py sees in its budget
+    vocab_size: int = MISSING
+    sequence_length: int = MISSING
+    num_eval_windows: int = MISSING  # windows of sequence_length tokens, for val and for test
+    eval_batch_size: int = MISSING
+    audit_cuts: int = MISSING
+    num_decoy_tokens: int = 32_768
+    min_budget_seconds: float = 30.0
+    max_budget_seconds: float = 900.0
+    max_setup_seconds: float = 120.0
+    max_memory_bytes: int = 8 << 30
+    clock: str = "wall"  # wall | ticks (null backend)
+    ticks: int = 0  # progress() calls in a run on the tick clock
+    compile: bool = False
+    baseline_seeds: int = 3
+    confirm_seeds: int = 5
+    sigma_prior_bpb: float = MISSING  # seed-to-seed standard deviation of the stock baseline
+    slope_bpb_per_percent: float = MISSING  # bpb lost with one per cent less budget
+    knobs: dict[str, Any] = field(default_factory=dict)  # the stock train.py's constants at this size
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    source: str = MISSING  # the file in trainer/data/
+    text_sha256: str | None = None  # pinned hash of the text; None: any
+    options: dict[str, Any] = field(default_factory=dict)  # checked by the source
+
+
+@dataclass
+class BackendConfig:
+    name: str = "auto"
+    threads: int | None = None  # None: all cores this process may use
+    dtype: str | None = None  # None: what the backend's probe finds fast
+
+
+@dataclass
+class AgentConfig:
+    name: str = MISSING  # the file in harness/agents/
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LLMConfig:
+    name: str = "none"
+
+
+@dataclass
+class SessionConfig:
+    experiments: int = 6
+    seed: int = 0  # researchers are paired on it
+    name: str | None = None  # None: made from time, task and agent
+    root: str = "sessions"
+    early_stop: bool = True  # whether a researcher may stop early
+    max_hours: float | None = None
+
+
+@dataclass
+class TrackerConfig:
+    name: str = "none"
+
+
+@dataclass
+class Config:
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    session: SessionConfig = field(default_factory=SessionConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    program: str | None = None  # a file of instructions instead of program.md

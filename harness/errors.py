@@ -1,0 +1,43 @@
+"""The error tree.
+
+    Exception
+     |- ExperimentFailed        the researcher's code or edit failed: recorded, the session goes on
+     |   `- EditRefused         the edit never ran
+     `- HarnessError            ours or the user's: stop, say what to do
+         |- ConfigError         a wrong key or value
+         |- DataError           data cannot be prepared or does not match its hash
+         |- JournalError        the record is damaged or cannot be written
+         `- DeviceError         the device is missing, busy or unfit
+
+`ExperimentFailed` is caught in one place, `harness/session.py`; `HarnessError` in one place, `harness/cli.py`.
+"""
+
+from __future__ import annotations
+
+
+class ExperimentFailed(Exception):
+    """The researcher's code failed. The message is one line that a researcher can act on."""
+
+
+class EditRefused(ExperimentFailed):
+    """The edit broke a rule and was not run."""
+
+
+class HarnessError(Exception):
+    """The benchmark cannot go on. The message is one line: what is wrong, what was expected, what to do."""
+
+
+class ConfigError(HarnessError):
+    """A configuration key or value is wrong."""
+
+
+class DataError(HarnessError):
+    """Data cannot be fetched, prepared or trusted."""
+
+
+class JournalError(HarnessError):
+    """The journal is damaged or cannot be written."""
+
+
+class DeviceError(HarnessError):
+    """The device is missing, busy or unfit for the task."""

@@ -1,0 +1,78 @@
+"""The seams of the harness, on one page. Implementations inherit nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.records import Progress, Proposal, RunResult, View
+
+OnProgress = Callable[[Progress], None]
+
+
+class Agent(Protocol):
+    """A researcher.
+
+    An agent keeps no state between calls: whatever it needs it rebuilds from the view. That is what makes a
+    session resumable at any line without asking agents to save themselves.
+    """
+
+    name: str
+
+    def propose(self, view: View) -> Proposal | None:
+        """The next experiment, or None to stop early."""
+
+
+class Bench(Protocol):
+    """Runs one train.py and scores it."""
+
+    def run(self, run_id: str, source: str, seed: int, split: str) -> RunResult:
+        """Train `source` under the session's budget with the dealt `seed` and score it on `split`."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A process of untrusted code to start."""
+
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]  # the whole environment: an allow-list
+    fds: tuple[int, ...]  # inherited, same numbers
+    log_path: Path  # stdout and stderr, capped at max_log_bytes
+    max_log_bytes: int
+    max_memory_bytes: int | None
+
+
+class Process(Protocol):
+    """A running process tree."""
+
+    def poll(self) -> int | None:
+        """Exit status of the main process (negative: signal), or None while it runs."""
+
+    def memory_bytes(self) -> int | None:
+        """Resident memory of the whole tree now."""
+
+    def kill(self) -> int:
+        """Kill the whole tree, also children that left the session; return when none is left, with the number killed."""
+
+
+class Sandbox(Protocol):
+    """A wall to run untrusted code behind."""
+
+    name: str
+    level: int
+
+    def launch(self, launch: Launch) -> Process: ...
+
+
+class Tracker(Protocol):
+    """Something that shows a session: terminal, W&B. Never the record."""
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """A journal record was written, or replayed on resume."""
+
+    def on_progress(self, progress: Progress) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,210 @@
+"""What the harness knows, as frozen records.
+
+Everything that is decided, shown or published is one of these. Unknown is ``None``, never 0. Units are in the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"
+    CRASH = "crash"  # the code raised, exited early or answered wrongly
+    TIMEOUT = "timeout"  # the deadline came before any snapshot
+    SETUP_TIMEOUT = "setup_timeout"  # never called start()
+    OOM = "oom"
+    INVALID = "invalid"  # the edit was refused, or the score could not be trusted
+
+
+class Role(StrEnum):
+    """Why a run was made. Part of its identity, and of its seed."""
+
+    BASELINE = "baseline"
+    EXPERIMENT = "experiment"
+    RERUN = "rerun"  # second opinion before a keep
+    CONFIRM_BASELINE = "confirm_baseline"
+    CONFIRM_CANDIDATE = "confirm_candidate"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Causality audit of one evaluation, all differences in nats (audited minus claimed)."""
+
+    num_uniform: int
+    mean_nats: float
+    lower_nats: float  # 99.9 % bounds of the mean over uniform cuts
+    upper_nats: float
+    num_targeted: int
+    num_large_positive: int
+    num_large_negative: int
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One line of the training log. `seconds` is the runner's clock; step, loss and tokens are what the code claims."""
+
+    seconds: float
+    step: int
+    loss: float
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One training run and its evaluation."""
+
+    status: Status
+    split: str  # val | test
+    reason: str | None = None  # one line that a researcher can act on
+    code: str | None = None  # machine-readable reason, see docs/architecture.md
+    bpb: float | None = None
+    audit: Audit | None = None
+    budget_seconds: float | None = None  # None on the null backend's step clock
+    train_seconds: float | None = None  # from start() to the end of training, by the runner's clock
+    setup_seconds: float | None = None  # from launch to start()
+    eval_seconds: float | None = None
+    wall_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    num_snapshots: int = 0
+    snapshot_bytes: int | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    log_tail: str = ""  # last lines of the training log: untrusted text
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of train.py: either the whole new file, or search/replace blocks that must each match exactly once."""
+
+    source: str | None = None
+    blocks: tuple[tuple[str, str], ...] = ()
+    path: str = "train.py"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one proposal cost. Classical controls have none."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A researcher's next experiment."""
+
+    hypothesis: str
+    edit: Edit
+    note: str | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment of a session, as far as it got."""
+
+    index: int  # from 0
+    hypothesis: str
+    source: str | None  # the whole train.py that ran; None if the edit was refused
+    run: RunResult | None = None
+    rerun: RunResult | None = None
+    kept: bool | None = None  # None while undecided
+    val_bpb: float | None = None  # the recorded value: the rerun's where there was one
+    delta_sigma: float | None = None  # (incumbent before - val_bpb) / sigma; positive is better
+    commit: str | None = None
+    note: str | None = None
+
+    @property
+    def status(self) -> Status | None:
+        """The end that counts: a failed rerun outweighs an ok first run."""
+        last = self.rerun or self.run
+        return last.status if last else None
+
+    @property
+    def reason(self) -> str | None:
+        last = self.rerun or self.run
+        return last.reason if last else None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How fast this device does the stock script's work, and what budget follows."""
+
+    tokens_per_second: float
+    tokens_per_second_low: float  # 95 % interval of the median of block means
+    tokens_per_second_high: float
+    block_tokens_per_second: tuple[float, ...]
+    setup_seconds: float  # the stock script's own cold setup: twice this is free
+    budget_seconds: float
+    gate_bpb: float | None  # half-width of the rate's interval times the task's slope
+    calibrated: bool  # gate_bpb <= sigma / 2
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The confirmed result: baseline minus candidate on `test`, paired by seed. Positive is better."""
+
+    num_pairs: int
+    mean_bpb: float | None
+    low_bpb: float | None  # 95 % t interval of the mean of the paired differences
+    high_bpb: float | None
+    baseline_bpb: tuple[float | None, ...]
+    candidate_bpb: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a researcher gets to see before proposing experiment `index`."""
+
+    index: int
+    num_experiments: int
+    task: dict[str, Any]
+    device: dict[str, Any]
+    budget_seconds: float | None
+    baseline_bpb: float
+    sigma_bpb: float
+    stock_source: str
+    incumbent_source: str
+    incumbent_bpb: float
+    history: tuple[Experiment, ...]
+    last_log: str
+    search_seed: int
+    program: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A fleeting event for the display: never journaled."""
+
+    phase: str  # prepare | calibrate | setup | train | evaluate | audit
+    run_id: str
+    fraction: float | None = None
+    loss: float | None = None
+    step: int | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """The fold of a journal: see harness/journal.py."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    opened: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    baseline: tuple[RunResult, ...] = ()
+    baseline_bpb: float | None = None
+    sigma_bpb: float | None = None
+    experiments: tuple[Experiment, ...] = ()
+    confirm_baseline: tuple[RunResult, ...] = ()
+    confirm_candidate: tuple[RunResult, ...] = ()
+    gain: Gain | None = None
+    num_restarts: int = 0
+    stopped_early: str | None = None
+    closed: bool = False
+    unranked: tuple[str, ...] = ()  # what keeps this session off the leaderboard
