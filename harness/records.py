@@ -119,6 +119,7 @@ class Experiment:
     delta_sigma: float | None = None  # (incumbent before - val_bpb) / sigma; positive is better
     commit: str | None = None
     note: str | None = None
+    usage: Usage | None = None
 
     @property
     def status(self) -> Status | None:
@@ -191,8 +192,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class ActiveRun:
+    """A run that was started and has not finished."""
+
+    run_id: str
+    role: Role
+    index: int
+    seed: int
+    split: str
+    started_at: float  # UTC seconds since the epoch
+
+
+@dataclass(frozen=True)
 class SessionState:
-    """The fold of a journal: see harness/journal.py."""
+    """The fold of a journal: see harness/fold.py."""
 
     config: dict[str, Any] = field(default_factory=dict)
     opened: dict[str, Any] = field(default_factory=dict)
@@ -208,3 +221,9 @@ class SessionState:
     stopped_early: str | None = None
     closed: bool = False
     unranked: tuple[str, ...] = ()  # what keeps this session off the leaderboard
+    active: ActiveRun | None = None
+    proposing: int | None = None  # the experiment that the researcher is thinking about
+    incidents: tuple[str, ...] = ()
+    opened_at: float | None = None  # UTC seconds since the epoch
+    last_at: float | None = None  # time of the last record
+    working_seconds: float = 0.0  # between records, without the gaps before a resume

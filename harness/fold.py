@@ -1,0 +1,215 @@
+"""A session's state is a fold over its journal: pure, so every reader of the same lines knows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from functools import reduce
+from typing import Any, TypeVar
+
+from harness.codec import from_json
+from harness.errors import JournalError
+from harness.journal import Record
+from harness.records import ActiveRun, Calibration, Experiment, Gain, Role, RunResult, SessionState, Status, Usage
+
+Data = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    config: dict[str, Any]
+    unranked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Finished:
+    role: Role
+    index: int
+    result: RunResult
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    baseline_bpb: float
+    sigma_bpb: float
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    index: int
+    hypothesis: str
+    note: str | None
+    usage: Usage | None
+    source: str | None
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class _Decision:
+    index: int
+    kept: bool
+    val_bpb: float | None
+    delta_sigma: float | None
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class _Index:
+    index: int
+
+
+@dataclass(frozen=True)
+class _Reason:
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Text:
+    text: str
+
+
+def fold(records: Iterable[Record]) -> SessionState:
+    """The state after `records`.
+
+    Raises:
+        JournalError: a record is unknown, malformed or impossible at its place.
+    """
+    return reduce(apply, records, SessionState())
+
+
+def apply(state: SessionState, record: Record) -> SessionState:
+    """The state after one more record."""
+    step = _STEPS.get(record.type)
+    if step is None:
+        raise JournalError(f"record {record.seq}: unknown type {record.type!r}; expected {', '.join(_STEPS)}")
+    if (state.opened_at is None) != (record.type == "session_open"):
+        raise JournalError(f"record {record.seq}: {record.type} is out of place; a journal starts with session_open")
+    if state.opened_at is None:
+        state = replace(state, opened_at=record.time)
+    elif state.last_at is not None and record.type != "resumed":
+        # A gap before a resume is time in which nobody worked; clocks may be set back.
+        worked = max(0.0, record.time - state.last_at)
+        state = replace(state, working_seconds=state.working_seconds + worked)
+    try:
+        return step(replace(state, last_at=record.time), record.data, record)
+    except JournalError as error:
+        raise JournalError(f"record {record.seq} ({record.type}): {error}") from error
+
+
+def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
+    typed = _read(_Opened, data)
+    opened = {key: value for key, value in data.items() if key != "config"}
+    return replace(state, config=typed.config, opened=opened, unranked=typed.unranked)
+
+
+def _resumed(state: SessionState, _data: Data, _: Record) -> SessionState:
+    return replace(state, num_restarts=state.num_restarts + 1, active=None, proposing=None)
+
+
+def _calibration(state: SessionState, data: Data, _: Record) -> SessionState:
+    return replace(state, calibration=_read(Calibration, data))
+
+
+def _run_started(state: SessionState, data: Data, record: Record) -> SessionState:
+    return replace(state, active=_read(ActiveRun, {**data, "started_at": record.time}))
+
+
+def _run_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+    run = _read(_Finished, data)
+    state = replace(state, active=None)
+    if run.role is Role.BASELINE:
+        return replace(state, baseline=_next(state.baseline, run.index, run.result))
+    if run.role is Role.CONFIRM_BASELINE:
+        return replace(state, confirm_baseline=_next(state.confirm_baseline, run.index, run.result))
+    if run.role is Role.CONFIRM_CANDIDATE:
+        return replace(state, confirm_candidate=_next(state.confirm_candidate, run.index, run.result))
+    experiment = _experiment(state, run.index)
+    if experiment.kept is None and experiment.run is None and run.role is Role.EXPERIMENT:
+        return _put(state, replace(experiment, run=run.result))
+    if experiment.kept is None and experiment.run and experiment.rerun is None and run.role is Role.RERUN:
+        return _put(state, replace(experiment, rerun=run.result))
+    raise JournalError(f"experiment {run.index}: unexpected {run.role}")
+
+
+def _baseline(state: SessionState, data: Data, _: Record) -> SessionState:
+    typed = _read(_Baseline, data)
+    return replace(state, baseline_bpb=typed.baseline_bpb, sigma_bpb=typed.sigma_bpb)
+
+
+def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionState:
+    return replace(state, proposing=_read(_Index, data).index)
+
+
+def _proposal(state: SessionState, data: Data, _: Record) -> SessionState:
+    made = _read(_Proposal, data)
+    refused = None if made.refused is None else RunResult(Status.INVALID, "val", code="edit", reason=made.refused)
+    experiment = Experiment(made.index, made.hypothesis, made.source, run=refused, note=made.note, usage=made.usage)
+    return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None)
+
+
+def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
+    made = _read(_Decision, data)
+    experiment = _experiment(state, made.index)
+    if experiment.run is None or experiment.kept is not None:
+        raise JournalError(f"experiment {made.index} cannot be decided here")
+    decided = replace(
+        experiment, kept=made.kept, val_bpb=made.val_bpb, delta_sigma=made.delta_sigma, commit=made.commit
+    )
+    return _put(state, decided)
+
+
+def _stopped(state: SessionState, data: Data, _: Record) -> SessionState:
+    return replace(state, stopped_early=_read(_Reason, data).reason, proposing=None)
+
+
+def _incident(state: SessionState, data: Data, _: Record) -> SessionState:
+    return replace(state, incidents=(*state.incidents, _read(_Text, data).text))
+
+
+def _confirmed(state: SessionState, data: Data, _: Record) -> SessionState:
+    return replace(state, gain=_read(Gain, data))
+
+
+def _closed(state: SessionState, _data: Data, _: Record) -> SessionState:
+    return replace(state, closed=True)
+
+
+_STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
+    "session_open": _session_open,
+    "resumed": _resumed,
+    "calibration": _calibration,
+    "run_started": _run_started,
+    "run_finished": _run_finished,
+    "baseline": _baseline,
+    "proposal_started": _proposal_started,
+    "proposal": _proposal,
+    "decision": _decision,
+    "stopped": _stopped,
+    "incident": _incident,
+    "confirmed": _confirmed,
+    "closed": _closed,
+}
+
+
+def _read(kind: type[T], data: Data) -> T:
+    """The part of `data` that `kind` declares; a record may say more than the fold needs."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return from_json(kind, {name: value for name, value in data.items() if name in names})
+
+
+def _next(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
+    if index != len(items):
+        raise JournalError(f"index {index} after {len(items)} of its kind")
+    return (*items, item)
+
+
+def _experiment(state: SessionState, index: int) -> Experiment:
+    if not 0 <= index < len(state.experiments):
+        raise JournalError(f"no experiment {index} was proposed")
+    return state.experiments[index]
+
+
+def _put(state: SessionState, experiment: Experiment) -> SessionState:
+    index = experiment.index
+    return replace(state, experiments=(*state.experiments[:index], experiment, *state.experiments[index + 1 :]))
