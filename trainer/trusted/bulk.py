@@ -1,0 +1,117 @@
+"""The bulk phase: every window once, in a secret order, and a few of them twice."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.trusted.remote import EvaluationFailed, ModelServer
+from trainer.trusted.scoring import CHUNK_BYTES, EvalText, token_nll
+from trainer.trusted.stats import mean_bounds
+
+MIN_REPEATS = 4
+
+# How far two answers to the same window may lie apart, mean of |difference| over its tokens in nats. Honest models
+# repeat themselves exactly, or differ by rounding where the numerics see the batch's shape or neighbours (grouped
+# products of a mixture of experts or an FFT in bf16: up to 0.03 at single tokens, below 0.01 on average). Dropout of
+# 0.1 left switched on differs by 0.1 and more.
+MAX_MEAN_ABS_NATS = 0.05
+# Rounding takes no side. A mean that is surely beyond this comes from a state carried over: the model has learnt
+# from the windows in between.
+MAX_MEAN_SHIFT_NATS = 0.001
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked when. `windows` is [num_batches, B]; `is_repeat` marks second askings, which are not scored."""
+
+    windows: NDArray[np.int64]
+    is_repeat: NDArray[np.bool_]
+
+    def batch_of(self) -> NDArray[np.int64]:
+        """[num_windows]: the batch that scored each window."""
+        batch, row = np.nonzero(~self.is_repeat)
+        answer = np.empty(len(batch), np.int64)
+        answer[self.windows[batch, row]] = batch
+        return answer
+
+
+def draw_order(num_windows: int, batch_size: int, rng: np.random.Generator) -> Order:
+    """Full batches in random order; what the last one has room for repeats windows from the first on.
+
+    First and last, because a model that learns from what it is asked differs most between them.
+    """
+    num_batches = -(-(num_windows + MIN_REPEATS) // batch_size)
+    num_repeats = num_batches * batch_size - num_windows
+    order = rng.permutation(num_windows)
+    windows = np.concatenate([order, np.resize(order, num_repeats)]).reshape(num_batches, batch_size)
+    is_repeat = (np.arange(windows.size) >= num_windows).reshape(windows.shape)
+    rows = rng.permuted(np.tile(np.arange(batch_size), (num_batches, 1)), axis=1)
+    return Order(np.take_along_axis(windows, rows, 1), np.take_along_axis(is_repeat, rows, 1))
+
+
+def run_bulk(server: ModelServer, text: EvalText, order: Order, num_threads: int) -> NDArray[np.float32]:
+    """Score every window.
+
+    Args:
+        num_threads: for the scoring, while the server waits.
+
+    Returns:
+        [num_windows, T] nats, all finite.
+
+    Raises:
+        EvaluationFailed: `non_finite` or `nondeterministic`, or what the server reports.
+    """
+    nll = np.empty(text.windows.shape, np.float32)
+    repeats: dict[int, list[NDArray[np.float32]]] = {}
+    with ThreadPoolExecutor(num_threads) as pool:
+        for batch, is_repeat in zip(order.windows, order.is_repeat, strict=True):
+            server.forward(text.inputs[batch])
+            answers = np.stack(list(pool.map(partial(_score_row, server), range(len(batch)), text.windows[batch])))
+            if not np.isfinite(answers).all():
+                raise EvaluationFailed("non_finite", "forward returned NaN or infinite logits")
+            nll[batch[~is_repeat]] = answers[~is_repeat]
+            for window, answer in zip(batch[is_repeat], answers[is_repeat], strict=True):
+                repeats.setdefault(int(window), []).append(answer)
+    check_repeats(np.stack([answer - nll[window] for window, answers in repeats.items() for answer in answers]))
+    return nll
+
+
+def _score_row(server: ModelServer, row: int, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+    chunk = max(1, CHUNK_BYTES // (4 * server.vocab_size))
+    parts = (slice(start, min(start + chunk, len(targets))) for start in range(0, len(targets), chunk))
+    return np.concatenate([token_nll(server.read(row, part.start, part.stop), targets[part]) for part in parts])
+
+
+def check_repeats(differences: NDArray[np.float32]) -> None:
+    """Differences [R, T] between second and first answers.
+
+    Raises:
+        EvaluationFailed: `nondeterministic`.
+    """
+    apart = float(np.abs(differences).mean(axis=1).max())
+    if apart > MAX_MEAN_ABS_NATS:
+        raise EvaluationFailed(
+            "nondeterministic",
+            f"forward answered one window twice, {apart:.3f} nats a token apart: eval() allows no randomness and no state",
+        )
+    require_no_shift(differences.mean(axis=1))
+
+
+def require_no_shift(shifts: NDArray[np.floating]) -> None:
+    """Mean differences [R] of whole windows, from two moments that should not matter. Windows are the unit, since
+    tokens of one window err together.
+
+    Raises:
+        EvaluationFailed: `nondeterministic`.
+    """
+    mean, lower, upper = mean_bounds(shifts)
+    if lower > MAX_MEAN_SHIFT_NATS or upper < -MAX_MEAN_SHIFT_NATS:
+        raise EvaluationFailed(
+            "nondeterministic",
+            f"forward's answers depend on earlier calls (by {mean:+.4f} nats a token): keep no state between calls",
+        )
