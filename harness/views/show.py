@@ -1,0 +1,42 @@
+"""`bpbench show SESSION`: the table, where the session stands, and what it showed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.fold import fold
+from harness.journal import read
+from harness.views import render, rows, summary, text
+
+
+def show(session_dir: Path, console: Console | None = None) -> None:
+    """Print the session in `session_dir`, finished, running or interrupted. Changes nothing.
+
+    Raises:
+        JournalError: there is no journal, or it is damaged.
+    """
+    console = console or Console()
+    records, torn = read(session_dir / "journal.jsonl")
+    state = fold(records)
+    if state.opened_at is None:
+        console.print(Text(f"{session_dir}: the session never opened; start it again with `bpbench run`"))
+        return
+    console.print(render.header(state))
+    console.print()
+    console.print(render.history(state))
+    console.print()
+    for sentence in summary.sentences(state):
+        console.print(Text(sentence))
+    if not state.closed:
+        console.print(
+            Text(f"Unfinished ({rows.phase(state)}). Unless it is still running, go on with:", style="yellow")
+        )
+        console.print(Text(f"    bpbench resume {session_dir}", style="bold"), soft_wrap=True)
+    if torn:
+        console.print(Text(text.line(torn), style="yellow"))
+    files = [name for name in ("report.html", "progress.png", "summary.json") if (session_dir / name).exists()]
+    if files:
+        console.print(Text("Files: " + ", ".join(str(session_dir / name) for name in files)), soft_wrap=True)

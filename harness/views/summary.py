@@ -1,0 +1,131 @@
+"""summary.json: the session in figures, every one recomputable from the journal."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from harness.codec import to_json
+from harness.fold import fold
+from harness.journal import read
+from harness.records import Experiment, SessionState
+from harness.views import rows, text
+from harness.views.files import write_atomically
+
+
+def summary(state: SessionState) -> dict[str, Any]:
+    """The figures of `state`, as JSON. Shares are of the time that the session worked; unknown is null."""
+    runs = rows.finished_runs(state)
+    best = rows.incumbent(state)
+    config = state.config
+    figures = {
+        "names": rows.names(state),
+        "key": state.opened.get("key"),
+        "finished": state.closed,
+        "ranked": state.closed and not unranked(state),
+        "unranked": list(unranked(state)),
+        "gain": state.gain,
+        "verdict": rows.gain_sentence(state.gain),
+        "baseline": {
+            "bpb": state.baseline_bpb,
+            "sigma_bpb": state.sigma_bpb,
+            "bpb_per_seed": [run.bpb for run in state.baseline],
+        },
+        "best": None
+        if best is None
+        else {"experiment": best.index + 1, "val_bpb": best.val_bpb, "commit": best.commit},
+        "experiments": {
+            "planned": rows.num_experiments(state),
+            "done": sum(item.kept is not None for item in state.experiments),
+            "kept": sum(item.kept is True for item in state.experiments),
+            "by_status": _count(state.experiments),
+        },
+        "calibration": state.calibration,
+        "time": {
+            "working_seconds": state.working_seconds,
+            "budget_share": _share(state, (run.train_seconds for run in runs)),
+            "evaluation_share": _share(state, (run.eval_seconds for run in runs)),
+            "mean_run_seconds": _mean(run.wall_seconds for run in runs),
+        },
+        "researcher": _usage(state.experiments),
+        "num_runs": len(runs),
+        "num_restarts": state.num_restarts,
+        "incidents": [text.line(item) for item in state.incidents],
+        "stopped_early": None if state.stopped_early is None else text.line(state.stopped_early),
+        "session_seed": config["session"].get("seed") if isinstance(config.get("session"), dict) else None,
+        "versions": state.opened.get("versions"),
+    }
+    plain: dict[str, Any] = to_json(figures)
+    return plain
+
+
+def unranked(state: SessionState) -> tuple[str, ...]:
+    """What keeps the session off the leaderboard, one line each."""
+    reasons = [text.line(reason) for reason in state.unranked]
+    if state.calibration and not state.calibration.calibrated and not any("calibrat" in reason for reason in reasons):
+        reasons.append("uncalibrated: the device's rate was too noisy for the task's gate")
+    return tuple(reasons)
+
+
+def sentences(state: SessionState) -> list[str]:
+    """The summary in plain words, one line each, for the end of a session."""
+    figures = summary(state)
+    done, kept = figures["experiments"]["done"], figures["experiments"]["kept"]
+    lines = [rows.gain_sentence(state.gain)]
+    if state.gain and not kept:
+        lines.append("No experiment was kept: the confirmation compares the baseline with itself.")
+    if state.baseline_bpb is not None:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(figures["experiments"]["by_status"].items()))
+        lines.append(
+            f"Baseline {text.bpb(state.baseline_bpb)} val bpb (sigma {text.bpb(state.sigma_bpb)}); "
+            f"{done} experiments, {kept} kept{f' ({counts})' if counts else ''}."
+        )
+    if state.stopped_early:
+        lines.append(f"Stopped early: {text.line(state.stopped_early)}")
+    times = figures["time"]
+    if times["budget_share"] is not None:
+        lines.append(
+            f"{text.duration(state.working_seconds)} of work, {text.percent(times['budget_share'])} inside budgets, "
+            f"{text.percent(times['evaluation_share'])} evaluating."
+        )
+    if reasons := unranked(state):
+        lines.append("Not ranked: " + "; ".join(reasons) + ".")
+    return lines
+
+
+def write(session_dir: Path) -> Path:
+    """Write `summary.json` into the session's folder; returns its path.
+
+    Raises:
+        JournalError: the journal is missing or damaged, or the file cannot be written.
+    """
+    records, _ = read(session_dir / "journal.jsonl")
+    content = json.dumps(summary(fold(records)), indent=2, allow_nan=False) + "\n"
+    return write_atomically(session_dir / "summary.json", content)
+
+
+def _count(experiments: Iterable[Experiment]) -> dict[str, int]:
+    return dict(Counter(item.status.value for item in experiments if item.status))
+
+
+def _share(state: SessionState, seconds: Iterable[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) / state.working_seconds if known and state.working_seconds else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _usage(experiments: Iterable[Experiment]) -> dict[str, float | int | None]:
+    usages = [item.usage for item in experiments if item.usage]
+    totals: dict[str, float | int | None] = {}
+    for name in ("prompt_tokens", "completion_tokens", "cost_usd", "seconds"):
+        known = [value for usage in usages if (value := getattr(usage, name)) is not None]
+        totals[name] = sum(known) if known else None
+    return totals
