@@ -1,4 +1,4 @@
-"""What the classical controls share: the space of knobs, what has been observed in it, and how a point becomes an edit."""
+"""What the classical controls share: the space of knobs, what was measured in it, and how a point becomes an edit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stock_values(space: Mapping[str, Knob]) -> dict[str, Scalar]:
 
 
 def points(view: View, space: Mapping[str, Knob]) -> list[Point]:
-    """The stock script, then each finished experiment, read back from the source that ran: what counts is what was tried."""
+    """The stock script, then each experiment, read back from the source that ran: what counts is what was tried."""
     stock = Point(stock_values(space), view.baseline_bpb)
     return [stock, *(_point(experiment, space) for experiment in view.history)]
 

@@ -1,8 +1,8 @@
 """Control: CMA-ES with margin (Hamano et al. 2022), which keeps integers from freezing on one value.
 
-Every knob is mapped to [0, 1], in the logarithm where its range says log. A choice is the integer index of its options in
-the order written, so neighbours should be alike; with two options the order does not matter. The search starts at the
-stock knobs, and the stock script with the baseline's bpb is the first member of the first generation.
+Every knob is mapped to [0, 1], in the logarithm where its range says log. A choice is the integer index of its options
+in the order written, so neighbours should be alike; with two options the order does not matter. The search starts at
+the stock knobs, and the stock script with the baseline's bpb is the first member of the first generation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Cmaes:
         return _search.proposal(view, space, values)
 
 
-def make(*, sigma: float = 0.15, population: int | None = None) -> Cmaes:
+def make(*, sigma: float = 0.1, population: int | None = None) -> Cmaes:
     if not 0 < sigma <= 1:
         raise ConfigError(f"agent.options.sigma must be above 0 and at most 1, not {sigma}")
     if population is not None and population < _SMALLEST_POPULATION:

@@ -45,9 +45,7 @@ def read_proposal(path: Path) -> Proposal:
 
 def make(*, patches: str | None = None) -> Scripted:
     if patches is None:
-        raise ConfigError(
-            "agent=scripted needs agent.options.patches=FOLDER, a folder of *.py, *.edit or *.patch files"
-        )
+        raise ConfigError("agent=scripted needs agent.options.patches=FOLDER with *.py, *.edit or *.patch files")
     folder = Path(patches).expanduser().resolve()
     if not folder.is_dir() or not _files(folder):
         raise ConfigError(f"agent.options.patches must be a folder of *.py, *.edit or *.patch files, not '{patches}'")

@@ -1,7 +1,8 @@
 """Control: a tree-structured Parzen estimator (Bergstra et al. 2011), multivariate as in BOHB (Falkner et al. 2018).
 
-The stock script is the first of the start-up points, so from the second or third experiment on the model works: sessions
-have 6 to 20 experiments, and Optuna's usual 10 random points would be most of them.
+The stock script is the first start-up point and by default the only one: sessions have 6 to 20 experiments, and
+Optuna's usual 10 random points would be most of them. On a noisy quadratic of eight knobs with the optimum near the
+stock script, 6 experiments gained 0.0024 +- 0.0010 so, 0.0006 +- 0.0002 with three start-up points, nothing with ten.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Tpe:
         return _search.proposal(view, space, _optuna.ask(sampler, space, _search.points(view, space)))
 
 
-def make(*, startup_trials: int = 3, candidates: int = 24) -> Tpe:
+def make(*, startup_trials: int = 1, candidates: int = 24) -> Tpe:
     if startup_trials < 1 or candidates < 1:
         raise ConfigError("agent.options.startup_trials and agent.options.candidates must be at least 1")
     return Tpe(startup_trials, candidates)

@@ -1,0 +1,253 @@
+"""The command line. Nothing heavy is imported before it is known what to do: `bpbench --help` starts at once."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import ConfigError, HarnessError
+
+if TYPE_CHECKING:
+    from harness.config import Config
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as a shell reports it
+DEFAULT_ROOT = Path("sessions")
+
+_OVERRIDES_HELP = "Hydra overrides such as agent=random task=nano session.experiments=12"
+_EPILOG = """\
+Overrides choose an option of a group (agent=random) or set a value (session.experiments=12);
+`bpbench config` prints what they add up to, the YAML files under conf/ are all there is to choose from.
+
+  bpbench run                                        a first session: about six minutes on two cores
+  bpbench run task=tiny backend=null data=synthetic  a dry run in seconds, never ranked
+  bpbench run -m agent=tpe,random session.seed=0,1   four sessions, one after the other
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (it failed), 2 (wrong input) or 130 (interrupted)."""
+    arguments = _parse(argv)
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite kill leaves as tidily as Ctrl-C
+    try:
+        status: int = arguments.command(arguments)
+        return status
+    except HarnessError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+
+
+def find_session(name: str, root: Path = DEFAULT_ROOT) -> Path:
+    """The folder of the session that the user calls `name`: a path, or a name under `root`. Raises ConfigError."""
+    for folder in (Path(name), root / name):
+        if (folder / "journal.jsonl").is_file():
+            return folder
+    known = sorted((path.parent for path in root.glob("*/journal.jsonl")), key=lambda path: path.stat().st_mtime)
+    latest = (
+        f"the latest under {root}: {', '.join(path.name for path in known[-3:])}" if known else f"none under {root}"
+    )
+    raise ConfigError(f"no session '{name}' (a folder with a journal.jsonl, or its name); {latest}")
+
+
+def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
+    """Call `job` with each configuration of Hydra's own multirun of `overrides`; returns the worst status.
+
+    A session that fails is reported and does not keep the others from running. Raises ConfigError when the overrides
+    do not compose, before the first job.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    from harness import compose
+
+    def task(composed: DictConfig) -> int:
+        chosen = HydraConfig.get()
+        _complain(f"session {chosen.job.num + 1}: {' '.join(chosen.overrides.task)}")
+        try:
+            return job(compose.to_config(composed))
+        except HarnessError as error:
+            statuses.append(_report(error))
+            return statuses[-1]
+
+    statuses = [0]
+    compose.register_schema()
+    start = hydra.main(version_base="1.3", config_path=str(compose.CONF_DIR), config_name="config")(task)
+    with _hydra_arguments(["--multirun", *compose.quote_options(overrides)]):
+        try:
+            start()
+        except compose.HYDRA_ERRORS as error:
+            raise compose.explain(error) from error
+    return max(statuses)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bpbench",
+        description="Measures how good an LLM is as a machine-learning researcher.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a session")
+    run.add_argument("-m", "--multirun", action="store_true", help="one session for each combination of listed values")
+    run.set_defaults(command=_run)
+    prepare = commands.add_parser("prepare", help="fetch and prepare the data of a session, and nothing else")
+    prepare.set_defaults(command=_prepare)
+    config = commands.add_parser("config", help="print the configuration that overrides add up to")
+    config.set_defaults(command=_config)
+    for command in (run, prepare, config):
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES_HELP)
+
+    show = commands.add_parser("show", help="print a session's table and result")
+    show.set_defaults(command=_show)
+    resume = commands.add_parser("resume", help="continue a session that was stopped")
+    resume.set_defaults(command=_resume)
+    for command in (show, resume):
+        command.add_argument(
+            "session", metavar="SESSION", help=f"the session's folder, or its name under {DEFAULT_ROOT}/"
+        )
+
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes the overrides behind an option for unknown arguments.
+    flags = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
+    if flags:
+        parser.error(f"unknown arguments: {' '.join(flags)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"bpbench {version('bpbench')}")
+        parser.exit()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.multirun:
+        return run_multirun(arguments.overrides, _run_new)
+    from harness.compose import compose
+
+    return _run_new(compose(arguments.overrides))
+
+
+def _run_new(config: Config) -> int:
+    from harness.assemble import run_session
+
+    folder = Path(config.session.root) / _name(config)
+    config.session.name = folder.name
+    with _saying_how_to_resume(folder):
+        run_session(config)
+    _show_end(folder)
+    return 0
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from harness.assemble import run_session
+
+    folder = find_session(arguments.session)
+    with _saying_how_to_resume(folder):
+        run_session(None, resume=folder)
+    _show_end(folder)
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from contextlib import closing
+
+    from harness import views
+    from harness.assemble import stage_progress
+    from harness.compose import compose
+    from harness.data import prepare
+
+    config = compose(arguments.overrides)
+    with closing(views.make()) as view:
+        info = prepare(config, lambda event: view.on_progress(stage_progress(event)))
+    print(f"{config.data.name} for task={config.task.name} is ready: {info.path}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from harness.views.show import show
+
+    show(find_session(arguments.session))
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    from harness.compose import compose, to_yaml
+
+    print(to_yaml(compose(arguments.overrides)), end="")
+    return 0
+
+
+def _show_end(folder: Path) -> None:
+    from harness.views.show import show
+
+    show(folder)
+
+
+def _name(config: Config) -> str:
+    """The session's name, given here so that it is known where to resume whatever happens."""
+    import time
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
+
+
+@contextmanager
+def _saying_how_to_resume(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "journal.jsonl").is_file():
+            _complain(f"stopped; nothing is lost, continue with: bpbench resume {folder}")
+        else:
+            _complain("stopped before the session began; run the same command again")
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def _hydra_arguments(arguments: list[str]) -> Iterator[None]:
+    """Hydra's entry point reads sys.argv, and hides errors behind its own texts unless this variable says not to."""
+    import os
+
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _report(error: HarnessError) -> int:
+    _complain(" ".join(str(error).split()))
+    return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
+
+
+def _complain(text: str) -> None:
+    print(f"bpbench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
