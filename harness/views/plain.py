@@ -76,11 +76,7 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
         case "proposal":
             words = _proposal(state, data)
         case "decision":
-            row = rows.experiment_row(state.experiments[data["index"]])
-            kept = "kept" if row.kept else "discarded"
-            words = (
-                f"experiment {row.number}: {kept}, {row.status}, val bpb {row.val_bpb}, gain {row.delta_sigma} sigma"
-            )
+            words = _decision(rows.experiment_row(state.experiments[data["index"]]))
         case "confirmed":
             words = rows.gain_sentence(state.gain)
         case "stopped" | "resumed":
@@ -94,6 +90,13 @@ def _proposal(state: SessionState, data: dict[str, Any]) -> str:
     refused = "" if data["refused"] is None else f" (edit refused: {text.line(data['refused'])})"
     number = f"experiment {data['index'] + 1} of {rows.num_experiments(state)}"
     return f"{number}: {text.line(data['hypothesis'])}{refused}"
+
+
+def _decision(row: rows.Row) -> str:
+    if row.kept:
+        return f"experiment {row.number}: kept, val bpb {row.val_bpb}, gain {row.delta_sigma} sigma"
+    figures = "" if row.val_bpb == "-" else f", val bpb {row.val_bpb}, gain {row.delta_sigma} sigma"
+    return f"experiment {row.number}: discarded ({row.status}{figures})"
 
 
 def _outcome(run: RunResult) -> str:

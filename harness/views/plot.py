@@ -50,19 +50,20 @@ def draw(state: SessionState, width: float = 9.0, height: float = 4.6) -> Figure
 
     figure = Figure(figsize=(width, height), dpi=100, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(facecolor=PAPER)
-    _dress(axes, state, narrow=width < 6)
+    narrow = width < 6
+    _dress(axes, state, narrow)
     if state.baseline_bpb is None:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no baseline yet", transform=axes.transAxes, ha="center", color=MUTED)
         return figure
     series = _series(state)
-    bottom, top = _limits(state, series)
+    bottom, top = _limits(state, series, narrow)
     axes.set_ylim(bottom, top)
     _baseline(axes, state)
     _points(axes, state, series, bottom, top)
     _gain(axes, state)
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3 if width < 6 else 5, frameon=False, fontsize=8.5,
+        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3 if narrow else 6, frameon=False, fontsize=8.5,
         labelcolor=INK, handletextpad=0.4, columnspacing=1.2, borderaxespad=0.2, borderpad=0.2,
     )  # fmt: skip
     return figure
@@ -124,13 +125,14 @@ def _value(experiment: Experiment) -> float | None:
     return experiment.run.bpb if experiment.run else None
 
 
-def _limits(state: SessionState, series: _Series) -> tuple[float, float]:
+def _limits(state: SessionState, series: _Series, narrow: bool) -> tuple[float, float]:
     base, sigma = state.baseline_bpb or 0.0, state.sigma_bpb or 0.0
     worst = base + max(_LIMIT_SIGMAS * sigma, 0.004)
     values = [base - 2.5 * sigma, base + 2.5 * sigma]
     values += [min(value, worst) for _, value in series.kept + series.discarded]
     room = max(values) - min(values) or 0.01
-    return min(values) - (0.30 if state.gain else 0.14) * room, max(values) + (0.22 if series.failed else 0.10) * room
+    below = 0.14 if state.gain is None else 0.5 if narrow else 0.3  # the confirmed gain is written there
+    return min(values) - below * room, max(values) + (0.22 if series.failed else 0.10) * room
 
 
 def _dress(axes: Axes, state: SessionState, narrow: bool) -> None:
@@ -140,7 +142,9 @@ def _dress(axes: Axes, state: SessionState, narrow: bool) -> None:
     title = (
         f"{names['agent']} on {names['task']}" if narrow else f"{names['agent']} on {names['task']}, {names['device']}"
     )
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=26, parse_math=False)
+    axes.set_title(
+        title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=38 if narrow else 26, parse_math=False
+    )
     axes.set_xlabel("experiment", color=MUTED, fontsize=9.5)
     axes.set_ylabel("validation bits per byte", color=MUTED, fontsize=9.5)
     axes.set_xlim(-0.6, max(rows.num_experiments(state), len(state.experiments), 1) + 0.6)
@@ -176,7 +180,7 @@ def _points(axes: Axes, state: SessionState, series: _Series, bottom: float, top
     inside = [(x, y) for x, y in series.discarded if y <= edge]
     outside = [x for x, y in series.discarded if y > edge]
     if inside:
-        axes.scatter(*zip(*inside, strict=True), s=30, facecolor=PAPER, edgecolor=DISCARDED, linewidths=1.4, zorder=3,
+        axes.scatter(*_columns(inside), s=30, facecolor=PAPER, edgecolor=DISCARDED, linewidths=1.4, zorder=3,
                      label="discarded")  # fmt: skip
     if outside:
         axes.scatter(outside, [edge] * len(outside), s=34, color=DISCARDED, marker="^", zorder=3, label="far worse")
@@ -192,11 +196,15 @@ def _points(axes: Axes, state: SessionState, series: _Series, bottom: float, top
     ys = [base, *[y for _, y in series.kept], series.kept[-1][1] if series.kept else base]
     axes.step(xs, ys, where="post", color=KEPT, linewidth=2.0, zorder=4, label="best so far")
     if series.kept:
-        axes.scatter(*zip(*series.kept, strict=True), s=46, color=KEPT, edgecolor=PAPER, linewidths=1.0, zorder=5,
+        axes.scatter(*_columns(series.kept), s=46, color=KEPT, edgecolor=PAPER, linewidths=1.0, zorder=5,
                      label="kept")  # fmt: skip
         x, y = series.kept[-1]
         axes.annotate(text.bpb(y), (x, y), xytext=(0, -8), textcoords="offset points", ha="center", va="top",
                       fontsize=9, color=KEPT, fontweight="bold")  # fmt: skip
+
+
+def _columns(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _gain(axes: Axes, state: SessionState) -> None:

@@ -217,7 +217,7 @@ def _facts(item: Experiment) -> tuple[tuple[str, str], ...]:
     if item.usage and item.usage.cost_usd is not None:
         facts.append(("cost", f"${item.usage.cost_usd:.4f}"))
     if item.commit:
-        facts.append(("commit", text.line(item.commit, 12)))
+        facts.append(("commit", text.line(item.commit[:12])))
     return tuple(facts)
 
 
