@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.records import Progress, Proposal, RunResult, View
+from harness.records import Calibration, Progress, Proposal, Role, RunResult, View
 
 OnProgress = Callable[[Progress], None]
 
@@ -26,9 +26,15 @@ class Agent(Protocol):
 
 
 class Bench(Protocol):
-    """Runs one train.py and scores it."""
+    """Trains and scores train.py files on one device."""
 
-    def run(self, run_id: str, source: str, seed: int, split: str) -> RunResult:
+    def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
+        """Measure this device's rate and derive the budget."""
+
+    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> Bench:
+        """The same bench, with the limits that the stock script's own runs set."""
+
+    def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         """Train `source` under the session's budget with the dealt `seed` and score it on `split`."""
 
 
@@ -55,7 +61,7 @@ class Process(Protocol):
         """Resident memory of the whole tree now."""
 
     def kill(self) -> int:
-        """Kill the whole tree, also children that left the session; return when none is left, with the number killed."""
+        """Kill the whole tree, also children that left the session; the number killed, once none is left."""
 
 
 class Sandbox(Protocol):

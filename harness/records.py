@@ -119,6 +119,7 @@ class Experiment:
     delta_sigma: float | None = None  # (incumbent before - val_bpb) / sigma; positive is better
     commit: str | None = None
     note: str | None = None
+    proposed_at: float | None = None  # UTC seconds since the epoch
     usage: Usage | None = None
 
     @property

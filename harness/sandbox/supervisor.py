@@ -16,6 +16,7 @@ descriptors (the log file first), answered by `{"pid"}` and later `{"exit": stat
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import importlib
 import json
@@ -35,7 +36,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 def descendants(root: int) -> list[int]:
     """Process ids below `root`, from /proc (Linux) or ps (elsewhere). Zombies are left out."""
     parents: dict[int, int] = {}
-    if os.path.isdir("/proc/self"):
+    if sys.platform.startswith("linux"):
         for name in os.listdir("/proc"):
             if not name.isdigit():
                 continue
@@ -208,10 +209,8 @@ class Supervisor:
                 os._exit(status)
 
     def reap(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 4096)
-        except BlockingIOError:
-            pass
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

@@ -1,0 +1,230 @@
+"""Puts a session together: data, device, bench, researcher, journal. New and resumed sessions take the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import secrets
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from harness import agents, baselines, knobs, seeds, views
+from harness.bench import LocalBench
+from harness.config import Config
+from harness.data import DataInfo, prepare
+from harness.device import Device, probe
+from harness.errors import ConfigError, DataError, DeviceError
+from harness.evaluate import Evaluator
+from harness.fold import fold
+from harness.journal import Journal, Record
+from harness.protocols import OnProgress, Tracker
+from harness.records import Progress, SessionState
+from harness.runner import Runner, child_environment
+from harness.sandbox.forked import ForkedSandbox
+from harness.sandbox.process import ProcessSandbox
+from harness.session import Session
+from harness.workspace import Workspace
+
+PROTOCOL_VERSION = 1
+ROOT = Path(__file__).resolve().parent.parent
+STOCK = ROOT / "trainer" / "train.py"
+PROGRAM = ROOT / "program.md"
+PRELOAD_TRUSTED = ("torch", "trainer.trusted.scorer", "scipy.stats")
+# torch.optim imports the compiler at the first optimizer.
+PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "trainer.server", "backends.null")
+
+
+def run_session(config: Config | None, *, resume: Path | None = None, tracker: Tracker | None = None) -> Path:
+    """Run a new session, or what is left of the one at `resume`; returns its folder. Raises HarnessError."""
+    view = tracker or views.make()
+    with contextlib.closing(view):
+        if resume is not None:
+            journal, records = Journal.open(resume / "journal.jsonl")
+            config = cast(Config, OmegaConf.to_object(OmegaConf.merge(Config, fold(records).config)))
+        if config is None:
+            raise ConfigError("nothing to run: give a configuration or a session to resume")
+        on_progress = view.on_progress
+        data = prepare(config, lambda event: on_progress(stage_progress(event)))
+        device = probe(config.backend)
+        if resume is None:
+            resume = new_folder(config)
+            journal, records = open_session(resume, config, data, device)
+        with journal, parts(config, resume, data, device, on_progress) as bench:
+            if len(records) > 1 or journal.recovered:
+                check_same(fold(records), data, device)
+                records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
+            session_key = fold(records).opened["key"]
+            state = Session(
+                config,
+                journal,
+                records,
+                agent=agents.load(config.agent),
+                bench=bench,
+                workspace=Workspace(resume / "workspace"),
+                trackers=[view],
+                nonce=json.loads((resume / "secret.json").read_text())["nonce"],
+                earlier_baselines=baselines.known(session_key, device),
+            ).run()
+            baselines.remember(session_key, device, state)
+    views.write_all(resume)
+    return resume
+
+
+def stage_progress(event: dict[str, Any]) -> Progress:
+    total = event.get("total")
+    return Progress(phase="prepare", run_id=str(event["stage"]), fraction=event["done"] / total if total else None)
+
+
+def new_folder(config: Config) -> Path:
+    root = Path(config.session.root)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
+    folder = root / name
+    if Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"session.name={name!r}: expected a plain folder name; session.root says where it lies")
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(
+            f"session.name={name}: {folder} exists already; resume it with `bpbench resume {folder}` or "
+            "choose another name"
+        ) from None
+    return folder
+
+
+def open_session(folder: Path, config: Config, data: DataInfo, device: Device) -> tuple[Journal, list[Record]]:
+    """Write down what the session is, before anything happens in it."""
+    nonce = secrets.token_hex(16)
+    secret = folder / "secret.json"
+    with secret.open("x") as file:
+        secret.chmod(0o600)
+        json.dump({"nonce": nonce}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)))
+    stock = knobs.stock_source(STOCK, config.task.knobs)
+    journal = Journal.create(folder / "journal.jsonl")
+    record = journal.append(
+        "session_open",
+        config=plain,
+        key=key(config, stock, data),
+        device=device.identity,
+        backend=device.for_child(),
+        versions={
+            "bpbench": version("bpbench"),
+            "python": platform.python_version(),
+            "torch": device.identity["torch_version"],
+            "platform": platform.platform(),
+        },
+        nonce_sha256=seeds.commitment(nonce),
+        stock_sha256=hashlib.sha256(stock.encode()).hexdigest(),
+        stock_source=stock,
+        data=data.meta,
+        task_view=task_view(config, data),
+        program=Path(config.program or PROGRAM).read_text(encoding="utf-8"),
+        num_baseline=config.task.baseline_seeds,
+        num_confirm=config.task.confirm_seeds,
+        unranked=list(unranked(config)),
+    )
+    return journal, [record]
+
+
+def key(config: Config, stock: str, data: DataInfo) -> dict[str, Any]:
+    """Rows compare within one key only."""
+    return {
+        "protocol": PROTOCOL_VERSION,
+        "task": config.task.name,
+        "reference_tokens": config.task.reference_tokens,
+        "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
+        "data_sha256": data.meta["data_sha256"],
+        "tokenizer_sha256": data.meta["tokenizer_sha256"],
+        "clock": config.task.clock,
+    }
+
+
+def unranked(config: Config) -> Iterator[str]:
+    """What keeps such a session off the leaderboard whatever its result."""
+    if config.task.clock == "ticks":
+        yield "task.clock=ticks: a step clock is no time"
+    if config.data.source == "synthetic":
+        yield "data.source=synthetic: generated text"
+    yield "isolation level 1: agent code can read the validation text"
+
+
+def task_view(config: Config, data: DataInfo) -> dict[str, Any]:
+    """What train.py may know of its task."""
+    task = config.task
+    return {
+        "name": task.name,
+        "vocab_size": task.vocab_size,
+        "sequence_length": task.sequence_length,
+        "reference_tokens": task.reference_tokens,
+        "bos_token": data.meta["bos_token"],
+        "eval_batch_size": task.eval_batch_size,
+        "compile": task.compile,
+    }
+
+
+def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
+    """A session ends on the device and the text on which it began."""
+    began_on = state.opened["device"]
+    if began_on["fingerprint"] != device.fingerprint:
+        raise DeviceError(
+            f"this session began on {began_on.get('cpu_model', began_on['name'])} ({began_on['fingerprint']}), this is "
+            f"{device.identity.get('cpu_model', device.name)} ({device.fingerprint}): resume it there, or "
+            "start a new one"
+        )
+    if state.opened["data"]["data_sha256"] != data.meta["data_sha256"]:
+        raise DataError("the prepared data differ from those the session began with: start a new session")
+
+
+@contextlib.contextmanager
+def parts(
+    config: Config, folder: Path, data: DataInfo, device: Device, on_progress: OnProgress
+) -> Iterator[LocalBench]:
+    """The bench of a session; its long-lived processes end with the context."""
+    ticking = config.task.clock == "ticks"
+    environment = child_environment(device.environment)
+    with contextlib.ExitStack() as stack:
+        sandbox: ProcessSandbox | ForkedSandbox = ProcessSandbox()
+        trusted: ProcessSandbox | ForkedSandbox = sandbox
+        if ticking:
+            sandbox = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
+            trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
+        private = folder / "private"
+        private.mkdir(mode=0o700, exist_ok=True)
+        view = task_view(config, data)
+        runner = Runner(
+            task=view,
+            backend=device.for_child(),
+            environment=environment,
+            data_dir=data.path,
+            sandbox=sandbox,
+            max_setup_seconds=config.task.max_setup_seconds,
+            max_memory_bytes=config.task.max_memory_bytes,
+            ticks=config.task.ticks if ticking else 0,
+            on_progress=on_progress,
+            compile_cache=private / "compile_cache",
+        )
+        evaluator = Evaluator(
+            task={**view, "audit_cuts": config.task.audit_cuts},
+            backend=device.for_child(),
+            environment=environment,
+            data_dir=data.path,
+            sandbox=sandbox,
+            trusted=trusted,
+            max_memory_bytes=config.task.max_memory_bytes,
+            on_progress=on_progress,
+            private_dir=private,
+            entropy=seeds.derive("audit", config.task.name) if ticking else None,
+        )
+        yield LocalBench(task=config.task, runner=runner, evaluator=evaluator, runs_dir=(folder / "runs").absolute())

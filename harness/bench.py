@@ -1,0 +1,104 @@
+"""Trains and scores one train.py: what a session asks for a number."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.calibrate import calibrate, check_budget
+from harness.config import TaskConfig
+from harness.evaluate import Evaluator
+from harness.records import Calibration, Role, RunResult, Status
+from harness.runner import Runner, TrainRequest
+
+FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
+EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
+SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
+BULKY = ("box", "home", "server", "server_home", "scorer", "model.safetensors", "incoming.safetensors")
+
+
+@dataclass(frozen=True)
+class LocalBench:
+    """Implements `harness.protocols.Bench` on this machine."""
+
+    task: TaskConfig
+    runner: Runner
+    evaluator: Evaluator
+    runs_dir: Path
+    calibration: Calibration | None = None
+    stock_eval_seconds: float | None = None
+
+    def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
+        """Measure the stock script's rate. Raises DeviceError if the device does not fit the task."""
+        run_dir = self.runs_dir / "calibration"
+        calibration = calibrate(self.runner, self.task, stock_source, seed, run_dir, sigma_bpb)
+        cache = self.runner.compile_cache
+        if cache and self.task.compile:
+            # Only the stock script has run here, so its compiled code may speed up the setup of every later run.
+            shutil.rmtree(cache, ignore_errors=True)
+            (run_dir / "home" / "compile_cache").replace(cache)
+        sweep(run_dir)
+        check_budget(calibration, self.task)
+        return calibration
+
+    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> LocalBench:
+        """The same bench, with the limits that the stock script's own runs set."""
+        return replace(self, calibration=calibration, stock_eval_seconds=stock_eval_seconds)
+
+    def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
+        started = time.monotonic()
+        run_dir = self.runs_dir / run_id
+        shutil.rmtree(run_dir, ignore_errors=True)
+        trained = self.runner.train(
+            TrainRequest(
+                run_id=run_id,
+                source=source,
+                seed=seed,
+                budget_seconds=self.calibration.budget_seconds if self.calibration else None,
+                free_setup_seconds=SETUP_FACTOR * self.calibration.setup_seconds if self.calibration else 0.0,
+            ),
+            run_dir,
+        )
+        result = RunResult(
+            status=trained.status,
+            split=split,
+            reason=trained.reason,
+            budget_seconds=trained.budget_seconds,
+            train_seconds=trained.train_seconds,
+            setup_seconds=trained.setup_seconds,
+            peak_memory_bytes=trained.peak_memory_bytes,
+            num_snapshots=trained.num_snapshots,
+            snapshot_bytes=trained.snapshot_bytes,
+            curve=trained.curve,
+            log_tail=trained.log_tail,
+        )
+        if trained.status is Status.OK:
+            result = self.scored(result, run_id, run_dir, role)
+        sweep(run_dir)
+        return replace(result, wall_seconds=time.monotonic() - started)
+
+    def scored(self, result: RunResult, run_id: str, run_dir: Path, role: Role) -> RunResult:
+        stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)
+        limit = EVAL_FACTOR * self.stock_eval_seconds if self.stock_eval_seconds and not stock else None
+        score = self.evaluator.score(run_id, run_dir, result.split, limit, save_nll=stock)
+        bpb = score.bpb
+        if bpb is not None and result.split == "val":
+            bpb = round(bpb, FEEDBACK_DECIMALS)
+        return replace(
+            result,
+            status=score.status,
+            code=score.code,
+            reason=score.reason,
+            bpb=bpb,
+            audit=score.audit,
+            eval_seconds=score.eval_seconds,
+        )
+
+
+def sweep(run_dir: Path) -> None:
+    """Keep the logs of a run, drop what is large or was agent-writable."""
+    for name in BULKY:
+        path = run_dir / name
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""Runs the trainer's data preparation as a process of its own and hands back what it made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from harness.config import Config
+from harness.errors import DataError
+
+OnStage = Callable[[dict[str, Any]], None]  # {"stage", "done", "total", "unit"}
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    path: Path
+    meta: dict[str, Any]
+
+
+def home() -> Path:
+    """Where prepared data and calibrations live: $BPBENCH_HOME, by default ~/.cache/bpbench."""
+    return Path(os.environ.get("BPBENCH_HOME") or Path.home() / ".cache" / "bpbench").expanduser().absolute()
+
+
+def runtime_paths() -> list[str]:
+    """What the sandbox will let agent code read: the interpreter's library and the installed packages."""
+    return sorted({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def prepare(config: Config, on_stage: OnStage) -> DataInfo:
+    """Make the data set that `config` asks for, or find it ready. Raises DataError."""
+    task = config.task
+    request = {
+        "data": OmegaConf.to_container(OmegaConf.structured(config.data), resolve=True),
+        "task": {
+            "vocab_size": task.vocab_size,
+            "sequence_length": task.sequence_length,
+            "num_eval_windows": task.num_eval_windows,
+            "num_decoy_tokens": task.num_decoy_tokens,
+        },
+        "home": str(home()),
+        "runtime_paths": runtime_paths(),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "request.json"
+        path.write_text(json.dumps(request))
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", "trainer.data.prepare", str(path)], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            return follow(process, on_stage)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+
+
+def follow(process: subprocess.Popen[str], on_stage: OnStage) -> DataInfo:
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        match event["event"]:
+            case "progress":
+                on_stage(event)
+            case "done":
+                return DataInfo(Path(event["path"]), event["meta"])
+            case "error":
+                raise DataError(event["message"])
+    raise DataError(f"data preparation ended with status {process.wait()} and no message; run it again, it picks up")

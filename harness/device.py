@@ -1,0 +1,56 @@
+"""Asks the backends package, in a process of its own, which device this is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config import BackendConfig
+from harness.errors import DeviceError
+
+PROBE_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Device:
+    name: str  # the file in backends/
+    threads: int
+    dtype: str
+    identity: dict[str, Any]
+    environment: dict[str, str]  # to be set before a process on this device is launched
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for interchangeable devices."""
+        return str(self.identity["fingerprint"])
+
+    def for_child(self) -> dict[str, Any]:
+        return {"name": self.name, "threads": self.threads, "dtype": self.dtype}
+
+
+def probe(config: BackendConfig) -> Device:
+    """Raises DeviceError with what to do when the backend cannot be used here."""
+    request = json.dumps({"name": config.name, "threads": config.threads, "dtype": config.dtype})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-m", "backends.probe", request],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DeviceError(
+            f"backend={config.name}: no answer within {PROBE_TIMEOUT_SECONDS:.0f} s; is the driver broken?"
+        ) from None
+    lines = done.stdout.strip().splitlines()
+    if not lines:
+        trace = done.stderr.strip().splitlines()
+        raise DeviceError(f"backend={config.name}: the probe failed: {trace[-1] if trace else 'no output'}")
+    answer = json.loads(lines[-1])
+    if "error" in answer:
+        raise DeviceError(answer["error"])
+    return Device(**answer)

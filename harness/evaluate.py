@@ -1,0 +1,192 @@
+"""Scores a snapshot: starts the trusted scorer and, for it, the untrusted model servers.
+
+The scorer holds the text and computes the number; the servers hold the model. This module only starts and ends
+processes and passes sockets, so neither side can reach the other except through them. Messages: docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.codec import from_json
+from harness.errors import HarnessError, JournalError
+from harness.protocols import Launch, OnProgress, Process, Sandbox
+from harness.records import Audit, Progress, Status
+from harness.runner import MAX_LOG_BYTES, fresh, private_folders
+from harness.wire import BadMessage, Channel
+
+# Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.
+SCORER_GRACE_SECONDS = 60.0
+UNTIMED_EVAL_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Score:
+    status: Status
+    code: str | None
+    reason: str | None
+    bpb: float | None
+    audit: Audit | None
+    eval_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    task: Mapping[str, Any]
+    backend: Mapping[str, Any]
+    environment: Mapping[str, str]
+    data_dir: Path
+    sandbox: Sandbox  # for the model servers
+    trusted: Sandbox  # for the scorer: a plain process, never the agents' sandbox
+    max_memory_bytes: int
+    on_progress: OnProgress
+    private_dir: Path  # where the scorer keeps the stock model's per-token losses; no sandbox sees it
+    entropy: int | None = None  # fixes the scorer's secrets, on the null backend only
+
+    def score(self, run_id: str, run_dir: Path, split: str, max_eval_seconds: float | None, save_nll: bool) -> Score:
+        """Score `run_dir/model.safetensors` with `run_dir/box/train.py` on `split`."""
+        started = time.monotonic()
+        channel, theirs = Channel.pair()
+        servers = Servers(self, run_dir)
+        with theirs:
+            scorer = self.trusted.launch(
+                Launch(
+                    argv=(sys.executable, "-I", "-m", "trainer.trusted.scorer"),
+                    cwd=fresh(run_dir / "scorer"),
+                    env={
+                        **self.environment,
+                        **private_folders(run_dir / "scorer"),
+                        "BPBENCH_FD": str(theirs.fileno()),
+                    },
+                    fds=(theirs.fileno(),),
+                    log_path=run_dir / "scorer.txt",
+                    max_log_bytes=MAX_LOG_BYTES,
+                    max_memory_bytes=None,
+                )
+            )
+        try:
+            channel.send(self.request(split, max_eval_seconds, save_nll))
+            result = self.converse(channel, servers, run_id, started, max_eval_seconds)
+        except (OSError, BadMessage) as error:
+            raise self.broken(run_dir, str(error)) from error
+        finally:
+            servers.stop()
+            scorer.kill()
+            channel.close()
+        if result is None:
+            raise self.broken(run_dir, "it ended without a result")
+        return as_score(result, time.monotonic() - started)
+
+    def request(self, split: str, max_eval_seconds: float | None, save_nll: bool) -> dict[str, Any]:
+        reference = self.private_dir / f"reference_nll_{split}.npy"
+        return {
+            "data_dir": str(self.data_dir),
+            "split": split,
+            "task": dict(self.task),
+            "backend": dict(self.backend),
+            "max_eval_seconds": max_eval_seconds,
+            "entropy": self.entropy,
+            "save_nll": str(reference) if save_nll else None,
+            "reference_nll": str(reference) if reference.exists() and not save_nll else None,
+        }
+
+    def converse(
+        self, channel: Channel, servers: Servers, run_id: str, started: float, max_eval_seconds: float | None
+    ) -> dict[str, Any] | None:
+        limit = (max_eval_seconds or UNTIMED_EVAL_SECONDS) + SCORER_GRACE_SECONDS
+        while True:
+            left = started + limit - time.monotonic()
+            received = channel.receive(timeout_seconds=max(0.01, left))
+            if received is None:
+                return None
+            message, _ = received
+            match message.get("op"):
+                case "server":
+                    self.on_progress(
+                        Progress(phase="audit" if message["phase"] == "audit" else "evaluate", run_id=run_id)
+                    )
+                    with servers.start() as sock:
+                        channel.send({"ok": True}, [sock.fileno()])
+                case "stop":
+                    servers.stop()
+                    channel.send({"ok": True})
+                case "result":
+                    return message
+                case other:
+                    raise BadMessage(f"unknown operation {other!r}")
+
+    def broken(self, run_dir: Path, what: str) -> HarnessError:
+        log = run_dir / "scorer.txt"
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        return HarnessError(f"the scorer failed ({what}): {lines[-1] if lines else 'no output'}; see {log}")
+
+
+class Servers:
+    """One model server at a time, each in a fresh folder and a fresh process tree."""
+
+    def __init__(self, evaluator: Evaluator, run_dir: Path) -> None:
+        self.evaluator = evaluator
+        self.run_dir = run_dir
+        self.process: Process | None = None
+
+    def start(self) -> Any:
+        """Start a server; the returned socket is its other end, to be passed to the scorer and closed here."""
+        self.stop()
+        box = fresh(self.run_dir / "server")
+        for source in (self.run_dir / "box" / "train.py", self.run_dir / "model.safetensors"):
+            shutil.copyfile(source, box / source.name)
+            (box / source.name).chmod(0o400)
+        ours, theirs = Channel.pair()
+        with theirs:
+            self.process = self.evaluator.sandbox.launch(
+                Launch(
+                    argv=(sys.executable, "-m", "trainer.server"),
+                    cwd=box,
+                    env={
+                        **self.evaluator.environment,
+                        **private_folders(fresh(self.run_dir / "server_home")),
+                        "BPBENCH_FD": str(theirs.fileno()),
+                    },
+                    fds=(theirs.fileno(),),
+                    # Kept for the user of the harness; a researcher never sees what a server prints.
+                    log_path=self.run_dir / "server.txt",
+                    max_log_bytes=MAX_LOG_BYTES,
+                    max_memory_bytes=self.evaluator.max_memory_bytes,
+                )
+            )
+        return ours.sock
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process = None
+
+
+def as_score(result: Mapping[str, Any], eval_seconds: float) -> Score:
+    status = Status(result["status"])
+    bpb = result.get("bpb")
+    if status is Status.OK and not (isinstance(bpb, float) and math.isfinite(bpb)):
+        raise HarnessError(
+            f"the scorer answered bpb={bpb!r}: expected a finite number; this is a bug, please report it"
+        )
+    try:
+        audit = from_json(Audit, result["audit"]) if result.get("audit") else None
+    except JournalError as error:
+        raise HarnessError(
+            f"the scorer answered a malformed audit: {error}; this is a bug, please report it"
+        ) from error
+    return Score(
+        status=status,
+        code=result.get("code"),
+        reason=result.get("reason"),
+        bpb=bpb if status is Status.OK else None,
+        audit=audit,
+        eval_seconds=eval_seconds,
+    )

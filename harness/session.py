@@ -1,0 +1,268 @@
+"""The session: calibrate, baseline, N experiments, confirm.
+
+Its state is a fold over the journal. Every step first looks whether the journal has its outcome already, so the same
+code starts a session and resumes one: there is no second path that could disagree with the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness import seeds, stats
+from harness.codec import to_json
+from harness.config import Config
+from harness.edits import apply_edit
+from harness.errors import ExperimentFailed, HarnessError
+from harness.fold import apply, fold
+from harness.journal import Journal, Record
+from harness.protocols import Agent, Bench, Tracker
+from harness.records import Experiment, Proposal, Role, RunResult, SessionState, Status, View
+from harness.workspace import Workspace
+
+
+class Session:
+    """One researcher, one task, one device, from the open journal to the confirmed gain."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        records: Sequence[Record],
+        *,
+        agent: Agent,
+        bench: Bench,
+        workspace: Workspace,
+        trackers: Sequence[Tracker],
+        nonce: str,
+        earlier_baselines: Sequence[Sequence[float]] = (),
+    ) -> None:
+        self.config = config
+        self.journal = journal
+        self.agent = agent
+        self._bench = bench
+        self.workspace = workspace
+        self.trackers = trackers
+        self.nonce = nonce
+        self.earlier_baselines = earlier_baselines
+        self.state = fold(records)
+        self._tell(records)
+
+    def run(self) -> SessionState:
+        """Do what is left of the session. Raises HarnessError."""
+        self._restore_workspace()
+        self.calibrate()
+        self.measure_baseline()
+        for index in range(self.config.session.experiments):
+            if self.state.stopped_early:
+                break
+            self.experiment(index)
+        self.confirm()
+        self.close()
+        return self.state
+
+    def calibrate(self) -> None:
+        if self.state.calibration is None and self.config.task.clock != "ticks":
+            seed = seeds.derive("calibration", self.config.task.name)
+            sigma = self.config.task.sigma_prior_bpb
+            self._write("calibration", **to_json(self._bench.calibrate(self.stock_source, seed, sigma)))
+
+    def measure_baseline(self) -> None:
+        while (index := len(self.state.baseline)) < self.state.opened["num_baseline"]:
+            self._measure(Role.BASELINE, index, self.stock_source, "val")
+        if self.state.baseline_bpb is None:
+            values = [run.bpb for run in self.state.baseline if run.bpb is not None]
+            sigma = stats.pooled_sigma([*self.earlier_baselines, values], self.config.task.sigma_prior_bpb)
+            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma)
+
+    def experiment(self, index: int) -> None:
+        """Propose, run, rerun if it looks better, decide."""
+        if index >= len(self.state.experiments) and not self._propose(index):
+            return
+        experiment = self.state.experiments[index]
+        if experiment.kept is not None:
+            return
+        if experiment.source is not None and experiment.run is None:
+            self._measure(Role.EXPERIMENT, index, experiment.source, "val")
+        experiment = self.state.experiments[index]
+        if experiment.source is not None and experiment.rerun is None and self._better(experiment.run):
+            self._measure(Role.RERUN, index, experiment.source, "val")
+        self._decide(self.state.experiments[index])
+
+    def confirm(self) -> None:
+        """Winner and baseline again, on `test`, with seeds nobody could know. Identical trees are retrained too."""
+        if self.state.gain is not None:
+            return
+        winner = self.incumbent_source
+        for index in range(self.state.opened["num_confirm"]):
+            # ABBA: a drift of the device meets both sides alike.
+            for role in PAIR_ORDER[index % 2]:
+                done = self.state.confirm_baseline if role is Role.CONFIRM_BASELINE else self.state.confirm_candidate
+                if index >= len(done):
+                    self._measure(role, index, self.stock_source if role is Role.CONFIRM_BASELINE else winner, "test")
+        gain = stats.confirmed_gain(self.state.confirm_baseline, self.state.confirm_candidate)
+        self._write("confirmed", **to_json(gain))
+
+    def close(self) -> None:
+        if not self.state.closed:
+            self._write("closed", nonce=self.nonce)
+
+    @property
+    def stock_source(self) -> str:
+        return str(self.state.opened["stock_source"])
+
+    @property
+    def incumbent(self) -> Experiment | None:
+        """The last experiment that was kept; None while the stock script leads."""
+        return next((item for item in reversed(self.state.experiments) if item.kept), None)
+
+    @property
+    def incumbent_source(self) -> str:
+        return self.incumbent.source or self.stock_source if self.incumbent else self.stock_source
+
+    @property
+    def incumbent_bpb(self) -> float:
+        value = self.incumbent.val_bpb if self.incumbent else self.state.baseline_bpb
+        if value is None:
+            raise HarnessError("the journal has no baseline before its experiments: it was not written by bpbench")
+        return value
+
+    @property
+    def bench(self) -> Bench:
+        """The bench with the limits that the stock runs have set so far."""
+        times = sorted(run.eval_seconds for run in self.state.baseline if run.eval_seconds is not None)
+        return self._bench.knowing(self.state.calibration, times[len(times) // 2] if times else None)
+
+    def _measure(self, role: Role, index: int, source: str, split: str) -> RunResult:
+        """One journaled run: intent first, then the run, then its result."""
+        config = self.config
+        seed = seeds.deal(config.task.name, config.session.seed, role, index, self.nonce)
+        identity = {"run_id": f"{role}-{index:03d}", "role": role, "index": index, "seed": seed, "split": split}
+        self._write("run_started", **identity)
+        result = self.bench.run(str(identity["run_id"]), source, seed, split, role)
+        if role in STOCK_ROLES and result.status is not Status.OK:
+            # Not a result of the session: nothing is recorded, so that a resume tries again.
+            raise HarnessError(
+                f"the stock train.py failed ({result.status}: {result.reason}); log: runs/{identity['run_id']}/log.txt; "
+                f"then `bpbench resume {self.journal.path.parent}`"
+            )
+        self._write("run_finished", **identity, result=to_json(result))
+        return result
+
+    def _propose(self, index: int) -> bool:
+        """Ask the researcher; False when it has stopped."""
+        if (reason := self._out_of_time()) is not None:
+            self._write("stopped", reason=reason)
+            return False
+        self._write("proposal_started", index=index)
+        proposal = self.agent.propose(self._view(index))
+        if proposal is None:
+            self._write("stopped", reason=f"{self.agent.name} proposed nothing more")
+            return False
+        source, refused = self._through_the_door(proposal)
+        self._write(
+            "proposal",
+            index=index,
+            hypothesis=proposal.hypothesis,
+            note=proposal.note,
+            usage=to_json(proposal.usage),
+            edit=to_json(proposal.edit),
+            source=source,
+            refused=refused,
+        )
+        return True
+
+    def _through_the_door(self, proposal: Proposal) -> tuple[str | None, str | None]:
+        """The new train.py, or why it was refused. The one place where a researcher's failure is caught."""
+        try:
+            return apply_edit(proposal.edit, self.incumbent_source, self.stock_source), None
+        except ExperimentFailed as error:
+            return None, str(error)
+
+    def _better(self, run: RunResult | None) -> bool:
+        return run is not None and run.bpb is not None and run.bpb < self.incumbent_bpb
+
+    def _decide(self, experiment: Experiment) -> None:
+        """Keep only what beat the incumbent twice; what is recorded then is the second draw, never the luckier one."""
+        kept = self._better(experiment.run) and self._better(experiment.rerun)
+        last = experiment.rerun or experiment.run
+        value = last.bpb if last else None
+        delta = (self.incumbent_bpb - value) / (self.state.sigma_bpb or 1.0) if value is not None else None
+        commit = None
+        if experiment.source is not None:
+            decided = replace(experiment, kept=kept, val_bpb=value, delta_sigma=delta)
+            commit = self._commit(decided)
+        self._write("decision", index=experiment.index, kept=kept, val_bpb=value, delta_sigma=delta, commit=commit)
+
+    def _commit(self, experiment: Experiment) -> str:
+        return self.workspace.commit_experiment(
+            experiment.index,
+            experiment.source or "",
+            message(experiment),
+            experiment.proposed_at or 0.0,
+            keep=bool(experiment.kept),
+        )
+
+    def _restore_workspace(self) -> None:
+        """Make the repository hold what the journal says; after a kill, or if somebody deleted it."""
+        self.workspace.commit_stock(self.stock_source, self.state.opened_at or 0.0)
+        for experiment in self.state.experiments:
+            if experiment.commit is not None and not self.workspace.holds(experiment.commit):
+                self._commit(experiment)
+
+    def _view(self, index: int) -> View:
+        opened, state = self.state.opened, self.state
+        last = state.experiments[-1] if state.experiments else None
+        run = (last.rerun or last.run) if last else state.baseline[-1]
+        return View(
+            index=index,
+            num_experiments=self.config.session.experiments,
+            task=dict(opened["task_view"]),
+            device=dict(opened["device"]),
+            budget_seconds=state.calibration.budget_seconds if state.calibration else None,
+            baseline_bpb=state.baseline_bpb or 0.0,
+            sigma_bpb=state.sigma_bpb or 0.0,
+            stock_source=self.stock_source,
+            incumbent_source=self.incumbent_source,
+            incumbent_bpb=self.incumbent_bpb,
+            history=state.experiments,
+            last_log=run.log_tail if run else "",
+            search_seed=seeds.derive("search", self.agent.name, self.config.session.seed),
+            program=str(opened["program"]),
+        )
+
+    def _out_of_time(self) -> str | None:
+        limit = self.config.session.max_hours
+        if limit is not None and self.state.working_seconds > 3600 * limit:
+            return f"session.max_hours={limit:g} was reached"
+        return None
+
+    def _write(self, type_: str, **data: Any) -> None:
+        record = self.journal.append(type_, **data)
+        self.state = apply(self.state, record)
+        self._tell([record])
+
+    def _tell(self, records: Iterable[Record]) -> None:
+        for record in records:
+            for tracker in self.trackers:
+                tracker.on_record(record.to_dict())
+
+
+STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)
+PAIR_ORDER = (
+    (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE),
+    (Role.CONFIRM_CANDIDATE, Role.CONFIRM_BASELINE),
+)
+
+
+def message(experiment: Experiment) -> str:
+    """The commit message of a decided experiment."""
+    first = " ".join(experiment.hypothesis.split())[:72] or "(no hypothesis)"
+    result = f"{experiment.status}"
+    if experiment.val_bpb is not None:
+        result += f", val {experiment.val_bpb:.4f} bpb ({experiment.delta_sigma:+.1f} sigma)"
+    elif experiment.reason:
+        result += f": {experiment.reason}"
+    verdict = "kept" if experiment.kept else "discarded"
+    return f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n"

@@ -1,0 +1,79 @@
+"""A session's own numbers: its noise, and what its winner gained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.records import Gain, RunResult, Status
+
+# The task's prior counts like this many degrees of freedom: it keeps sigma sane when only three baselines are known.
+PRIOR_DEGREES = 4.0
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def pooled_sigma(groups: Sequence[Sequence[float]], prior: float) -> float:
+    """Seed-to-seed standard deviation: pooled within groups, shrunk to the task's prior.
+
+    The scaled-inverse-chi-squared posterior scale, (n0 * prior^2 + SS) / (n0 + degrees): Gelman et al., Bayesian Data
+    Analysis, section 2.6.
+    """
+    squares, degrees = PRIOR_DEGREES * prior**2, PRIOR_DEGREES
+    for group in groups:
+        if len(group) > 1:
+            centre = mean(group)
+            squares += math.fsum((value - centre) ** 2 for value in group)
+            degrees += len(group) - 1
+    return math.sqrt(squares / degrees)
+
+
+def confirmed_gain(baseline: Sequence[RunResult], candidate: Sequence[RunResult]) -> Gain:
+    """Baseline minus candidate over the pairs in which both runs ended well, with a 95 % t interval."""
+    differences = [
+        b.bpb - c.bpb
+        for b, c in zip(baseline, candidate, strict=True)
+        if b.status is Status.OK and c.status is Status.OK and b.bpb is not None and c.bpb is not None
+    ]
+    low, high = t_interval(differences) if len(differences) > 1 else (None, None)
+    return Gain(
+        num_pairs=len(differences),
+        mean_bpb=mean(differences) if differences else None,
+        low_bpb=low,
+        high_bpb=high,
+        baseline_bpb=tuple(run.bpb for run in baseline),
+        candidate_bpb=tuple(run.bpb for run in candidate),
+    )
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean; at least two values."""
+    from scipy.stats import t
+
+    centre, n = mean(values), len(values)
+    spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * spread
+    return centre - half, centre + half
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median of block means with a normal-theory 95 % interval: (median, low, high).
+
+    Standard error of a median: 1.2533 sigma / sqrt(n), sigma from the median absolute deviation, so that one block
+    that a neighbour disturbed does not widen it.
+    """
+    from scipy.stats import t
+
+    ordered = sorted(values)
+    n = len(ordered)
+    middle = _median(ordered)
+    deviation = 1.4826 * _median(sorted(abs(value - middle) for value in ordered))
+    half = float(t.ppf(0.975, n - 1)) * 1.2533 * deviation / math.sqrt(n)
+    return middle, middle - half, middle + half
+
+
+def _median(ordered: Sequence[float]) -> float:
+    n = len(ordered)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
