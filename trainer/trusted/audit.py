@@ -23,8 +23,9 @@ MAX_LEAK_NATS = 0.001
 # Above the rounding of honest models (0.03 measured for an FFT in bf16). A leak that stays below it at each token has
 # to be everywhere to pay, and then the mean over uniform cuts shows it.
 LARGE_NATS = 0.05
-# 14 to 0. Honest differences above LARGE_NATS (a router's flipped choice) take both signs.
-MAX_SIGN_P = 1e-4
+# 10 to 0. Only a model with rounding above LARGE_NATS (a router's flipped choice) can fail by chance, and rarely does:
+# rounding takes both signs.
+MAX_SIGN_P = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ def draw_cuts(
     The targeted ones are drawn without replacement with a weight of the squared advantage (Efraimidis and Spirakis
     2006, by Gumbel keys). Taking the largest only would leave alone a cheat that adds little to each of many tokens;
     taking it in proportion would seldom hit a rare one. Batches are filled up with uniform cuts.
+
+    Simulated against a stock model that differs by 0.35 nats (standard deviation of a token), K = 256 on 32 k tokens
+    misses 10 % of leaks of 3 nats at every thousandth token and no leak of 8 nats; K = 1024 on 256 k tokens misses
+    neither. Leaks worth 0.01 nats a token are found in at least 97 % of cases however they are spread.
 
     Args:
         claimed, reference: [num_windows, T] nats.
@@ -129,14 +134,15 @@ def run_audit(
     """Ask every cut.
 
     Returns:
-        D [K] in nats, audited minus claimed at each cut; and, for the rows of the first batch that have any tokens
-        before the cut, the mean difference over those: what a fresh process says of what was asked last.
+        D [K] in nats, audited minus claimed at each cut; and, for each row of the first batch with any tokens before
+        its cut, their total difference over the rows' mean length: what a fresh process says of what was asked last.
 
     Raises:
         EvaluationFailed: `non_finite`, or what the server reports.
     """
     differences = np.empty(len(cuts.window))
-    shifts: list[float] = []
+    sums: list[float] = []
+    lengths: list[int] = []
     for number, batch in enumerate(batches):
         window, position = cuts.window[batch], cuts.position[batch]
         server.forward(cut_inputs(text.inputs[window], position, text.decoy, rng))
@@ -148,8 +154,10 @@ def run_audit(
             change = nll.astype(np.float64) - claimed[w, start : t + 1]
             differences[cut] = change[-1]
             if len(change) > 1:
-                shifts.append(float(change[:-1].mean()))
-    return differences, np.array(shifts)
+                sums.append(float(change[:-1].sum()))
+                lengths.append(len(change) - 1)
+    # Not the rows' own means: a row of two tokens would count as much as one of two hundred.
+    return differences, np.array(sums) / max(1.0, float(np.mean(lengths or [1])))
 
 
 def summarise(differences: NDArray[np.float64], targeted: NDArray[np.bool_]) -> Audit:

@@ -97,7 +97,7 @@ def check_repeats(differences: NDArray[np.float32]) -> None:
     if apart > MAX_MEAN_ABS_NATS:
         raise EvaluationFailed(
             "nondeterministic",
-            f"forward answered one window twice, {apart:.3f} nats a token apart: eval() allows no randomness and no state",
+            f"forward answered one window twice, {apart:.3f} nats a token apart: eval() allows no chance and no state",
         )
     require_no_shift(differences.mean(axis=1))
 

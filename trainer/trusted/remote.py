@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -150,7 +151,7 @@ class RemoteServer:
         with _death_means(code_of_death):
             answer, fds = wire.receive(self._sock, self._deadline.left())
         for fd in fds:
-            socket.close(fd)
+            os.close(fd)
         if answer.get("ok") is not True:
             code = answer.get("code")
             raise EvaluationFailed(code if code in ("load", "forward", "shape") else "forward")
