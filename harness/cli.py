@@ -49,10 +49,8 @@ def find_session(name: str, root: Path = DEFAULT_ROOT) -> Path:
         if (folder / "journal.jsonl").is_file():
             return folder
     known = sorted((path.parent for path in root.glob("*/journal.jsonl")), key=lambda path: path.stat().st_mtime)
-    latest = (
-        f"the latest under {root}: {', '.join(path.name for path in known[-3:])}" if known else f"none under {root}"
-    )
-    raise ConfigError(f"no session '{name}' (a folder with a journal.jsonl, or its name); {latest}")
+    latest = ", ".join(path.name for path in known[-3:]) or "none"
+    raise ConfigError(f"no session '{name}' (a folder with a journal.jsonl, or its name); the latest in {root}: {latest}")
 
 
 def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
@@ -78,6 +76,7 @@ def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
 
     statuses = [0]
     compose.register_schema()
+    compose.refuse_fixed(overrides)
     start = hydra.main(version_base="1.3", config_path=str(compose.CONF_DIR), config_name="config")(task)
     with _hydra_arguments(["--multirun", *compose.quote_options(overrides)]):
         try:

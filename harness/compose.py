@@ -11,7 +11,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ _BYTE_TOKENS = 256  # a byte-level tokenizer cannot have fewer, and needs one mo
 def compose(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> Config:
     """Compose and check conf/config.yaml with Hydra `overrides` (`key=value`). Raises ConfigError."""
     register_schema()
+    refuse_fixed(overrides)
     try:
         with initialize_config_dir(config_dir=str(conf_dir), version_base="1.3"):
             composed = hydra_compose("config", overrides=quote_options(overrides))
@@ -47,26 +48,19 @@ def compose(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> Config:
         raise explain(error) from error
 
 
-def read(path: Path) -> Config:
-    """The checked configuration of an earlier session, as `to_yaml` wrote it. Raises ConfigError."""
+def from_dict(plain: Mapping[str, Any]) -> Config:
+    """The checked configuration of an earlier session, from the plain values it recorded. Raises ConfigError."""
     try:
-        loaded = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
-        assert isinstance(loaded, DictConfig)
-        return to_config(loaded)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(dict(plain)))
+        assert isinstance(merged, DictConfig)
+        return to_config(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {explain(error)}") from error
+        raise explain(error) from error
 
 
 def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML; `read` takes it back."""
+    """The whole configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The whole configuration as plain dicts, lists and scalars."""
-    return dataclasses.asdict(config)
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -85,13 +79,13 @@ def register_schema() -> None:
 
 def quote_options(overrides: Sequence[str]) -> list[str]:
     """Overrides in which a group's option may look like another type: Hydra reads `backend=null` as "no value"."""
-    quoted = []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if equals and key in GROUPS:
-            override = key + equals + _NOT_A_STRING.sub(r"'\1'", value)
-        quoted.append(override)
-    return quoted
+    return [_quote_option(override) for override in overrides]
+
+
+def refuse_fixed(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for an override of what a task's results are compared by."""
+    if any(override.lstrip("+~").partition("=")[0] == "task.reference_tokens" for override in overrides):
+        raise ConfigError("task.reference_tokens is what makes a task: choose another task, or write conf/task/NAME.yaml")
 
 
 def choose_from(word: str, valid: Iterable[str]) -> str:
@@ -104,26 +98,16 @@ def choose_from(word: str, valid: Iterable[str]) -> str:
 
 def explain(error: Exception) -> ConfigError:
     """Hydra's or OmegaConf's `error` as one line that names the key and says what is valid."""
-    if isinstance(error, ConfigError):
-        return error
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return ConfigError(f"unknown {group}={option}; {choose_from(option, error.options)}")
     if isinstance(error, OverrideParseException):
         return ConfigError(f"cannot read the override '{error.override}': expected KEY=VALUE, such as agent=random")
     text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return ConfigError(f"{ambiguous.group(1)} lists several values: `bpbench run -m` runs a session for each")
     found = re.search(r"full_key: (\S+)", text)
-    if not found:
-        return ConfigError(_first_line(text))
-    key = found.group(1)
-    if isinstance(error, MissingMandatoryValue):
-        return ConfigError(f"{key} has no value: give it as {key}=VALUE or in its YAML file")
-    if " is not in struct" in text or re.search(r"Key '.*' not in '", text):
-        return _unknown_key(key, error.__cause__)
-    if isinstance(error, ValidationError) or isinstance(error.__cause__, ValidationError):
-        value = getattr(error if isinstance(error, ValidationError) else error.__cause__, "value", None)
-        return ConfigError(f"{key} must be {_type_name(key)}, not {'null' if value is None else repr(value)}")
-    return ConfigError(f"{key}: {_first_line(text)}")
+    return _explain_key(found.group(1), error, text) if found else ConfigError(_first_line(text))
 
 
 def validate(config: Config) -> None:
@@ -132,6 +116,11 @@ def validate(config: Config) -> None:
     _validate_task(config)
     _validate_backend(config)
     agents.load(config.agent)
+
+
+def _quote_option(override: str) -> str:
+    key, equals, value = override.partition("=")
+    return key + equals + _NOT_A_STRING.sub(r"'\1'", value) if key in GROUPS else override
 
 
 def _validate_session(config: Config) -> None:
@@ -187,7 +176,20 @@ def _refuse_unknown_keys(node: DictConfig, schema: type, prefix: str) -> None:
             _refuse_unknown_keys(node[name], hints[name], f"{prefix}{name}.")
 
 
-def _unknown_key(key: str, cause: BaseException | None) -> ConfigError:
+def _explain_key(key: str, error: Exception, text: str) -> ConfigError:
+    root = error.__cause__ or error  # Hydra wraps OmegaConf's error for an override, and only quotes it for a YAML file
+    if isinstance(root, MissingMandatoryValue):
+        return ConfigError(f"{key} has no value: give it as {key}=VALUE or in its YAML file")
+    if " is not in struct" in text or re.search(r"Key '.*' not in '", text):
+        return _unknown_key(key, root)
+    quoted = re.search(r"Value '(.*)' of type", text)
+    if isinstance(root, ValidationError) or quoted:
+        value = quoted.group(1) if quoted else getattr(root, "value", None)
+        return ConfigError(f"{key} must be {_type_name(key)}, not {'null' if value is None else repr(value)}")
+    return ConfigError(f"{key}: {_first_line(text)}")
+
+
+def _unknown_key(key: str, cause: BaseException) -> ConfigError:
     parent, _, last = key.rpartition(".")
     siblings = getattr(cause, "parent_node", None)  # knows the options of this very YAML, the schema does not
     valid = [str(name) for name in siblings] if isinstance(siblings, DictConfig) else _fields(parent)

@@ -153,7 +153,7 @@ def _parse(source: str) -> ast.Module:
 def _check_literals(tree: ast.Module) -> None:
     """Refuse literals above MAX_LITERAL_BYTES, however they are put together from constants.
 
-    A list of constants, a sum of strings and an f-string's fixed parts are literals too, of the size of all their parts.
+    A list of constants, a sum of strings and an f-string's fixed parts are literals of the size of all their parts.
     """
     sizes: dict[int, int] = {}
     for node in reversed(list(ast.walk(tree))):  # children before parents

@@ -89,11 +89,11 @@ def apply(source: str, values: Mapping[str, Any]) -> str:
     """
     constants, knobs = _constants(source), parse(source)
     lines = source.encode().split(b"\n")  # ast counts columns in bytes
-    for name, value in values.items():
+    for name, wanted in values.items():
         if name not in constants:
             raise ConfigError(f"train.py has no constant {name}; it has {', '.join(constants) or 'none'}")
         node = constants[name]
-        value = _as_type_of(name, ast.literal_eval(node), value)
+        value = _as_type_of(name, ast.literal_eval(node), wanted)
         if name in knobs and not knobs[name].contains(value):
             raise ConfigError(f"{name} = {value!r} is outside its search range {knobs[name].range_text}")
         row = node.lineno - 1
