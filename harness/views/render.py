@@ -93,10 +93,13 @@ def _now(state: SessionState, progress: Progress | None) -> tuple[Text, Text, fl
     detail = Text()
     if progress is None:
         return name, detail, None
-    if state.opened_at is None or state.active is None:
-        name = Text(_PHASES.get(progress.phase, text.line(progress.phase, 30)), style="bold")
+    phase = _PHASES.get(progress.phase, text.line(progress.phase, 30))
+    if state.active:
+        name.append(f"  {phase}", style="not bold cyan")
     else:
-        name.append(f"  {_PHASES.get(progress.phase, text.line(progress.phase, 30))}", style="not bold cyan")
+        name = Text(phase, style="bold")
+        if progress.phase == "prepare":
+            name.append(f"  {text.line(progress.run_id, 30)}", style="not bold cyan")
     if progress.loss is not None:
         detail.append("loss ", style="bright_black").append(f"{progress.loss:.3f}  ")
     if progress.fraction is not None:

@@ -38,9 +38,9 @@ def names(state: SessionState) -> dict[str, str]:
 def device_name(device: Any) -> str:
     """The device's own words for itself; whatever it is, one short clean line."""
     if isinstance(device, dict):
-        parts = [device.get("name") or device.get("backend"), device.get("model") or device.get("cpu")]
+        model = next((value for key, value in device.items() if key == "model" or key.endswith("_model")), None)
         threads = device.get("threads")
-        parts.append(f"{threads} threads" if threads else None)
+        parts = [device.get("name"), model, f"{threads} threads" if threads else None, device.get("dtype")]
         device = ", ".join(str(part) for part in parts if part)
     return text.line(str(device or "-"), 60)
 
@@ -113,7 +113,7 @@ def phase(state: SessionState) -> str:
         return "preparing"
     if state.gain:
         return "writing the results"
-    return "between runs" if state.calibration else "calibrating the device"
+    return "between runs" if state.calibration or state.baseline else "calibrating the device"
 
 
 def run_name(state: SessionState, run: ActiveRun) -> str:

@@ -22,8 +22,8 @@ _MIN_LINES = 3
 class TerminalView:
     """A `Tracker` that redraws a header, two progress bars and the history table four times a second.
 
-    It starts drawing with the first event. `close` leaves the whole table on the screen; it may be called twice and
-    after Ctrl-C.
+    It starts drawing with the first event. `close` leaves an unfinished session's whole table on the screen (a finished
+    one gets `bpbench show`'s); it may be called twice and after Ctrl-C.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.time) -> None:
@@ -53,7 +53,7 @@ class TerminalView:
             return
         self._closed = True
         self._live.stop()
-        if self._state.opened_at is not None:
+        if self._state.opened_at is not None and not self._state.closed:
             self._console.print(Group(render.header(self._state), Text(), render.history(self._state)))
 
     def render(self) -> RenderableType:

@@ -87,7 +87,7 @@ def events(num: int = 6, hostile: bool = False, keep: bool = True) -> Iterator[t
         {
             "config": {**config, "session": {"experiments": num, "seed": 0}},
             "key": "demo-0123abcd",
-            "device": {"name": "cpu", "model": "Example CPU 3000", "threads": 2},
+            "device": {"name": "cpu", "cpu_model": "Example CPU 3000", "threads": 2, "dtype": "bfloat16"},
             "versions": {"torch": "2.13.0"},
             "nonce_sha256": "0" * 64,
             "stock_sha256": "1" * 64,

@@ -92,8 +92,8 @@ def test_every_frame_fits_the_terminal(tmp_path: Path, width: int, hostile: bool
         assert len(lines) <= 20
 
 
-def test_the_live_display_ends_with_the_whole_table(tmp_path: Path) -> None:
-    records = session(tmp_path / "s", num=30)
+def test_the_live_display_of_an_unfinished_session_ends_with_the_whole_table(tmp_path: Path) -> None:
+    records = session(tmp_path / "s", num=30)[:-1]
     console = screen(100, 20)
     view = terminal.TerminalView(console, clock=lambda: records[-1].time)
     view.on_progress(Progress("prepare", "", 0.2))
@@ -129,7 +129,9 @@ def test_plain_lines_tell_the_session_in_order(tmp_path: Path) -> None:
             for step in range(100):
                 view.on_progress(Progress("train", record.data["run_id"], step / 100, 2.5, step, 12.0))
     lines = printed(console).splitlines()
-    assert lines[0].startswith("session: task demo, agent tpe, data pypi, device cpu, Example CPU 3000")
+    assert lines[0].startswith(
+        "session: task demo, agent tpe, data pypi, device cpu, Example CPU 3000, 2 threads, bfloat16"
+    )
     assert lines[1] == "calibrated: 91,000 tokens/s, budget 12 s"
     assert lines[2:5] == [
         "baseline, seed 1 of 3: started",
@@ -154,7 +156,9 @@ def test_long_phases_print_their_quarters(tmp_path: Path) -> None:
 def test_make_chooses_by_the_console() -> None:
     assert isinstance(make(screen()), terminal.TerminalView)
     assert isinstance(make(paper()), plain.PlainView)
-    assert isinstance(make(Console(force_terminal=True, _environ={"TERM": "dumb"})), plain.PlainView)
+    assert isinstance(
+        make(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})), plain.PlainView
+    )
 
 
 def test_show_says_how_to_go_on_at_every_record(tmp_path: Path) -> None:
