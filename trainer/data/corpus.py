@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _check_pin(text_sha256: str, data: Mapping[str, Any]) -> None:
     if pinned is not None and pinned != text_sha256:
         raise DataError(
             f"data.text_sha256={pinned} is pinned, but the text has {text_sha256}: "
-            "the source or its options changed; use the pinned ones, or set data.text_sha256=null for a corpus of your own"
+            "the source or its options changed; use the pinned ones, or set data.text_sha256=null for your own corpus"
         )
 
 
@@ -87,7 +88,7 @@ def _collect(source: Source, report: Report) -> list[Document]:
         num_bytes += len(document.text)
         report("read", num_bytes, None, "B")
     documents.sort(key=lambda document: document.id)
-    for before, after in zip(documents, documents[1:], strict=False):
+    for before, after in pairwise(documents):
         if before.id == after.id:
             raise DataError(f"document {after.id!r} occurs twice in the source: ids must be unique")
     if not documents:

@@ -1,8 +1,8 @@
 """Near-duplicate documents: Jaccard similarity of their sets of word 5-grams, at least 0.7.
 
 Candidates come from MinHash with banded LSH (Broder 1997; Leskovec, Rajaraman, Ullman: Mining of Massive Datasets,
-chapter 3), by datasketch; each is then verified with the exact similarity. 32 bands of 4 rows miss a pair at 0.7 once in
-6,600 times, and the measurement of what was missed (`leak_rate`) uses no sketch at all.
+chapter 3), by datasketch; each is then verified with the exact similarity. 32 bands of 4 rows miss a pair at 0.7 once
+in 6,600 times, and the measurement of what was missed (`leak_rate`) uses no sketch at all.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _batches(blocks: Iterable[tuple[str, bytes]]) -> Iterator[tuple[list[str], l
 
 
 def _text_blocks(roots: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """Every file under `roots` whose first bytes hold no NUL, in blocks, each once, without following links to folders."""
+    """Every file under `roots` whose first bytes hold no NUL, in blocks. Links to folders are not followed."""
     seen: set[str] = set()
     for root in roots:
         if root.is_file():

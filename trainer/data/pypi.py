@@ -20,6 +20,7 @@ from trainer.data.storage import canonical_hash, file_sha256, locked
 MANIFEST = Path(__file__).with_name("pypi_manifest.json")
 _DEFAULTS = {"suffixes": [".py"], "exclude": [""], "min_bytes": 512, "max_chars": 100_000}
 _PIP_SECONDS = 900
+_WHEELS_PER_CALL = 3  # pip keeps nothing of a call that is killed
 
 
 def open_source(options: Mapping[str, Any], downloads: Path, report: Report) -> PypiSource:
@@ -42,34 +43,37 @@ class PypiSource:
 
     def documents(self) -> Iterator[Document]:
         with locked(self._downloads / "wheels"):
-            for number, wheel in enumerate(self._wheels):
-                self._report("download", number, len(self._wheels), "wheels")
-                self._fetch(wheel)
+            missing = [wheel for wheel in self._wheels if not self._is_here(wheel)]
+            for start in range(0, len(missing), _WHEELS_PER_CALL):
+                self._report("download", len(self._wheels) - len(missing) + start, len(self._wheels), "wheels")
+                self._fetch(missing[start : start + _WHEELS_PER_CALL])
             self._report("download", len(self._wheels), len(self._wheels), "wheels")
         for wheel in self._wheels:
             yield from self._read(wheel)
 
-    def _fetch(self, wheel: Mapping[str, Any]) -> None:
-        """Download one wheel unless it is there. pip, so that the user's own index, proxy and cache settings apply."""
+    def _is_here(self, wheel: Mapping[str, Any]) -> bool:
         path = self._downloads / wheel["filename"]
-        if path.is_file() and file_sha256(path) == wheel["sha256"]:
-            return
-        path.unlink(missing_ok=True)
-        requirement = f"{wheel['name']}=={wheel['version']}"
+        return path.is_file() and bool(file_sha256(path) == wheel["sha256"])
+
+    def _fetch(self, wheels: list[dict[str, Any]]) -> None:
+        """Download wheels with pip, so that the user's own index, proxy and cache settings apply."""
+        for wheel in wheels:
+            (self._downloads / wheel["filename"]).unlink(missing_ok=True)
+        lines = [f"{wheel['name']}=={wheel['version']} --hash=sha256:{wheel['sha256']}" for wheel in wheels]
         requirements = self._downloads / "requirements.txt"
-        requirements.write_text(f"{requirement} --hash=sha256:{wheel['sha256']}\n", encoding="utf-8")
+        requirements.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        names = ", ".join(f"{wheel['name']}=={wheel['version']}" for wheel in wheels)
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
         command += ["--no-input", "--disable-pip-version-check", "--quiet", "-r", str(requirements)]
         command += ["-d", str(self._downloads)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise DataError(f"pip took more than {_PIP_SECONDS} s for {requirement}: check the network, run again") from None
-        if done.returncode != 0 or not path.is_file():
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-            reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-            hint = " (install pip into this environment first)" if "No module named pip" in done.stderr else ""
-            raise DataError(f"pip could not download {requirement}{hint}: {reason}; check pip's index settings, run again")
+            raise DataError(f"pip took more than {_PIP_SECONDS} s for {names}: check the network, run again") from None
+        if done.returncode != 0 or not all(self._is_here(wheel) for wheel in wheels):
+            raise DataError(
+                f"pip could not download {names}: {_pip_error(done.stderr)}; check pip's settings, run again"
+            )
 
     def _read(self, wheel: Mapping[str, Any]) -> Iterator[Document]:
         with zipfile.ZipFile(self._downloads / wheel["filename"]) as archive:
@@ -84,3 +88,11 @@ class PypiSource:
 
     def _is_excluded(self, path: str) -> bool:
         return any(fnmatch(path, pattern) for pattern in self._options["exclude"])
+
+
+def _pip_error(stderr: str) -> str:
+    """The line of pip's output that says what went wrong."""
+    if "No module named pip" in stderr:
+        return "pip is not installed in this environment (add it, with uv: `uv pip install pip`)"
+    lines = [line for line in stderr.splitlines() if line.strip()] or ["no message"]
+    return next((line for line in lines if line.startswith("ERROR")), lines[-1])

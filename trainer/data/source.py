@@ -74,7 +74,9 @@ def read_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     """
     for key, value in options.items():
         if key not in defaults:
-            raise DataError(f"data.options.{key} is unknown: expected one of {', '.join(sorted(defaults)) or 'nothing'}")
+            raise DataError(
+                f"data.options.{key} is unknown: expected one of {', '.join(sorted(defaults)) or 'nothing'}"
+            )
         default = defaults[key]
         if default is not None and (not isinstance(value, type(default)) or isinstance(value, bool)):
             raise DataError(f"data.options.{key}={value!r}: expected {type(default).__name__}, such as {default!r}")

@@ -1,4 +1,4 @@
-"""Which split a document belongs to: decided by a hash of its near-duplicate cluster, so near duplicates stay together."""
+"""Which split a document belongs to: a hash of its near-duplicate cluster decides, so near duplicates stay together."""
 
 from __future__ import annotations
 

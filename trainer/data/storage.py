@@ -64,19 +64,29 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """The folder's meta.json, or None if there is none."""
-    try:
-        meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return meta
+    return read_json(folder / META)
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     """Replace the folder's meta.json in one step."""
-    temporary = folder.parent / f".{folder.name}.{META}"
-    temporary.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(folder / META)
+    replace_json(folder / META, meta)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in `path`, or None if there is no such file."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return value
+
+
+def replace_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` to `path` in one step: readers see the old file or the new one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(json.dumps(value, indent=1) + "\n")
+    _sync(Path(file.name))
+    Path(file.name).replace(path)
 
 
 def _sync(path: Path) -> None:

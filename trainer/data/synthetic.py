@@ -17,8 +17,8 @@ from trainer.data.source import DataError, Document, Report, read_options
 _DEFAULTS = {"seed": 0, "num_bytes": 2_000_000}
 _NUM_WORDS = 1500
 _NUM_FOLLOWERS = 24
-_ONSETS = "b br d dr f g gr k kl l m n p pl r s st t tr v".split()
-_VOWELS = "a e i o u ai ea".split()
+_ONSETS = ["b", "br", "d", "dr", "f", "g", "gr", "k", "kl", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "tr", "v"]
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea"]
 _CODAS = ["", "", "n", "r", "s", "l", "nd", "st"]
 
 

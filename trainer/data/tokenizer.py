@@ -47,7 +47,9 @@ def train(texts: Iterable[str], vocab_size: int, report: Report) -> tiktoken.Enc
     trainer.train_from_iterator(_limited(texts, report), vocab_size - 1, pattern=PATTERN)
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
     if len(ranks) != vocab_size - 1:
-        raise DataError(f"task.vocab_size={vocab_size}: the text is enough for {len(ranks) + 1}; use more text or fewer tokens")
+        raise DataError(
+            f"task.vocab_size={vocab_size}: the text is enough for {len(ranks) + 1}; use more text or fewer tokens"
+        )
     return _encoding(PATTERN, ranks)
 
 

@@ -90,7 +90,8 @@ def eval_windows(tokens: Tokens, split: str, num_windows: int, sequence_length: 
     if have < num_windows:
         raise DataError(
             f"split {split} has {len(tokens)} tokens, {num_windows} windows of {sequence_length} need "
-            f"{num_windows * sequence_length}: use more text, raise data.options.fractions.{split} or lower task.num_eval_windows"
+            f"{num_windows * sequence_length}: use more text, raise data.options.fractions.{split} or lower "
+            "task.num_eval_windows"
         )
     picked = np.arange(num_windows) * have // num_windows
     return tokens[: have * sequence_length].reshape(have, sequence_length)[picked]

@@ -1,0 +1,139 @@
+"""Downloads over HTTP that survive dropped connections, busy servers and being killed."""
+
+from __future__ import annotations
+
+import email.message
+import email.utils
+import http.client
+import random
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from trainer.data.source import DataError
+
+MAX_ATTEMPTS = 8  # in a row without a single new byte
+_MAX_WAIT_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
+_BLOCK_BYTES = 1 << 20
+_BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+_HINTS = {
+    401: "set HF_TOKEN to a token that may read it",
+    403: "set HF_TOKEN to a token that may read it, and accept the data set's terms on its page",
+    404: "check repo, revision and shards in data.options",
+}
+
+OnBytes = Callable[[int, int | None], None]  # bytes on disk, bytes in all
+
+
+class _Redirect(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and gives the token to its own host only."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        token = req.unredirected_hdrs.get("Authorization")
+        if new is not None and token and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
+            new.add_unredirected_header("Authorization", token)
+        return new
+
+
+def download(
+    url: str, target: Path, token: str | None, on_bytes: OnBytes, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Fetch `url` into `target`, going on where `target.part` ends.
+
+    Raises:
+        DataError: the server refuses, or MAX_ATTEMPTS in a row brought nothing.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    opener = urllib.request.build_opener(_Redirect)
+    attempt = 0
+    while True:
+        before = _size(part)
+        try:
+            if _fetch_rest(opener, url, part, token, on_bytes):
+                part.replace(target)
+                return
+            problem, wait = "the connection broke off", None
+        except urllib.error.HTTPError as error:
+            problem, wait = f"HTTP {error.code}", _retry_after(error.headers)
+            if error.code not in _BUSY:
+                raise DataError(f"{url}: {problem}: {_HINTS.get(error.code, 'the server refuses')}") from None
+        except _BROKEN as error:
+            problem, wait = str(error) or type(error).__name__, None
+        attempt = 0 if _size(part) > before else attempt + 1
+        if attempt >= MAX_ATTEMPTS:
+            raise DataError(
+                f"{url}: {problem}, {attempt} times in a row: check the network, run again to go on from here"
+            )
+        backoff = 2.0**attempt * random.uniform(0.5, 1.0)
+        sleep(min(backoff if wait is None else wait, _MAX_WAIT_SECONDS))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch_rest(
+    opener: urllib.request.OpenerDirector, url: str, part: Path, token: str | None, on_bytes: OnBytes
+) -> bool:
+    """One request for what `part` still lacks. True: complete; False: the connection ended early."""
+    tag_file = part.with_name(f"{part.name}.etag")
+    have = _size(part)
+    tag = tag_file.read_text(encoding="utf-8") if have and tag_file.exists() else ""
+    headers = {"Range": f"bytes={have}-", "If-Range": tag} if have and tag else {}
+    request = urllib.request.Request(url, headers={"User-Agent": "bpbench", "Accept-Encoding": "identity", **headers})
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    try:
+        response = opener.open(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":  # killed after the last byte
+            tag_file.unlink()
+            return True
+        part.unlink()  # longer than the file: it is another file now
+        return False
+    with response:
+        resumed = response.status == 206
+        new_tag = response.headers.get("ETag") or ""
+        tag_file.write_text("" if new_tag.startswith("W/") else new_tag, encoding="utf-8")
+        length = response.headers.get("Content-Length")
+        total = int(length) + have * resumed if length is not None else None
+        with part.open("ab" if resumed else "wb") as file:
+            while block := response.read(_BLOCK_BYTES):
+                file.write(block)
+                on_bytes(file.tell(), total)
+    complete = total is None or _size(part) == total
+    if complete:
+        tag_file.unlink()
+    return complete
+
+
+def _retry_after(headers: email.message.Message) -> float | None:
+    """Seconds that the server asks to wait, given as a number or as a date (RFC 9110, 10.2.3)."""
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
