@@ -52,7 +52,8 @@ def send(sock: socket.socket, message: Mapping[str, Any], fds: Sequence[int] = (
     if len(line) > MAX_MESSAGE_BYTES:
         raise ValueError(f"message of {len(line)} bytes: expected at most {MAX_MESSAGE_BYTES}")
     sent = socket.send_fds(sock, [line], list(fds)) if fds else 0
-    sock.sendall(line[sent:])
+    if sent < len(line):  # sending nothing would still fail if the other side has already answered and left
+        sock.sendall(line[sent:])
 
 
 def receive(sock: socket.socket, timeout: float | None = None) -> tuple[dict[str, Any], list[int]]:
