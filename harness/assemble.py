@@ -102,7 +102,9 @@ def new_folder(config: Config) -> Path:
 
 def open_session(folder: Path, config: Config, data: DataInfo, device: Device) -> tuple[Journal, list[Record]]:
     """Write down what the session is, before anything happens in it."""
-    nonce = secrets.token_hex(16)
+    # The step clock makes a session repeatable to the last digit, so its nonce is no secret either.
+    ticking = config.task.clock == "ticks"
+    nonce = f"{seeds.derive('nonce', config.session.seed):032x}" if ticking else secrets.token_hex(16)
     secret = folder / "secret.json"
     with secret.open("x") as file:
         secret.chmod(0o600)

@@ -144,7 +144,7 @@ class Session:
         if role in STOCK_ROLES and result.status is not Status.OK:
             # Not a result of the session: nothing is recorded, so that a resume tries again.
             raise HarnessError(
-                f"the stock train.py failed ({result.status}: {result.reason}); log: runs/{identity['run_id']}/log.txt; "
+                f"the stock train.py failed ({result.status}: {result.reason}); see runs/{identity['run_id']}; "
                 f"then `bpbench resume {self.journal.path.parent}`"
             )
         self._write("run_finished", **identity, result=to_json(result))

@@ -1,0 +1,36 @@
+"""Options, and the one thing that is dear: prepared data for the tiny task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+    parser.addoption("--gpu", action="store_true", help="also run what needs an accelerator")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker in ("slow", "gpu"):
+        if not config.getoption(f"--{marker}"):
+            for item in items:
+                if marker in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"needs --{marker}"))
+
+
+@pytest.fixture(scope="session")
+def bpbench_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of the test run's own, so that tests neither use nor change what the user has prepared."""
+    home = tmp_path_factory.mktemp("bpbench_home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BPBENCH_HOME", str(home))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides() -> list[str]:
+    """A dry run: about a second an experiment, deterministic, no network."""
+    return ["task=tiny", "backend=null", "data=synthetic"]
