@@ -50,7 +50,9 @@ def find_session(name: str, root: Path = DEFAULT_ROOT) -> Path:
             return folder
     known = sorted((path.parent for path in root.glob("*/journal.jsonl")), key=lambda path: path.stat().st_mtime)
     latest = ", ".join(path.name for path in known[-3:]) or "none"
-    raise ConfigError(f"no session '{name}' (a folder with a journal.jsonl, or its name); the latest in {root}: {latest}")
+    raise ConfigError(
+        f"no session '{name}' (a folder with a journal.jsonl, or its name); the latest in {root}: {latest}"
+    )
 
 
 def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
@@ -148,17 +150,17 @@ def _run_new(config: Config) -> int:
     config.session.name = folder.name
     with _saying_how_to_resume(folder):
         run_session(config)
-    _show_end(folder)
+    _print_session(folder)
     return 0
 
 
 def _resume(arguments: argparse.Namespace) -> int:
+    folder = find_session(arguments.session)
     from harness.assemble import run_session
 
-    folder = find_session(arguments.session)
     with _saying_how_to_resume(folder):
         run_session(None, resume=folder)
-    _show_end(folder)
+    _print_session(folder)
     return 0
 
 
@@ -178,9 +180,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from harness.views.show import show
-
-    show(find_session(arguments.session))
+    _print_session(find_session(arguments.session))
     return 0
 
 
@@ -191,7 +191,7 @@ def _config(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show_end(folder: Path) -> None:
+def _print_session(folder: Path) -> None:
     from harness.views.show import show
 
     show(folder)

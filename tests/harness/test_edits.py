@@ -75,7 +75,8 @@ def test_windows_line_ends_become_newlines_and_a_last_newline_is_added():
 
 
 @pytest.mark.parametrize(
-    "path", ["lab.py", "./train.py", "../train.py", "/train.py", "a/../train.py", "train.py\n", "TRAIN.PY", "train.py/", ""]
+    "path",
+    ["lab.py", "./train.py", "../train.py", "/train.py", "a/../train.py", "train.py\n", "TRAIN.PY", "train.py/", ""],
 )
 def test_only_train_py_may_be_changed(path):
     assert "only train.py" in refusal(Edit(source=STOCK, path=path))
@@ -103,14 +104,16 @@ def test_overlapping_matches_count_as_several():
     assert "matches 2 times" in refusal(Edit(blocks=(("aa", "b"),)), incumbent)
 
 
-@pytest.mark.parametrize("character", ["\0", "\r", "\x0c", "\x1b", "\x7f", "\x85", "\u202e", "\u200b", "\ud800", "\u2028", "\ufeff"])
+@pytest.mark.parametrize(
+    "character", ["\0", "\r", "\x0c", "\x1b", "\x7f", "\x85", "\u202e", "\u200b", "\ud800", "\u2028", "\ufeff"]
+)
 def test_invisible_characters_are_named_with_their_line(character):
     message = refusal(Edit(source=with_line(f"# a{character}b")))
     assert message.startswith(f"line 6: character U+{ord(character):04X}")
 
 
 def test_other_scripts_are_welcome():
-    source = with_line("# größer, 更大, naïve: α ≤ β")
+    source = with_line("# größer, 更大, naïve: β ≤ δ")
     assert apply_edit(Edit(source=source), STOCK, STOCK) == source
 
 
@@ -148,7 +151,12 @@ def test_literals_above_2_kib_are_refused_however_they_are_put_together(expressi
 
 @pytest.mark.parametrize(
     "expression",
-    [f"'{'a' * 2048}'", f"0x{'f' * 4096}", f"['{'a' * 1024}', '{'b' * 1024}']", f"f('{'a' * HALF}'), g('{'b' * HALF}')"],
+    [
+        f"'{'a' * 2048}'",
+        f"0x{'f' * 4096}",
+        f"['{'a' * 1024}', '{'b' * 1024}']",
+        f"f('{'a' * HALF}'), g('{'b' * HALF}')",
+    ],
 )
 def test_literals_up_to_2_kib_pass(expression):
     check_source(with_line(f"X = {expression}"), STOCK)
@@ -162,7 +170,10 @@ def test_literals_up_to_2_kib_pass(expression):
         (with_line("x = " + "-" * 30_000 + "1"), "nest less deeply"),
         (with_line("x = " + "1+" * 10_000 + "1"), "nest less deeply"),
         (STOCK.replace("def build_model", "def make_model"), "define `def build_model(task)`"),
-        (STOCK.replace("def build_model(task):\n", "class A:\n  def build_model(task):\n  "), "define `def build_model"),
+        (
+            STOCK.replace("def build_model(task):\n", "class A:\n  def build_model(task):\n  "),
+            "define `def build_model",
+        ),
         (STOCK.replace('if __name__ == "__main__":', "if True:"), "__main__"),
         (STOCK.replace("from trainer import lab", "import os"), "import lab"),
     ],
@@ -229,7 +240,7 @@ def test_blocks_survive_being_written_and_read(preamble, pairs):
     ],
 )
 def test_malformed_blocks_are_refused_with_the_place(text, expected):
-    with pytest.raises(EditRefused, match="^[^\n]*$") as caught:
+    with pytest.raises(EditRefused, match=r"^[^\n]*$") as caught:
         parse_blocks(text)
     assert expected in str(caught.value)
 

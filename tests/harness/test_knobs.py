@@ -75,7 +75,7 @@ def test_what_is_applied_is_what_is_parsed(layers, width, matrix_lr, decay, act)
     ],
 )
 def test_a_wrong_value_names_the_constant(values, expected):
-    with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
         knobs.apply(SOURCE, values)
     assert expected in str(caught.value)
 

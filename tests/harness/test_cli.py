@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli import find_session, main, run_multirun
+from harness.config import Config
+from harness.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], check=False, cwd=cwd, env=environment, text=True, capture_output=True
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["show", "nothing"]])
+def test_the_command_line_starts_without_heavy_imports(arguments, tmp_path):
+    script = f"""
+import json, sys
+from harness.cli import main
+try:
+    main({arguments!r})
+except SystemExit:
+    pass
+print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))
+"""
+    done = python("-c", script, cwd=tmp_path)
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "argparse" in loaded
+    assert not loaded & {
+        "torch",
+        "litellm",
+        "hydra",
+        "omegaconf",
+        "numpy",
+        "optuna",
+        "wandb",
+        "rich",
+        "git",
+        "matplotlib",
+    }
+
+
+def test_a_composed_configuration_needs_no_torch(tmp_path):
+    script = "import sys; from harness.cli import main; main(['config']); assert 'torch' not in sys.modules, 'torch'"
+    done = python("-c", script, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_is_one_line_and_status_2(tmp_path):
+    done = python("-m", "harness.cli", "run", "agent=tpee", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "bpbench: unknown agent=tpee; did you mean 'tpe'? valid: cmaes, noop, random, scripted, tpe\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "--fast"], ["show"], ["show", "a", "b"]])
+def test_wrong_usage_is_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: bpbench" in capsys.readouterr().err
+
+
+def test_config_prints_the_whole_composition(capsys):
+    assert main(["config", "agent=random", "session.experiments=9"]) == 0
+    printed = capsys.readouterr().out
+    assert "agent:\n  name: random\n" in printed
+    assert "  experiments: 9\n" in printed
+
+
+def test_overrides_may_stand_on_both_sides_of_the_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "agent=noop", "-m", "agent=tpee"]) == 2
+    assert "unknown agent=tpee" in capsys.readouterr().err
+
+
+def test_a_session_is_found_by_path_or_by_name(tmp_path):
+    folder = tmp_path / "sessions" / "first"
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").touch()
+    assert find_session(str(folder), tmp_path) == folder
+    assert find_session("first", tmp_path / "sessions") == folder
+    with pytest.raises(ConfigError, match=r"no session 'second'.*the latest in .*: first$"):
+        find_session("second", tmp_path / "sessions")
+    with pytest.raises(ConfigError, match=r": none$"):
+        find_session("first", tmp_path)
+
+
+def test_multirun_runs_every_combination_and_leaves_nothing_but_its_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen: list[tuple[str, str, int]] = []
+
+    def job(config: Config) -> int:
+        seen.append((config.agent.name, config.backend.name, config.session.seed))
+        return 0
+
+    overrides = ["task=tiny", "backend=null", "agent=noop,random", "session.seed=range(2)"]
+    before = list(sys.argv)
+    assert run_multirun(overrides, job) == 0
+    assert seen == [("noop", "null", 0), ("noop", "null", 1), ("random", "null", 0), ("random", "null", 1)]
+    assert sys.argv == before
+    assert "HYDRA_FULL_ERROR" not in os.environ
+    files = [path.relative_to(tmp_path).parts for path in tmp_path.rglob("*") if path.is_file()]
+    assert [(parts[0], parts[1], parts[-1]) for parts in files] == [("sessions", "multirun", "multirun.yaml")]
+
+
+def test_a_failed_session_is_reported_and_the_others_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    seen: list[int] = []
+
+    def job(config: Config) -> int:
+        if config.session.seed == 0:
+            raise DataError("no data")
+        seen.append(config.session.seed)
+        return 0
+
+    assert run_multirun(["session.seed=0,1,2"], job) == 1
+    assert seen == [1, 2]
+    assert "bpbench: no data\n" in capsys.readouterr().err
+
+
+def test_a_multirun_that_does_not_compose_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen: list[Config] = []
+    with pytest.raises(ConfigError, match="unknown agent=tpee"):
+        run_multirun(["agent=noop,tpee"], lambda config: len(seen) or seen.append(config) or 0)
+    assert seen == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_session_that_is_stopped_says_how_to_go_on(number, tmp_path):
+    command = ["run", "task=tiny", "backend=null", "data=synthetic", "agent=noop", "session.name=stopped"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BPBENCH_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "harness.cli", *command],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()  # preparing: the session is under way
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("bpbench: stopped")
+    assert "Traceback" not in errors

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+
+import pytest
+
+from harness import compose
+from harness.compose import CONF_DIR, GROUPS
+from harness.errors import ConfigError
+
+# What an option of a group cannot do without.
+COMPANIONS = {
+    ("task", "tiny"): ["backend=null"],
+    ("backend", "null"): ["task=tiny"],
+    ("agent", "scripted"): ["agent.options.patches=PATCHES"],
+}
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("patches")
+    (folder / "a.py").write_text("")
+    return str(folder)
+
+
+def message(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose.compose(overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_defaults_are_the_first_session():
+    config = compose.compose()
+    chosen = (config.task.name, config.data.name, config.agent.name, config.backend.name, config.llm.name)
+    assert chosen == ("demo", "pypi", "tpe", "auto", "none")
+    assert (config.session.experiments, config.tracker.name) == (6, "none")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(option) for option in OPTIONS])
+def test_every_yaml_composes(group, option, patches):
+    needed = [text.replace("PATCHES", patches) for text in COMPANIONS.get((group, option), [])]
+    config = compose.compose([f"{group}={option}", *needed])
+    if group != "session":
+        assert getattr(config, group).name == option
+
+
+def test_every_group_has_options():
+    assert {group for group, _ in OPTIONS} == set(GROUPS)
+    assert {path.name for path in CONF_DIR.iterdir() if path.is_dir()} == set(GROUPS)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["backend=null", "backend='null'", 'backend="null"', "backend=cpu backend.name='null'"]
+)
+def test_the_null_backend_is_called_null(spelling):
+    assert compose.compose(["task=tiny", *spelling.split()]).backend.name == "null"
+
+
+def test_null_stays_no_value_elsewhere():
+    assert compose.compose(["session.name=null", "session.max_hours=null"]).session.name is None
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("agent=tpee", "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, noop, random, scripted, tpe"),
+        ("session=3", "unknown session=3; valid: default, quick"),
+        ("tracker=null", "unknown tracker=null; valid: none"),
+        (
+            "session.experimens=3",
+            "unknown key 'experimens' in session; did you mean 'experiments'? valid: early_stop, ",
+        ),
+        ("agnt=tpe", "unknown key 'agnt'; did you mean 'agent'? valid: agent, backend, data, "),
+        ("++agnt=tpe", "unknown key 'agnt'; did you mean 'agent'? valid: agent, backend, data, "),
+        ("+session.sed=3", "unknown key 'session.sed'; did you mean 'seed'?"),
+        ("agent.options.trials=3", "unknown key 'trials' in agent.options; did you mean 'startup_trials'?"),
+        ("+agent.options.trials=3", "unknown key 'trials' in agent.options for agent=tpe; valid: startup_trials, "),
+        ("session.experiments=abc", "session.experiments must be an integer, not 'abc'"),
+        ("session.experiments=1.5", "session.experiments must be an integer, not '1.5'"),
+        ("session.seed=null", "session.seed must be an integer, not null"),
+        ("session.early_stop=3.5", "session.early_stop must be true or false"),
+        ("session.max_hours=long", "session.max_hours must be a number or null, not 'long'"),
+        ("agent.options.startup_trials=abc", "agent.options.startup_trials must be int, not 'abc'"),
+        ("agent", "cannot read the override 'agent': expected KEY=VALUE"),
+        ("session={", "cannot read the override 'session={': expected KEY=VALUE"),
+        ("session.seed=0,1", "session.seed=0,1 lists several values: `bpbench run -m`"),
+        ("~agent", "agent.name has no value"),
+        ("task.reference_tokens=5", "task.reference_tokens is what makes a task"),
+        ("++task.reference_tokens=5", "task.reference_tokens is what makes a task"),
+        ("session.experiments=0", "session.experiments must be at least 1, not 0"),
+        ("session.seed=-1", "session.seed must be from 0"),
+        ("session.max_hours=0", "session.max_hours must be above 0"),
+        ("session.name=a/b", "session.name must be letters, digits"),
+        ("session.name=..", "session.name must be letters, digits"),
+        ("program=/no/such/file.md", "program must be an existing file"),
+        ("task.vocab_size=256", "task.vocab_size must be above 256"),
+        ("task.clock=sundial", "task.clock must be one of wall, ticks, not 'sundial'"),
+        ("task.ticks=5", "task.ticks must be"),
+        ("task.max_budget_seconds=1", "task.max_budget_seconds must be at least min_budget_seconds"),
+        ("backend.threads=0", "backend.threads must be at least 1"),
+        ("backend.dtype=int8", "backend.dtype must be one of float32, bfloat16, float16, not 'int8'"),
+        ("backend=null", "backend=null counts steps, task=demo counts seconds: use task=tiny"),
+        ("task=tiny", "task=tiny counts steps, not seconds: it needs backend=null, not auto"),
+        ("agent=scripted", "agent=scripted needs agent.options.patches=FOLDER"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_it(override, expected):
+    assert expected in message(override)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: demo\nreference_token: 5\n", "unknown key 'reference_token' in task; did you mean 'reference_tokens'?"),
+        ("name: demo\nvocab_size: many\n", "task.vocab_size must be an integer, not 'many'"),
+        ("name: demo\n", "task.reference_tokens has no value"),
+    ],
+)
+def test_a_wrong_yaml_file_is_one_line_that_names_the_key(tmp_path, text, expected):
+    shutil.copytree(CONF_DIR, tmp_path / "conf")
+    (tmp_path / "conf" / "task" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
+        compose.compose(["task=mine"], tmp_path / "conf")
+    assert expected in str(caught.value)
+
+
+def test_a_recorded_configuration_is_read_back():
+    config = compose.compose(["task=tiny", "backend=null", "session.seed=5", "agent=cmaes"])
+    assert compose.from_dict(asdict(config)) == config
+    with pytest.raises(ConfigError, match="unknown key 'gone'"):
+        compose.from_dict({**asdict(config), "gone": 1})
