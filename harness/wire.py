@@ -38,7 +38,8 @@ class Channel:
         """Raises OSError when the peer is gone or does not read."""
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         sent = socket.send_fds(self.sock, [line], list(fds)) if fds else 0
-        self.sock.sendall(line[sent:])
+        if sent < len(line):  # even an empty sendall fails once the peer has answered and left
+            self.sock.sendall(line[sent:])
 
     def read(self) -> list[tuple[dict[str, Any], list[int]]]:
         """What has arrived: complete messages, each with the descriptors received up to its line.
