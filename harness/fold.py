@@ -141,10 +141,18 @@ def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionStat
     return replace(state, proposing=_read(_Index, data).index)
 
 
-def _proposal(state: SessionState, data: Data, _: Record) -> SessionState:
+def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
     made = _read(_Proposal, data)
     refused = None if made.refused is None else RunResult(Status.INVALID, "val", code="edit", reason=made.refused)
-    experiment = Experiment(made.index, made.hypothesis, made.source, run=refused, note=made.note, usage=made.usage)
+    experiment = Experiment(
+        made.index,
+        made.hypothesis,
+        made.source,
+        run=refused,
+        note=made.note,
+        usage=made.usage,
+        proposed_at=record.time,
+    )
     return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None)
 
 
