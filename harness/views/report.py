@@ -147,17 +147,22 @@ def _details(state: SessionState) -> list[tuple[str, str]]:
     if calibration:
         low, high = calibration.tokens_per_second_low, calibration.tokens_per_second_high
         rate = f"{calibration.tokens_per_second:,.0f} tokens/s (95 % interval {low:,.0f} to {high:,.0f})"
-    versions = state.opened.get("versions")
-    listed = ", ".join(f"{name} {value}" for name, value in versions.items()) if isinstance(versions, dict) else "-"
     known = [
-        ("key", str(state.opened.get("key") or "-")),
+        ("key", _listed(state.opened.get("key"))),
         ("device rate", rate),
         ("work", text.duration(state.working_seconds)),
-        ("resumed", f"{state.num_restarts} times"),
+        ("resumed", text.count(state.num_restarts, "time")),
         ("stock train.py", str(state.opened.get("stock_sha256") or "-")),
-        ("versions", listed),
+        ("versions", _listed(state.opened.get("versions"))),
     ]
-    return [(name, text.line(value)) for name, value in known]
+    return [(name, text.line(value, 600)) for name, value in known]
+
+
+def _listed(value: Any) -> str:
+    """An object as `name value, name value`, hashes shortened."""
+    if not isinstance(value, dict):
+        return str(value or "-")
+    return ", ".join(f"{name} {str(item)[:12] if name.endswith('sha256') else item}" for name, item in value.items())
 
 
 def _pairs(state: SessionState) -> list[tuple[str, str, str, str]]:

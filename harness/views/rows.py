@@ -40,7 +40,12 @@ def device_name(device: Any) -> str:
     if isinstance(device, dict):
         model = next((value for key, value in device.items() if key == "model" or key.endswith("_model")), None)
         threads = device.get("threads")
-        parts = [device.get("name"), model, f"{threads} threads" if threads else None, device.get("dtype")]
+        parts = [
+            device.get("name"),
+            model,
+            text.count(threads, "thread") if isinstance(threads, int) else None,
+            device.get("dtype"),
+        ]
         device = ", ".join(str(part) for part in parts if part)
     return text.line(str(device or "-"), 60)
 

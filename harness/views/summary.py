@@ -82,7 +82,7 @@ def sentences(state: SessionState) -> list[str]:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(figures["experiments"]["by_status"].items()))
         lines.append(
             f"Baseline {text.bpb(state.baseline_bpb)} val bpb (sigma {text.bpb(state.sigma_bpb)}); "
-            f"{done} experiments, {kept} kept{f' ({counts})' if counts else ''}."
+            f"{text.count(done, 'experiment')}, {kept} kept{f' ({counts})' if counts else ''}."
         )
     if state.stopped_early:
         lines.append(f"Stopped early: {text.line(state.stopped_early)}")

@@ -81,6 +81,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
+def count(number: int, noun: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float | None) -> str:
     """`42 s`, `3 min 05 s`, `2 h 07 min`."""
     if seconds is None or not math.isfinite(seconds):

@@ -86,7 +86,7 @@ def events(num: int = 6, hostile: bool = False, keep: bool = True) -> Iterator[t
         "session_open",
         {
             "config": {**config, "session": {"experiments": num, "seed": 0}},
-            "key": "demo-0123abcd",
+            "key": {"task": "demo", "protocol": 1, "stock_sha256": "1" * 64},
             "device": {"name": "cpu", "cpu_model": "Example CPU 3000", "threads": 2, "dtype": "bfloat16"},
             "versions": {"torch": "2.13.0"},
             "nonce_sha256": "0" * 64,
