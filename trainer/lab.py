@@ -64,7 +64,7 @@ def open() -> Run:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    return Run(sock, Task(**answer["task"]), backend, seed)
+    return Run(sock, Task.from_message(answer["task"]), backend, seed)
 
 
 class Run:

@@ -19,6 +19,7 @@ from harness.wire import Channel
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 KILL_TIMEOUT_SECONDS = 30.0
+DIED = "the process that watches over a run was killed from outside; nothing is lost, resume the session"
 
 
 class SupervisedProcess:
@@ -49,7 +50,7 @@ class SupervisedProcess:
         self.control.sock.setblocking(False)
         self._take(self.control.read())
         if self.exit_status is None and self.control.closed:
-            raise HarnessError("a supervisor process died: resume the session with `bpbench resume SESSION`")
+            raise HarnessError(DIED)
         return self.exit_status
 
     def memory_bytes(self) -> int | None:
@@ -76,10 +77,10 @@ class SupervisedProcess:
             except TimeoutError:
                 raise HarnessError(
                     f"processes below pid {self.supervisor.pid} survived SIGKILL for {KILL_TIMEOUT_SECONDS:.0f} s: "
-                    "end them by hand, then `bpbench resume SESSION`"
+                    "end them by hand, then resume the session"
                 ) from None
             if self.control.closed and self.killed is None:
-                raise HarnessError("a supervisor process died: resume the session with `bpbench resume SESSION`")
+                raise HarnessError(DIED)
         if self.owned:
             self.control.close()
             self.supervisor.wait(timeout=KILL_TIMEOUT_SECONDS)

@@ -31,6 +31,7 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 MAX_MESSAGE_BYTES = 1 << 20
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def descendants(root: int) -> list[int]:
@@ -178,7 +179,8 @@ class Supervisor:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            for number in GROUP_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
             moved = {wanted: os.dup2(fd, 200 + wanted) for wanted, fd in fds.items()}
             null = os.open(os.devnull, os.O_RDONLY)
             for source, target in ((null, 0), (output, 1), (output, 2), *((fd, n) for n, fd in moved.items())):
@@ -284,8 +286,9 @@ def run_in_place(argv: list[str], env: dict[str, str]) -> int:
 def main() -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # Ctrl-C reaches the whole terminal group; the harness decides what dies and when.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These reach the whole terminal group; the harness decides what dies and when.
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     modules = sys.argv[1:]
     for module in modules:
         importlib.import_module(module)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.data.neardup import leak_rate, shingles
-from trainer.data.source import DataError, Document, Report, Source, open_source
+from trainer.data.source import DataError, Document, Report, Source, load_source
 from trainer.data.split import assign_splits, read_fractions
 from trainer.data.storage import canonical_hash, folder_sha256, locked, read_meta, whole_folder, write_meta
 
@@ -50,7 +50,7 @@ def open_corpus(data: Mapping[str, Any], home: Path, report: Report) -> Corpus:
     """
     options = dict(data.get("options") or {})
     fractions = read_fractions(options.pop("fractions", None))
-    source = open_source(str(data["source"]), options, home / "downloads" / str(data["source"]), report)
+    source = load_source(str(data["source"]), options, home / "downloads" / str(data["source"]), report)
     key = canonical_hash([FORMAT_VERSION, data["source"], dict(source.identity()), fractions])[:20]
     folder = home / "text" / key
     with locked(folder):

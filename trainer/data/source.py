@@ -51,7 +51,7 @@ def available_sources() -> list[str]:
     return sorted(stem for stem in stems if stem != "__init__" and hasattr(_module(stem), "open_source"))
 
 
-def open_source(name: str, options: Mapping[str, Any], downloads: Path, report: Report) -> Source:
+def load_source(name: str, options: Mapping[str, Any], downloads: Path, report: Report) -> Source:
     """The source in the file `name`.py, which keeps what it fetches in `downloads`.
 
     Raises:
