@@ -21,7 +21,7 @@ _BATCH_CHARS = 4 << 20
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
     """Little-endian uint16, or uint32 where the vocabulary needs it."""
-    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+    return np.dtype("<u2" if vocab_size < 1 << 16 else "<u4")
 
 
 class Encoder:
