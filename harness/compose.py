@@ -85,7 +85,7 @@ def quote_options(overrides: Sequence[str]) -> list[str]:
 def refuse_fixed(overrides: Sequence[str]) -> None:
     """Raises ConfigError for an override of what a task's results are compared by."""
     if any(override.lstrip("+~").partition("=")[0] == "task.reference_tokens" for override in overrides):
-        raise ConfigError("task.reference_tokens is what makes a task: choose another task, or write conf/task/NAME.yaml")
+        raise ConfigError("task.reference_tokens makes a task what it is: choose another, or write conf/task/NAME.yaml")
 
 
 def choose_from(word: str, valid: Iterable[str]) -> str:
