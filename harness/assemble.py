@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, knobs, seeds, views
+from harness import agents, baselines, compose, knobs, seeds, views
 from harness.bench import LocalBench
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -48,7 +48,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
     with contextlib.closing(view):
         if resume is not None:
             journal, records = Journal.open(resume / "journal.jsonl")
-            config = cast(Config, OmegaConf.to_object(OmegaConf.merge(Config, fold(records).config)))
+            config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
         on_progress = view.on_progress
@@ -83,11 +83,14 @@ def stage_progress(event: dict[str, Any]) -> Progress:
     return Progress(phase="prepare", run_id=str(event["stage"]), fraction=event["done"] / total if total else None)
 
 
-def new_folder(config: Config) -> Path:
-    root = Path(config.session.root)
+def session_name(config: Config) -> str:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
-    folder = root / name
+    return config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
+
+
+def new_folder(config: Config) -> Path:
+    name = session_name(config)
+    folder = Path(config.session.root) / name
     if Path(name).name != name or name.startswith("."):
         raise ConfigError(f"session.name={name!r}: expected a plain folder name; session.root says where it lies")
     try:
@@ -202,6 +205,7 @@ def parts(
         if ticking:
             sandbox = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
             trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
+        folder = folder.absolute()  # every process has a folder of its own
         private = folder / "private"
         private.mkdir(mode=0o700, exist_ok=True)
         view = task_view(config, data)
@@ -229,4 +233,4 @@ def parts(
             private_dir=private,
             entropy=seeds.derive("audit", config.task.name) if ticking else None,
         )
-        yield LocalBench(task=config.task, runner=runner, evaluator=evaluator, runs_dir=(folder / "runs").absolute())
+        yield LocalBench(task=config.task, runner=runner, evaluator=evaluator, runs_dir=folder / "runs")

@@ -144,10 +144,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_new(config: Config) -> int:
-    from harness.assemble import run_session
+    from harness.assemble import run_session, session_name
 
-    folder = Path(config.session.root) / _name(config)
-    config.session.name = folder.name
+    # Named here, so that it is known where to resume whatever happens.
+    config.session.name = session_name(config)
+    folder = Path(config.session.root) / config.session.name
     with _saying_how_to_resume(folder):
         run_session(config)
     _print_session(folder)
@@ -195,14 +196,6 @@ def _print_session(folder: Path) -> None:
     from harness.views.show import show
 
     show(folder)
-
-
-def _name(config: Config) -> str:
-    """The session's name, given here so that it is known where to resume whatever happens."""
-    import time
-
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
 
 
 @contextmanager
