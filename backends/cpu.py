@@ -61,6 +61,9 @@ class Backend:
         return {
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
+            # A thread that spins at a barrier for milliseconds starves the one it waits for when another program
+            # needs a core: with one of two cores kept busy this doubled the speed, and alone it changed nothing.
+            "GOMP_SPINCOUNT": "3000",
             # glibc returns every large activation to the kernel and faults it in again at the next step: keeping
             # the memory made a training step 20-30 % faster.
             "MALLOC_MMAP_THRESHOLD_": str(1 << 30),

@@ -12,13 +12,13 @@ from trainer import lab
 
 # Knobs. The comment gives the meaning and the range that a parameter search may use.
 NUM_LAYERS = 1  # transformer blocks; search: int(1, 8)
-MODEL_WIDTH = 128  # residual stream; a multiple of HEAD_WIDTH; search: int(64, 320, 32)
-HEAD_WIDTH = 64  # width of one attention head; search: choice(16, 32, 64, 128)
+MODEL_WIDTH = 128  # residual stream; a multiple of HEAD_WIDTH; search: int(64, 320, 64)
+HEAD_WIDTH = 64  # width of one attention head; search: choice(16, 32, 64)
 MLP_RATIO = 4  # hidden width of the MLP over MODEL_WIDTH; search: int(1, 6)
 BIGRAM_ROWS = 8192  # rows of the table of hashed token pairs; search: choice(1024, 4096, 8192, 16384)
 BATCH_SIZE = 16  # sequences in a step; search: int(4, 64, 4)
 MATRIX_LR = 0.04  # Muon, all matrices inside the blocks; search: log(0.002, 0.2)
-EMBED_LR = 0.1  # AdamW, token and bigram embeddings; search: log(0.0005, 0.1)
+EMBED_LR = 0.1  # AdamW, all embeddings; search: log(0.005, 1.0)
 HEAD_LR = 0.01  # AdamW, output layer; search: log(0.0005, 0.1)
 SCALAR_LR = 0.01  # AdamW, mixing weights; search: log(0.001, 0.1)
 MOMENTUM = 0.9  # Muon; search: float(0.7, 0.98)
