@@ -55,8 +55,9 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
         data = prepare(config, lambda event: on_progress(stage_progress(event)))
         device = probe(config.backend)
         if resume is None:
+            opening = opening_facts(config, data, device)
             resume = new_folder(config)
-            journal, records = open_session(resume, config, data, device)
+            journal, records = open_session(resume, config, opening)
         with journal, parts(config, resume, data, device, on_progress) as bench:
             if len(records) > 1 or journal.recovered:
                 check_same(fold(records), data, device)
@@ -103,7 +104,37 @@ def new_folder(config: Config) -> Path:
     return folder
 
 
-def open_session(folder: Path, config: Config, data: DataInfo, device: Device) -> tuple[Journal, list[Record]]:
+def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
+    """What the session is; fails before anything was made when the configuration does not hold together."""
+    stock = knobs.stock_source(STOCK, config.task.knobs)
+    program = Path(config.program or PROGRAM)
+    try:
+        instructions = program.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"program={program}: cannot be read ({error}); expected a text file") from error
+    return {
+        "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
+        "key": key(config, stock, data),
+        "device": device.identity,
+        "backend": device.for_child(),
+        "versions": {
+            "bpbench": version("bpbench"),
+            "python": platform.python_version(),
+            "torch": device.identity["torch_version"],
+            "platform": platform.platform(),
+        },
+        "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
+        "stock_source": stock,
+        "data": data.meta,
+        "task_view": task_view(config, data),
+        "program": instructions,
+        "num_baseline": config.task.baseline_seeds,
+        "num_confirm": config.task.confirm_seeds,
+        "unranked": list(unranked(config)),
+    }
+
+
+def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[Journal, list[Record]]:
     """Write down what the session is, before anything happens in it."""
     # The step clock makes a session repeatable to the last digit, so its nonce is no secret either.
     ticking = config.task.clock == "ticks"
@@ -114,33 +145,9 @@ def open_session(folder: Path, config: Config, data: DataInfo, device: Device) -
         json.dump({"nonce": nonce}, file)
         file.flush()
         os.fsync(file.fileno())
-    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)))
-    stock = knobs.stock_source(STOCK, config.task.knobs)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(facts["config"])))
     journal = Journal.create(folder / "journal.jsonl")
-    record = journal.append(
-        "session_open",
-        config=plain,
-        key=key(config, stock, data),
-        device=device.identity,
-        backend=device.for_child(),
-        versions={
-            "bpbench": version("bpbench"),
-            "python": platform.python_version(),
-            "torch": device.identity["torch_version"],
-            "platform": platform.platform(),
-        },
-        nonce_sha256=seeds.commitment(nonce),
-        stock_sha256=hashlib.sha256(stock.encode()).hexdigest(),
-        stock_source=stock,
-        data=data.meta,
-        task_view=task_view(config, data),
-        program=Path(config.program or PROGRAM).read_text(encoding="utf-8"),
-        num_baseline=config.task.baseline_seeds,
-        num_confirm=config.task.confirm_seeds,
-        unranked=list(unranked(config)),
-    )
-    return journal, [record]
+    return journal, [journal.append("session_open", nonce_sha256=seeds.commitment(nonce), **facts)]
 
 
 def key(config: Config, stock: str, data: DataInfo) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Channel:
             self.sock.sendall(line[sent:])
 
     def read(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """What has arrived: complete messages, each with the descriptors received up to its line.
+        """What has arrived: complete messages, each with the descriptors that came with it.
 
         One read of the socket. Sets `closed` at the end of the stream. Raises BadMessage.
         """
@@ -62,18 +62,22 @@ class Channel:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if len(self._buffer) > MAX_LINE_BYTES:
             raise BadMessage(f"a message of more than {MAX_LINE_BYTES} bytes")
-        return [self._parse(line) for line in lines]
+        messages = [(self._parse(line), list[int]()) for line in lines]
+        # A read ends behind the first bytes that carry descriptors (unix(7)), so they belong to what came last: to an
+        # unfinished line, which keeps them waiting, or to the last message.
+        if messages and not self._buffer:
+            messages[-1][1].extend(self._fds)
+            self._fds = []
+        return messages
 
-    def _parse(self, line: bytes) -> tuple[dict[str, Any], list[int]]:
+    def _parse(self, line: bytes) -> dict[str, Any]:
         try:
             message = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadMessage("a message that is not JSON") from error
         if not isinstance(message, dict):
             raise BadMessage("a message that is not a JSON object")
-        # Descriptors belong to the message they came with; only `save` carries any, so the first line takes all.
-        fds, self._fds = self._fds, []
-        return message, fds
+        return message
 
     def receive(self, timeout_seconds: float | None = None) -> tuple[dict[str, Any], list[int]] | None:
         """The next message of a peer that answers one at a time, or None when it has closed. TimeoutError if late."""

@@ -270,3 +270,18 @@ def test_thinning_keeps_the_end() -> None:
     curve = thin([CurvePoint(float(i), i, 1.0) for i in range(1001)])
     assert len(curve) <= 200 and curve[-1].step == 1000
     assert thin([]) == ()
+
+
+def test_a_descriptor_stays_with_its_message_in_a_burst(data_dir: Path) -> None:
+    trained = train(
+        data_dir,
+        """
+        start()
+        for step in range(300):
+            wire.send(sock, {"op": "log", "step": step, "loss": 1.0})
+            if step % 100 == 50:
+                assert save(b"s" * (100 + step)) == {"ok": True}
+        """,
+    )
+    assert trained.status is Status.OK and trained.num_snapshots == 3 and trained.snapshot_bytes == 350
+    assert trained.curve[-1].step == 299

@@ -1,0 +1,242 @@
+"""A session that is cut anywhere ends like one that was not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from harness import agents
+from harness.assemble import STOCK, run_session
+from harness.compose import compose
+from harness.config import Config
+from harness.fold import fold
+from harness.journal import Journal, Record, read
+from harness.knobs import stock_source
+from harness.records import Calibration, Role, RunResult, SessionState
+from harness.session import Session
+from harness.views.plain import PlainView
+from harness.workspace import Workspace
+
+WEAK, STRONG = 0.005, 0.3  # a stock script that hardly learns, so that the first experiment is surely a gain
+BLOCK = "<<<<<<< SEARCH\n{old}\n=======\n{new}\n>>>>>>> REPLACE\n"
+OVERRIDES = (
+    *("agent=scripted", "session.experiments=4", "task.baseline_seeds=2", "task.confirm_seeds=2"),
+    *(f"++task.knobs.{name}={WEAK}" for name in ("EMBED_LR", "MATRIX_LR", "HEAD_LR")),
+)
+
+
+class RecordedBench:
+    """Answers with the results of a session that really ran, and refuses to be asked twice."""
+
+    def __init__(self, finished: dict[str, RunResult], already_done: set[str]) -> None:
+        self.finished = finished
+        self.asked = set(already_done)
+
+    def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
+        raise AssertionError("the step clock is never calibrated")
+
+    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> RecordedBench:
+        return self
+
+    def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
+        assert run_id not in self.asked, f"{run_id} ran twice"
+        self.asked.add(run_id)
+        return self.finished[run_id]
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scripted experiments: one that is kept, one that crashes, one that the door refuses."""
+    folder = tmp_path_factory.mktemp("patches")
+    stock = stock_source(STOCK, {"EMBED_LR": WEAK})
+    weak = next(line for line in stock.splitlines() if line.startswith("EMBED_LR"))
+    edits = [
+        "# A rate that learns\n" + BLOCK.format(old=weak, new=f"EMBED_LR = {STRONG}"),
+        "# Crash\n" + BLOCK.format(old="    run = lab.open()", new="    raise RuntimeError('on purpose')"),
+        "# Nothing to find\n" + BLOCK.format(old="no such line", new=""),
+    ]
+    for number, text in enumerate(edits):
+        (folder / f"{number}.edit").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(
+    tiny_overrides: list[str], patches: Path, bpbench_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Config:
+    root = tmp_path_factory.mktemp("sessions")
+    names = [f"agent.options.patches={patches}", f"session.root={root}", "session.name=whole"]
+    return compose([*tiny_overrides, *OVERRIDES, *names])
+
+
+@pytest.fixture(scope="module")
+def whole(config: Config) -> Path:
+    """The undisturbed session."""
+    return run_session(config, tracker=PlainView(quiet_console()))
+
+
+def quiet_console() -> Console:
+    return Console(file=io.StringIO())
+
+
+def outcome(state: SessionState) -> SessionState:
+    """What must not depend on when a session was interrupted: all but times, commit ids and the count of restarts."""
+    return replace(
+        state,
+        num_restarts=0,
+        opened_at=None,
+        last_at=None,
+        working_seconds=0.0,
+        experiments=tuple(replace(item, proposed_at=None, commit=None) for item in state.experiments),
+    )
+
+
+def test_a_session_is_what_its_journal_says(whole: Path) -> None:
+    state = fold(read(whole / "journal.jsonl")[0])
+    assert [str(item.status) for item in state.experiments] == ["ok", "crash", "invalid"]
+    assert [item.kept for item in state.experiments] == [True, False, False]
+    assert "RuntimeError: on purpose" in str(state.experiments[1].reason)
+    assert state.stopped_early
+    assert state.closed and state.gain is not None and state.gain.num_pairs == 2
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["finished"] and not summary["ranked"]
+
+
+def finish(folder: Path, config: Config, whole_records: list[Record], kept: int) -> SessionState:
+    """Resume the session in `folder`, whose journal holds the first `kept` records."""
+    finished = {}
+    for length in range(1, len(whole_records) + 1):
+        record = whole_records[length - 1]
+        if record.type == "run_finished":
+            finished[record.data["run_id"]] = result_of(whole_records[:length])
+    done = {record.data["run_id"] for record in whole_records[:kept] if record.type == "run_finished"}
+    bench = RecordedBench(finished, done)
+    journal, records = Journal.open(folder / "journal.jsonl")
+    with journal:
+        records = [*records, journal.append("resumed", reason="test")]
+        state = Session(
+            config,
+            journal,
+            records,
+            agent=agents.load(config.agent),
+            bench=bench,
+            workspace=Workspace(folder / "workspace"),
+            trackers=[],
+            nonce=json.loads((folder / "secret.json").read_text())["nonce"],
+        ).run()
+    assert bench.asked == set(finished)
+    return state
+
+
+def result_of(records: list[Record]) -> RunResult:
+    state, last = fold(records), records[-1].data
+    runs = {
+        Role.BASELINE: state.baseline,
+        Role.CONFIRM_BASELINE: state.confirm_baseline,
+        Role.CONFIRM_CANDIDATE: state.confirm_candidate,
+    }
+    role, index = Role(last["role"]), last["index"]
+    if role in runs:
+        return runs[role][index]
+    experiment = state.experiments[index]
+    result = experiment.rerun if role is Role.RERUN else experiment.run
+    assert result is not None
+    return result
+
+
+def test_cut_after_every_record(whole: Path, config: Config, tmp_path: Path) -> None:
+    records, _ = read(whole / "journal.jsonl")
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    expected = outcome(fold(records))
+    for kept in range(1, len(lines)):
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        shutil.copy(whole / "secret.json", folder)
+        # Half of the next line is there too: a kill in the middle of a write.
+        (folder / "journal.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])
+        assert outcome(finish(folder, config, records, kept)) == expected, f"cut after record {kept}"
+
+
+def test_a_lost_workspace_is_rebuilt_from_the_journal(whole: Path, config: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "workspace")
+    records, _ = read(whole / "journal.jsonl")
+    finish(folder, config, records, len(records))
+    refs = ["for-each-ref", "--format=%(refname) %(objectname)"]
+    rebuilt, original = Workspace(folder / "workspace"), Workspace(whole / "workspace")
+    assert rebuilt.git.execute(["git", *refs]) == original.git.execute(["git", *refs])
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def kill_and_sweep(process: subprocess.Popen[str]) -> None:
+    """SIGKILL the harness alone: what it started must end by itself."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(below, timeout=20)
+    assert not alive, f"outlived the harness: {alive}"
+
+
+def killed_session(config: Config, whole: Path, tmp_path: Path, num_kills: int, seed: int) -> None:
+    rng = random.Random(seed)
+    overrides = [
+        *("task=tiny", "backend=null", "data=synthetic", *OVERRIDES),
+        *(f"session.root={tmp_path}", "session.name=killed"),
+        f"agent.options.patches={config.agent.options['patches']}",
+    ]
+    folder = tmp_path / "killed"
+    kills = 0
+    while True:
+        resume = (folder / "journal.jsonl").exists()
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        process = start(["resume", str(folder)] if resume else ["run", *overrides])
+        if kills == num_kills:
+            output, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, output
+            break
+        time.sleep(rng.uniform(0.5, 8.0))
+        if process.poll() is None:
+            kill_and_sweep(process)
+        kills += 1
+    records, torn = read(folder / "journal.jsonl")
+    assert torn is None
+    runs = [record.data["run_id"] for record in records if record.type == "run_finished"]
+    assert len(runs) == len(set(runs)), "a finished run was repeated"
+    assert scores(fold(records)) == scores(fold(read(whole / "journal.jsonl")[0]))
+
+
+def scores(state: SessionState) -> object:
+    experiments = [(item.hypothesis, item.status, item.reason, item.val_bpb, item.kept) for item in state.experiments]
+    return state.baseline_bpb, experiments, state.gain, state.stopped_early
+
+
+def test_five_kills(config: Config, whole: Path, tmp_path: Path) -> None:
+    killed_session(config, whole, tmp_path, num_kills=5, seed=int(time.time()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> None:
+    killed_session(config, whole, tmp_path, num_kills=5, seed=seed)
