@@ -1,4 +1,4 @@
-"""The six ends of a run, each provoked by a real process. The scripts speak the wire themselves: no torch to wait for."""
+"""The six ends of a run, from real processes. The scripts speak the wire themselves: no torch to wait for."""
 
 from __future__ import annotations
 
