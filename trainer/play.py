@@ -9,7 +9,6 @@ validation bpb that trusts the model. Never a result. TASK.json holds what docs/
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import mmap
@@ -21,16 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 
 import backends
 from backends.base import Backend
 from trainer import wire
+from trainer.server import load_model
 from trainer.task import Task
 
 STOCK = Path(__file__).with_name("train.py")
@@ -38,7 +38,7 @@ STOCK = Path(__file__).with_name("train.py")
 
 def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
-    task = Task(**json.loads(args.task.read_text()))
+    task = Task.from_message(json.loads(args.task.read_text()))
     source = set_knobs(args.train.read_text(), dict(item.split("=", 1) for item in args.set))
     try:
         backend = backends.load(args.backend, args.threads, args.dtype)
@@ -49,13 +49,25 @@ def main(argv: list[str] | None = None) -> None:
         script.write_text(source)
         clock = {"budget_seconds": args.budget_seconds, "ticks": args.ticks}
         played = play(script, args.data, task, backend, seed=args.seed, quiet=args.quiet, **clock)
-        if played["snapshot"] is None:
-            sys.exit(f"train.py ended with status {played['status']} and saved nothing")
+        if played.snapshot is None:
+            sys.exit(f"train.py ended with status {played.status} and saved nothing")
+        snapshot = Path(folder) / "model.safetensors"
+        snapshot.write_bytes(played.snapshot)
         backend.setup()
-        bpb = validate(script, played["snapshot"], args.data, task, backend)
-    last = played["log"][-1] if played["log"] else {}
-    summary = {key: played[key] for key in ("setup_seconds", "train_seconds", "num_snapshots")}
-    print(json.dumps({"val_bpb": round(bpb, 5), "step": last.get("step"), "tokens": last.get("tokens")} | summary))
+        bpb = validate(script, snapshot, args.data, task, backend)
+    print(json.dumps(_summary(played, bpb)))
+
+
+def _summary(played: Played, bpb: float) -> dict[str, Any]:
+    last = played.log[-1] if played.log else {}
+    return {
+        "val_bpb": round(bpb, 5),
+        "step": last.get("step"),
+        "tokens": last.get("tokens"),
+        "setup_seconds": round(played.setup_seconds or 0.0, 3),
+        "train_seconds": round(played.train_seconds or 0.0, 3),
+        "num_snapshots": played.num_snapshots,
+    }
 
 
 def set_knobs(source: str, knobs: dict[str, str]) -> str:
@@ -67,6 +79,18 @@ def set_knobs(source: str, knobs: dict[str, str]) -> str:
     return source
 
 
+@dataclass
+class Played:
+    """What one run left behind. Times are seconds of the monotonic clock."""
+
+    log: list[dict[str, Any]] = field(default_factory=list)
+    snapshot: bytes | None = None  # the last one, safetensors
+    num_snapshots: int = 0
+    setup_seconds: float | None = None
+    train_seconds: float | None = None
+    status: int | None = None  # exit status of train.py; negative: the signal that ended it
+
+
 def play(
     script: Path,
     data: Path,
@@ -74,66 +98,94 @@ def play(
     backend: Backend,
     *,
     seed: int,
-    budget_seconds: float | None,
+    budget_seconds: float | None = None,
     ticks: int = 0,
     quiet: bool = True,
-) -> dict[str, Any]:
-    """Run train.py to its deadline and return `log`, `snapshot` (safetensors bytes or None), times and exit status.
-
-    The clock is `budget_seconds` of wall time, or `ticks` calls of `progress()` where that is above 0.
-    """
+) -> Played:
+    """Run train.py to its deadline, which is after `budget_seconds`, or after `ticks` calls of `progress()`."""
     ours, theirs = socket.socketpair()
     env = os.environ | backend.environment() | {wire.SOCKET_VARIABLE: str(theirs.fileno())}
     launched = time.monotonic()
     child = subprocess.Popen([sys.executable, str(script)], env=env, pass_fds=[theirs.fileno()], cwd=script.parent)
     theirs.close()
-    out: dict[str, Any] = {"log": [], "snapshot": None, "num_snapshots": 0, "setup_seconds": None}
-    deadline = math.inf
-    started = math.nan
+    session = _Session(ours, data, task, backend, seed, budget_seconds, ticks, quiet)
+    played = session.played
     try:
-        while True:
-            message, fds = wire.receive(ours, None if deadline == math.inf else max(deadline - time.monotonic(), 1e-3))
-            if message["op"] == "hello":
-                device = {"name": backend.name, "threads": backend.threads, "dtype": backend.dtype}
-                wire.send(ours, {"ok": True, "task": vars(task), "backend": device, "seed": seed})
-            elif message["op"] == "start":
-                stream, num_tokens, dtype = _token_stream(data, seed)
-                started = time.monotonic()
-                if not ticks and budget_seconds:
-                    deadline = started + budget_seconds
-                page = _progress_page(started, budget_seconds, ticks)
-                wire.send(ours, {"ok": True, "num_tokens": num_tokens, "dtype": dtype}, [stream, page])
-                out["setup_seconds"] = round(started - launched, 3)
-                for fd in (stream, page):
-                    os.close(fd)
-            elif message["op"] == "save":
-                with os.fdopen(fds[0], "rb") as file:
-                    out["snapshot"] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)[:]
-                out["num_snapshots"] += 1
-                wire.send(ours, {"ok": True})
-            elif message["op"] == "log":
-                out["log"].append(message)
-                if not quiet:
-                    print(f"{time.monotonic() - started:7.1f} s  step {message['step']:6d}  loss {message['loss']:.4f}")
+        while session.answer():
+            pass
     except (ConnectionError, TimeoutError):
-        pass
+        pass  # it ended, or its time did
     finally:
         ours.close()
-        if time.monotonic() >= deadline:
+        ended = time.monotonic()
+        if ended >= session.deadline:
             child.kill()
-        out["status"] = child.wait()
-    out["train_seconds"] = round(time.monotonic() - started, 3)
-    return out
+        played.status = child.wait()
+    if session.started is not None:
+        played.setup_seconds = session.started - launched
+        played.train_seconds = ended - session.started
+    return played
 
 
-def validate(script: Path, snapshot: bytes, data: Path, task: Task, backend: Backend) -> float:
+class _Session:
+    """The runner's side of the conversation."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        data: Path,
+        task: Task,
+        backend: Backend,
+        seed: int,
+        budget_seconds: float | None,
+        ticks: int,
+        quiet: bool,
+    ) -> None:
+        self.sock, self.data, self.task, self.backend, self.seed = sock, data, task, backend, seed
+        self.budget_seconds, self.ticks, self.quiet = budget_seconds, ticks, quiet
+        self.deadline = math.inf
+        self.started: float | None = None
+        self.played = Played()
+
+    def answer(self) -> bool:
+        """Answer one message. Raises ConnectionError at the end, TimeoutError at the deadline."""
+        left = None if self.deadline == math.inf else max(self.deadline - time.monotonic(), 1e-3)
+        message, fds = wire.receive(self.sock, left)
+        match message["op"]:
+            case "hello":
+                device = {"name": self.backend.name, "threads": self.backend.threads, "dtype": self.backend.dtype}
+                wire.send(self.sock, {"ok": True, "task": vars(self.task), "backend": device, "seed": self.seed})
+            case "start":
+                self._start()
+            case "save":
+                with os.fdopen(fds[0], "rb") as file:
+                    self.played.snapshot = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)[:]
+                self.played.num_snapshots += 1
+                wire.send(self.sock, {"ok": True})
+            case "log":
+                self._log(message)
+        return True
+
+    def _start(self) -> None:
+        stream, num_tokens, dtype = _token_stream(self.data, self.seed)
+        self.started = time.monotonic()
+        if self.budget_seconds and not self.ticks:
+            self.deadline = self.started + self.budget_seconds
+        page = _progress_page(self.started, self.budget_seconds, self.ticks)
+        wire.send(self.sock, {"ok": True, "num_tokens": num_tokens, "dtype": dtype}, [stream, page])
+        os.close(stream)
+        os.close(page)
+
+    def _log(self, message: dict[str, Any]) -> None:
+        self.played.log.append(message)
+        if not self.quiet:
+            seconds = time.monotonic() - self.started if self.started is not None else 0.0
+            print(f"{seconds:7.1f} s  step {message['step']:6d}  loss {message['loss']:.4f}", flush=True)
+
+
+def validate(script: Path, snapshot: Path, data: Path, task: Task, backend: Backend) -> float:
     """Bits per byte on `val`, by a straightforward forward pass in this process."""
-    spec = importlib.util.spec_from_file_location("played_train", script)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    model = module.build_model(task).to(backend.device).eval()
-    model.load_state_dict(safetensors.torch.load(snapshot), strict=True)
+    model = load_model(script, snapshot, task, backend)
     windows = torch.from_numpy(np.load(data / "val.npy").astype(np.int64))
     num_bytes = int(np.load(data / "token_bytes.npy")[windows.numpy()].sum())
     nats = 0.0
