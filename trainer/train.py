@@ -29,7 +29,7 @@ WARMUP = 0.02  # share of the budget in which learning rates rise; search: float
 WARMDOWN = 0.6  # share of the budget in which they fall; search: float(0.1, 1.0)
 FINAL_LR = 0.05  # where they end, relative to their peak; search: float(0.0, 0.3)
 
-SNAPSHOT_AT = (0.5, 0.9)  # budget shares at which a snapshot is saved in case the last one fails
+SNAPSHOT_AT = 0.8  # share of the budget after which a snapshot is saved, in case the last one comes too late
 
 
 def norm(x):
@@ -257,13 +257,15 @@ def main():
     warm_up(train_model, run)
 
     data = batches(run.start(), run.task, run.device)
-    step, last, longest, snapshots = 0, 0.0, 0.0, list(SNAPSHOT_AT)
+    step, last, longest, with_snapshot, saved = 0, 0.0, 0.0, 0.0, False
     while True:
         progress = run.progress()
-        # Stop while there is surely time for the last snapshot; the longest step so far holds an earlier one.
-        longest = max(longest, progress - last)
+        # Stop while there is surely time for the last snapshot. A stall counts for some dozens of steps only.
+        longest = max(0.95 * longest, progress - last)
+        if saved and not with_snapshot:
+            with_snapshot = progress - last
         last = progress
-        if progress + 1.5 * longest >= 1:
+        if progress + 1.5 * max(longest, with_snapshot) >= 1:
             break
 
         loss = loss_of(train_model, *next(data), run)
@@ -277,9 +279,9 @@ def main():
 
         step += 1
         run.log(step=step, loss=loss.detach(), tokens=step * BATCH_SIZE * run.task.sequence_length)
-        if snapshots and progress >= snapshots[0]:
-            snapshots.pop(0)
+        if not saved and progress >= SNAPSHOT_AT:
             run.save(model)
+            saved = True
     run.save(model)
 
 
