@@ -126,7 +126,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
         "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
         "stock_source": stock,
         "data": data.meta,
-        "task_view": task_view(config, data),
+        "task_view": task_view(config, data, device),
         "program": instructions,
         "num_baseline": config.task.baseline_seeds,
         "num_confirm": config.task.confirm_seeds,
@@ -172,7 +172,7 @@ def unranked(config: Config) -> Iterator[str]:
     yield "isolation level 1: agent code can read the validation text"
 
 
-def task_view(config: Config, data: DataInfo) -> dict[str, Any]:
+def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
     """What train.py may know of its task."""
     task = config.task
     return {
@@ -182,7 +182,7 @@ def task_view(config: Config, data: DataInfo) -> dict[str, Any]:
         "reference_tokens": task.reference_tokens,
         "bos_token": data.meta["bos_token"],
         "eval_batch_size": task.eval_batch_size,
-        "compile": task.compile,
+        "compile": task.compile and bool(device.identity["has_compiler"]),
     }
 
 
@@ -215,7 +215,7 @@ def parts(
         folder = folder.absolute()  # every process has a folder of its own
         private = folder / "private"
         private.mkdir(mode=0o700, exist_ok=True)
-        view = task_view(config, data)
+        view = task_view(config, data, device)
         runner = Runner(
             task=view,
             backend=device.for_child(),

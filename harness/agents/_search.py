@@ -37,6 +37,12 @@ def stock_values(space: Mapping[str, Knob]) -> dict[str, Scalar]:
     return {name: knob.value for name, knob in space.items()}
 
 
+def incumbent_values(view: View, space: Mapping[str, Knob]) -> dict[str, Scalar]:
+    """The knobs of the best script so far."""
+    found = knobs.parse(view.incumbent_source)
+    return {name: found[name].value for name in space}
+
+
 def points(view: View, space: Mapping[str, Knob]) -> list[Point]:
     """The stock script, then each experiment, read back from the source that ran: what counts is what was tried."""
     stock = Point(stock_values(space), view.baseline_bpb)
