@@ -125,7 +125,10 @@ def _quote_option(override: str) -> str:
 
 def _validate_session(config: Config) -> None:
     session = config.session
-    _require(session.experiments >= 1, "session.experiments", "at least 1", session.experiments)
+    some = session.experiments is not None or session.max_hours is not None
+    _require(some, "session.experiments", "a number where session.max_hours sets no limit", session.experiments)
+    least = session.experiments is None or session.experiments >= 1
+    _require(least, "session.experiments", "at least 1", session.experiments)
     _require(0 <= session.seed < 2**32, "session.seed", "from 0 to 2**32 - 1", session.seed)
     _require(session.max_hours is None or session.max_hours > 0, "session.max_hours", "above 0", session.max_hours)
     plain = session.name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", session.name) is not None

@@ -66,7 +66,7 @@ class LLMConfig:
 
 @dataclass
 class SessionConfig:
-    experiments: int = 6
+    experiments: int | None = 6  # None: as many as fit into max_hours
     seed: int = 0  # researchers are paired on it
     name: str | None = None  # None: made from time, task and agent
     root: str = "sessions"

@@ -10,7 +10,18 @@ from typing import Any, TypeVar
 from harness.codec import from_json
 from harness.errors import JournalError
 from harness.journal import Record
-from harness.records import ActiveRun, Calibration, Experiment, Gain, Role, RunResult, SessionState, Status, Usage
+from harness.records import (
+    ActiveRun,
+    Calibration,
+    Experiment,
+    Gain,
+    Recorded,
+    Role,
+    RunResult,
+    SessionState,
+    Status,
+    Usage,
+)
 
 Data = dict[str, Any]
 T = TypeVar("T")
@@ -43,6 +54,8 @@ class _Proposal:
     usage: Usage | None
     source: str | None
     refused: str | None
+    code: str | None
+    recorded: Recorded | None
 
 
 @dataclass(frozen=True)
@@ -142,8 +155,8 @@ def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionStat
 
 
 def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
-    made = _read(_Proposal, data)
-    refused = None if made.refused is None else RunResult(Status.INVALID, "val", code="edit", reason=made.refused)
+    made = _read(_Proposal, {"code": "edit", "recorded": None, **data})
+    refused = None if made.refused is None else RunResult(Status.INVALID, "val", code=made.code, reason=made.refused)
     experiment = Experiment(
         made.index,
         made.hypothesis,
@@ -151,6 +164,7 @@ def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
         run=refused,
         note=made.note,
         usage=made.usage,
+        recorded=made.recorded,
         proposed_at=record.time,
     )
     return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.records import Calibration, Progress, Proposal, Role, RunResult, View
+from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Stop, View
 
 OnProgress = Callable[[Progress], None]
 
@@ -21,8 +21,8 @@ class Agent(Protocol):
 
     name: str
 
-    def propose(self, view: View) -> Proposal | None:
-        """The next experiment, or None to stop early."""
+    def propose(self, view: View) -> Proposal | Refused | Stop | None:
+        """The next experiment, a turn that came to nothing, or the end (None: without a reason)."""
 
 
 class Bench(Protocol):

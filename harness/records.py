@@ -96,6 +96,17 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """How the same experiment ended in another session. A replay follows the decision and shows the numbers."""
+
+    status: Status | None
+    val_bpb: float | None
+    delta_sigma: float | None
+    kept: bool
+    rerun: bool  # whether there was a second run
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A researcher's next experiment."""
 
@@ -103,6 +114,26 @@ class Proposal:
     edit: Edit
     note: str | None = None
     usage: Usage | None = None
+    recorded: Recorded | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A researcher's turn that came to nothing. It costs the experiment, and nothing runs."""
+
+    reason: str  # one line
+    code: str  # "no_proposal": no usable answer within its repairs; "edit": the edit broke a rule
+    hypothesis: str = ""
+    note: str | None = None
+    usage: Usage | None = None
+    recorded: Recorded | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The researcher ends the session early."""
+
+    reason: str  # one line
 
 
 @dataclass(frozen=True)
@@ -121,6 +152,7 @@ class Experiment:
     note: str | None = None
     proposed_at: float | None = None  # UTC seconds since the epoch
     usage: Usage | None = None
+    recorded: Recorded | None = None  # only in a replay
 
     @property
     def status(self) -> Status | None:
@@ -165,7 +197,7 @@ class View:
     """All that a researcher gets to see before proposing experiment `index`."""
 
     index: int
-    num_experiments: int
+    num_experiments: int | None  # None: until the hours are over
     task: dict[str, Any]
     device: dict[str, Any]
     budget_seconds: float | None
@@ -178,6 +210,9 @@ class View:
     last_log: str
     search_seed: int
     program: str = ""
+    baseline: tuple[RunResult, ...] = ()
+    hours_left: float | None = None  # of session.max_hours; None: no limit
+    may_stop: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from harness.errors import ExperimentFailed, HarnessError
 from harness.fold import apply, fold
 from harness.journal import Journal, Record
 from harness.protocols import Agent, Bench, Tracker
-from harness.records import Experiment, Proposal, Role, RunResult, SessionState, Status, View
+from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
 from harness.workspace import Workspace
 
 
@@ -54,10 +54,10 @@ class Session:
         self._restore_workspace()
         self.calibrate()
         self.measure_baseline()
-        for index in range(self.config.session.experiments):
-            if self.state.stopped_early:
-                break
+        index, planned = 0, self.config.session.experiments
+        while not self.state.stopped_early and (planned is None or index < planned):
             self.experiment(index)
+            index += 1
         self.confirm()
         self.close()
         return self.state
@@ -86,7 +86,7 @@ class Session:
         if experiment.source is not None and experiment.run is None:
             self._measure(Role.EXPERIMENT, index, experiment.source, "val")
         experiment = self.state.experiments[index]
-        if experiment.source is not None and experiment.rerun is None and self._better(experiment.run):
+        if experiment.source is not None and experiment.rerun is None and self._needs_rerun(experiment):
             self._measure(Role.RERUN, index, experiment.source, "val")
         self._decide(self.state.experiments[index])
 
@@ -157,37 +157,52 @@ class Session:
             return False
         self._write("proposal_started", index=index)
         proposal = self.agent.propose(self._view(index))
-        if proposal is None:
-            self._write("stopped", reason=f"{self.agent.name} proposed nothing more")
+        if proposal is None or isinstance(proposal, Stop):
+            self._write("stopped", reason=proposal.reason if proposal else f"{self.agent.name} proposed nothing more")
             return False
-        source, refused = self._through_the_door(proposal)
         self._write(
             "proposal",
             index=index,
             hypothesis=proposal.hypothesis,
             note=proposal.note,
             usage=to_json(proposal.usage),
-            edit=to_json(proposal.edit),
-            source=source,
-            refused=refused,
+            recorded=to_json(proposal.recorded),
+            **self._through_the_door(proposal),
         )
         return True
 
-    def _through_the_door(self, proposal: Proposal) -> tuple[str | None, str | None]:
-        """The new train.py, or why it was refused. The one place where a researcher's failure is caught."""
+    def _through_the_door(self, proposal: Proposal | Refused) -> dict[str, Any]:
+        """The new train.py, or why there is none. The one place where a researcher's failure is caught."""
+        if isinstance(proposal, Refused):
+            return {"edit": None, "source": None, "refused": proposal.reason, "code": proposal.code}
+        edit = to_json(proposal.edit)
         try:
-            return apply_edit(proposal.edit, self.incumbent_source, self.stock_source), None
+            source = apply_edit(proposal.edit, self.incumbent_source, self.stock_source)
         except ExperimentFailed as error:
-            return None, str(error)
+            return {"edit": edit, "source": None, "refused": str(error), "code": "edit"}
+        return {"edit": edit, "source": source, "refused": None, "code": None}
+
+    def _needs_rerun(self, experiment: Experiment) -> bool:
+        if experiment.recorded is not None:
+            return experiment.recorded.rerun and experiment.run is not None and experiment.run.bpb is not None
+        return self._better(experiment.run)
 
     def _better(self, run: RunResult | None) -> bool:
         return run is not None and run.bpb is not None and run.bpb < self.incumbent_bpb
 
     def _decide(self, experiment: Experiment) -> None:
-        """Keep only what beat the incumbent twice; what is recorded then is the second draw, never the luckier one."""
+        """Keep only what beat the incumbent twice; what is recorded then is the second draw, never the luckier one.
+
+        A replay keeps what was kept.
+        """
         kept = self._better(experiment.run) and self._better(experiment.rerun)
         last = experiment.rerun or experiment.run
         value = last.bpb if last else None
+        if experiment.recorded is not None:
+            kept = experiment.recorded.kept and value is not None
+            text = f"experiment {experiment.index + 1} was kept in the session replayed, and failed here"
+            if experiment.recorded.kept and not kept and text not in self.state.incidents:
+                self._write("incident", text=text)
         delta = (self.incumbent_bpb - value) / (self.state.sigma_bpb or 1.0) if value is not None else None
         commit = None
         if experiment.source is not None:
@@ -230,7 +245,14 @@ class Session:
             last_log=run.log_tail if run else "",
             search_seed=seeds.derive("search", self.agent.name, self.config.session.seed),
             program=str(opened["program"]),
+            baseline=state.baseline,
+            hours_left=self._hours_left(),
+            may_stop=self.config.session.early_stop,
         )
+
+    def _hours_left(self) -> float | None:
+        limit = self.config.session.max_hours
+        return None if limit is None else max(0.0, limit - self.state.working_seconds / 3600)
 
     def _out_of_time(self) -> str | None:
         limit = self.config.session.max_hours

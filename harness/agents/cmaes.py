@@ -44,9 +44,11 @@ def make(*, sigma: float = 0.1, population: int | None = None) -> Cmaes:
     return Cmaes(float(sigma), population)
 
 
-def default_population(num_knobs: int, num_experiments: int) -> int:
+def default_population(num_knobs: int, num_experiments: int | None) -> int:
     """The usual 4 + 3 ln(n) of Hansen's tutorial, cut so that a session holds a few generations."""
     usual = 4 + math.floor(3 * math.log(num_knobs))
+    if num_experiments is None:
+        return usual
     return max(_SMALLEST_POPULATION, min(usual, (num_experiments + 1) // _GENERATIONS))
 
 

@@ -90,7 +90,7 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
 
 def _proposal(state: SessionState, data: dict[str, Any]) -> str:
     refused = "" if data["refused"] is None else f" (edit refused: {text.line(data['refused'])})"
-    number = f"experiment {data['index'] + 1} of {rows.num_experiments(state)}"
+    number = rows.experiment_name(state, data["index"] + 1)
     return f"{number}: {text.line(data['hypothesis'])}{refused}"
 
 

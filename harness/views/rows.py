@@ -60,6 +60,20 @@ def num_experiments(state: SessionState) -> int:
     return planned if isinstance(planned, int) else len(state.experiments)
 
 
+def max_hours(state: SessionState) -> float | None:
+    """The limit of a session that counts hours instead of experiments; None: it counts experiments."""
+    session = state.config.get("session")
+    if not isinstance(session, dict) or session.get("experiments", 0) is not None:
+        return None
+    hours = session.get("max_hours")
+    return float(hours) if isinstance(hours, int | float) else None
+
+
+def experiment_name(state: SessionState, number: int) -> str:
+    """`experiment 2 of 6`, or `experiment 2` where nobody counts."""
+    return f"experiment {number}" + ("" if max_hours(state) else f" of {num_experiments(state)}")
+
+
 def planned(state: SessionState, name: str) -> int:
     """`num_baseline` or `num_confirm` of the opening record."""
     value = state.opened.get(name)
@@ -113,7 +127,7 @@ def phase(state: SessionState) -> str:
     if state.active:
         return run_name(state, state.active)
     if state.proposing is not None:
-        return f"experiment {state.proposing + 1} of {num_experiments(state)}: the researcher is thinking"
+        return f"{experiment_name(state, state.proposing + 1)}: the researcher is thinking"
     if state.opened_at is None:
         return "preparing"
     if state.gain:
@@ -127,9 +141,9 @@ def run_name(state: SessionState, run: ActiveRun) -> str:
     if run.role is Role.BASELINE:
         return f"baseline, seed {number} of {max(planned(state, 'num_baseline'), number)}"
     if run.role is Role.EXPERIMENT:
-        return f"experiment {number} of {num_experiments(state)}"
+        return experiment_name(state, number)
     if run.role is Role.RERUN:
-        return f"experiment {number} of {num_experiments(state)}, second run with a fresh seed"
+        return f"{experiment_name(state, number)}, second run with a fresh seed"
     which = "baseline" if run.role is Role.CONFIRM_BASELINE else "candidate"
     return f"confirmation, pair {number} of {max(planned(state, 'num_confirm'), number)}, {which}"
 
@@ -138,7 +152,7 @@ def finished_runs(state: SessionState) -> list[RunResult]:
     """Every run that the journal holds, refused edits excepted."""
     runs = [*state.baseline, *state.confirm_baseline, *state.confirm_candidate]
     for experiment in state.experiments:
-        runs += [run for run in (experiment.run, experiment.rerun) if run and run.code != "edit"]
+        runs += [run for run in (experiment.run, experiment.rerun) if run and run.code not in ("edit", "no_proposal")]
     return runs
 
 
@@ -150,17 +164,30 @@ def runs_left(state: SessionState) -> float:
     reruns = sum(item.rerun is not None for item in state.experiments)
     rate = (reruns + _EXPECTED_RERUNS) / (decided + 1)
     experiments = 0 if state.stopped_early or state.confirm_baseline else num_experiments(state) - decided
+    until_then = 0.0 if state.stopped_early or state.confirm_baseline else _runs_in_hours(state)
     confirm = 2 * planned(state, "num_confirm") - len(state.confirm_baseline) - len(state.confirm_candidate)
     baseline = 0 if state.baseline_bpb is not None else planned(state, "num_baseline") - len(state.baseline)
-    return max(0, baseline) + max(0, experiments) * (1 + rate) + max(0, confirm)
+    return max(0, baseline) + max(0, experiments) * (1 + rate) + until_then + max(0, confirm)
+
+
+def _runs_in_hours(state: SessionState) -> float:
+    """The runs that still fit into the hours of a session that counts no experiments."""
+    hours, mean = max_hours(state), _mean_run_seconds(state)
+    if hours is None or not mean:
+        return 0.0
+    return max(0.0, 3600 * hours - state.working_seconds) / mean
+
+
+def _mean_run_seconds(state: SessionState) -> float | None:
+    walls = [run.wall_seconds for run in finished_runs(state) if run.wall_seconds is not None]
+    return sum(walls) / len(walls) if walls else None
 
 
 def seconds_left(state: SessionState, now: float) -> float | None:
     """Estimated seconds until the session ends, at UTC time `now`; None before the first run ended."""
-    walls = [run.wall_seconds for run in finished_runs(state) if run.wall_seconds is not None]
-    if not walls or state.last_at is None:
+    mean = _mean_run_seconds(state)
+    if mean is None or state.last_at is None:
         return None
-    mean = sum(walls) / len(walls)
     running = min(max(0.0, now - state.last_at), mean) if state.active else 0.0
     return max(0.0, runs_left(state) * mean - running)
 

@@ -67,7 +67,7 @@ def test_null_stays_no_value_elsewhere():
     ("override", "expected"),
     [
         ("agent=tpee", "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, noop, random, scripted, tpe"),
-        ("session=3", "unknown session=3; valid: default, quick"),
+        ("session=3", "unknown session=3; valid: default, overnight, quick"),
         ("tracker=null", "unknown tracker=null; valid: none"),
         (
             "session.experimens=3",
@@ -78,8 +78,8 @@ def test_null_stays_no_value_elsewhere():
         ("+session.sed=3", "unknown key 'session.sed'; did you mean 'seed'?"),
         ("agent.options.trials=3", "unknown key 'trials' in agent.options; did you mean 'startup_trials'?"),
         ("+agent.options.trials=3", "unknown key 'trials' in agent.options for agent=tpe; valid: startup_trials, "),
-        ("session.experiments=abc", "session.experiments must be an integer, not 'abc'"),
-        ("session.experiments=1.5", "session.experiments must be an integer, not '1.5'"),
+        ("session.experiments=abc", "session.experiments must be an integer or null, not 'abc'"),
+        ("session.experiments=1.5", "session.experiments must be an integer or null, not '1.5'"),
         ("session.seed=null", "session.seed must be an integer, not null"),
         ("session.early_stop=3.5", "session.early_stop must be true or false"),
         ("session.max_hours=long", "session.max_hours must be a number or null, not 'long'"),
