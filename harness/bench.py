@@ -10,8 +10,9 @@ from pathlib import Path
 from harness.calibrate import calibrate, check_budget
 from harness.config import TaskConfig
 from harness.evaluate import Evaluator
-from harness.records import Calibration, Role, RunResult, Status
+from harness.records import Calibration, Role, RunResult, Smoke, Status
 from harness.runner import Runner, TrainRequest
+from harness.smoke import smoke_run
 
 FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
 EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
@@ -78,6 +79,13 @@ class LocalBench:
             result = self.scored(result, run_id, run_dir, role)
         sweep(run_dir)
         return replace(result, wall_seconds=time.monotonic() - started)
+
+    def smoke(self, source: str) -> Smoke:
+        budget = self.calibration.budget_seconds if self.calibration else None
+        run_dir = self.runs_dir / "smoke"
+        smoke = smoke_run(self.runner, source, run_dir, budget)
+        sweep(run_dir)
+        return smoke
 
     def scored(self, result: RunResult, run_id: str, run_dir: Path, role: Role) -> RunResult:
         stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)

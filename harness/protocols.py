@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Stop, View
+from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, View
 
 OnProgress = Callable[[Progress], None]
 
@@ -36,6 +36,9 @@ class Bench(Protocol):
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         """Train `source` under the session's budget with the dealt `seed` and score it on `split`."""
+
+    def smoke(self, source: str) -> Smoke:
+        """Train `source` for a few seconds on random tokens, without scoring it."""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,21 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class Smoke:
+    """A few seconds of training on random tokens: does it run, how fast, how large? Never scored."""
+
+    status: Status
+    reason: str | None = None
+    setup_seconds: float | None = None
+    train_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    num_parameters: int | None = None  # numbers in the last snapshot
+    num_steps: int | None = None  # as the code claims
+    tokens_per_second: float | None = None  # as the code claims
+    log_tail: str = ""  # untrusted text
+
+
+@dataclass(frozen=True)
 class Edit:
     """A change of train.py: either the whole new file, or search/replace blocks that must each match exactly once."""
 
