@@ -25,7 +25,7 @@ from harness.errors import ConfigError, DataError, DeviceError
 from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.journal import Journal, Record
-from harness.protocols import OnProgress, Tracker
+from harness.protocols import OnProgress, Repeats, Stated, Tracker
 from harness.records import Progress, SessionState
 from harness.runner import Runner, child_environment
 from harness.sandbox.forked import ForkedSandbox
@@ -54,8 +54,13 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
         on_progress = view.on_progress
         data = prepare(config, lambda event: on_progress(stage_progress(event)))
         device = probe(config.backend)
+        agent = agents.load(config.agent)
         if resume is None:
+            if isinstance(agent, Repeats):
+                config.session.experiments = agent.num_experiments()
             opening = opening_facts(config, data, device)
+            if isinstance(agent, Stated):
+                opening["researcher"] = agent.facts()
             resume = new_folder(config)
             journal, records = open_session(resume, config, opening)
         with journal, parts(config, resume, data, device, on_progress) as bench:
@@ -67,7 +72,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
                 config,
                 journal,
                 records,
-                agent=agents.load(config.agent),
+                agent=agent,
                 bench=bench,
                 workspace=Workspace(resume / "workspace"),
                 trackers=[view],
@@ -128,6 +133,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
         "data": data.meta,
         "task_view": task_view(config, data, device),
         "program": instructions,
+        "program_sha256": hashlib.sha256(instructions.encode()).hexdigest(),
         "num_baseline": config.task.baseline_seeds,
         "num_confirm": config.task.confirm_seeds,
         "unranked": list(unranked(config)),

@@ -117,6 +117,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             "session", metavar="SESSION", help=f"the session's folder, or its name under {DEFAULT_ROOT}/"
         )
 
+    export = commands.add_parser("export", help="write a session's best train.py and its history as a git repository")
+    export.set_defaults(command=_export)
+    export.add_argument("session", metavar="SESSION", help="the session's folder, or its name")
+    export.add_argument("target", metavar="DIR", type=Path, help="a folder that does not exist yet, or is empty")
+
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes the overrides behind an option for unknown arguments.
     flags = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
@@ -182,6 +187,15 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     _print_session(find_session(arguments.session))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from harness.export import export
+
+    done = export(find_session(arguments.session), arguments.target)
+    where = "the stock script: nothing was kept" if done.best is None else f"experiment {done.best.index + 1}"
+    print(f"{done.folder / 'train.py'}: {where}; `git -C {done.folder} log -p` shows the way there.\n{done.sentence}")
     return 0
 
 

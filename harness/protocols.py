@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, View
 
@@ -23,6 +23,21 @@ class Agent(Protocol):
 
     def propose(self, view: View) -> Proposal | Refused | Stop | None:
         """The next experiment, a turn that came to nothing, or the end (None: without a reason)."""
+
+
+@runtime_checkable
+class Stated(Protocol):
+    """An agent that has something to say of itself in the opening record."""
+
+    def facts(self) -> dict[str, Any]:
+        """What must be known to compare this session's researcher with others: JSON."""
+
+
+@runtime_checkable
+class Repeats(Protocol):
+    """An agent that knows how long its session is."""
+
+    def num_experiments(self) -> int | None: ...
 
 
 class Bench(Protocol):

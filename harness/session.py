@@ -51,7 +51,7 @@ class Session:
 
     def run(self) -> SessionState:
         """Do what is left of the session. Raises HarnessError."""
-        self._restore_workspace()
+        rebuild(self.workspace, self.state)  # after a kill, or if somebody deleted it
         self.calibrate()
         self.measure_baseline()
         index, planned = 0, self.config.session.experiments
@@ -207,24 +207,8 @@ class Session:
         commit = None
         if experiment.source is not None:
             decided = replace(experiment, kept=kept, val_bpb=value, delta_sigma=delta)
-            commit = self._commit(decided)
+            commit = commit_experiment(self.workspace, decided)
         self._write("decision", index=experiment.index, kept=kept, val_bpb=value, delta_sigma=delta, commit=commit)
-
-    def _commit(self, experiment: Experiment) -> str:
-        return self.workspace.commit_experiment(
-            experiment.index,
-            experiment.source or "",
-            message(experiment),
-            experiment.proposed_at or 0.0,
-            keep=bool(experiment.kept),
-        )
-
-    def _restore_workspace(self) -> None:
-        """Make the repository hold what the journal says; after a kill, or if somebody deleted it."""
-        self.workspace.commit_stock(self.stock_source, self.state.opened_at or 0.0)
-        for experiment in self.state.experiments:
-            if experiment.commit is not None and not self.workspace.holds(experiment.commit):
-                self._commit(experiment)
 
     def _view(self, index: int) -> View:
         opened, state = self.state.opened, self.state
@@ -276,6 +260,25 @@ PAIR_ORDER = (
     (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE),
     (Role.CONFIRM_CANDIDATE, Role.CONFIRM_BASELINE),
 )
+
+
+def rebuild(workspace: Workspace, state: SessionState) -> None:
+    """Make the repository hold what the journal says."""
+    workspace.commit_stock(str(state.opened["stock_source"]), state.opened_at or 0.0)
+    for experiment in state.experiments:
+        if experiment.commit is not None and not workspace.holds(experiment.commit):
+            commit_experiment(workspace, experiment)
+
+
+def commit_experiment(workspace: Workspace, experiment: Experiment) -> str:
+    """Commit a decided experiment; its id."""
+    return workspace.commit_experiment(
+        experiment.index,
+        experiment.source or "",
+        message(experiment),
+        experiment.proposed_at or 0.0,
+        keep=bool(experiment.kept),
+    )
 
 
 def message(experiment: Experiment) -> str:

@@ -217,6 +217,8 @@ def _facts(item: Experiment) -> tuple[tuple[str, str], ...]:
         if run and run.bpb is not None:
             facts.append((name, f"{text.bpb(run.bpb)} bpb"))
     run = item.rerun or item.run
+    if item.recorded and item.recorded.val_bpb is not None:
+        facts.append(("in the session replayed", f"{text.bpb(item.recorded.val_bpb)} bpb"))
     if run:
         facts += _run_facts(run)
     if item.usage and item.usage.cost_usd is not None:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from harness.fold import fold
 from harness.journal import read
-from harness.views import render, rows, summary, text
+from harness.views import render, replayed, rows, summary, text
 
 
 def show(session_dir: Path, console: Console | None = None) -> None:
@@ -28,6 +28,9 @@ def show(session_dir: Path, console: Console | None = None) -> None:
     console.print()
     console.print(render.history(state))
     console.print()
+    if (again := replayed.table(state)) is not None:
+        console.print(again)
+        console.print()
     for sentence in summary.sentences(state):
         console.print(Text(sentence))
     if not state.closed:

@@ -13,7 +13,7 @@ from harness.codec import to_json
 from harness.fold import fold
 from harness.journal import read
 from harness.records import Experiment, SessionState
-from harness.views import rows, text
+from harness.views import replayed, rows, text
 from harness.views.files import write_atomically
 
 
@@ -52,6 +52,7 @@ def summary(state: SessionState) -> dict[str, Any]:
             "mean_run_seconds": _mean(run.wall_seconds for run in runs),
         },
         "researcher": _usage(state.experiments),
+        "replay": replayed.figures(state),
         "num_runs": len(runs),
         "num_restarts": state.num_restarts,
         "incidents": [text.line(item) for item in state.incidents],
@@ -84,6 +85,8 @@ def sentences(state: SessionState) -> list[str]:
             f"Baseline {text.bpb(state.baseline_bpb)} val bpb (sigma {text.bpb(state.sigma_bpb)}); "
             f"{text.count(done, 'experiment')}, {kept} kept{f' ({counts})' if counts else ''}."
         )
+    if again := replayed.sentence(state):
+        lines.append(again)
     if state.stopped_early:
         lines.append(f"Stopped early: {text.line(state.stopped_early)}")
     times = figures["time"]
