@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, seeds, views
+from harness import agents, baselines, compose, knobs, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -63,7 +63,8 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
                 opening["researcher"] = agent.facts()
             resume = new_folder(config)
             journal, records = open_session(resume, config, opening)
-        with journal, parts(config, resume, data, device, on_progress) as bench:
+        mirror = tracking.load(config.tracker, resume)
+        with journal, parts(config, resume, data, device, on_progress) as bench, contextlib.closing(mirror):
             if len(records) > 1 or journal.recovered:
                 check_same(fold(records), data, device)
                 records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
@@ -75,7 +76,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
                 agent=agent,
                 bench=bench,
                 workspace=Workspace(resume / "workspace"),
-                trackers=[view],
+                trackers=[view, mirror],
                 nonce=json.loads((resume / "secret.json").read_text())["nonce"],
                 earlier_baselines=baselines.known(session_key, device),
             ).run()

@@ -112,7 +112,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     show.set_defaults(command=_show)
     resume = commands.add_parser("resume", help="continue a session that was stopped")
     resume.set_defaults(command=_resume)
-    for command in (show, resume):
+    track = commands.add_parser("track", help="mirror a session's journal into a tracker, replacing an earlier mirror")
+    track.add_argument("--tracker", default="wandb", help="a name under harness/tracking/ (default: wandb)")
+    track.add_argument("--bundle", type=Path, metavar="FILE", help="the session's bundle, to be sent with it")
+    track.set_defaults(command=_track)
+    for command in (show, resume, track):
         command.add_argument(
             "session", metavar="SESSION", help=f"the session's folder, or its name under {DEFAULT_ROOT}/"
         )
@@ -196,6 +200,13 @@ def _export(arguments: argparse.Namespace) -> int:
     done = export(find_session(arguments.session), arguments.target)
     where = "the stock script: nothing was kept" if done.best is None else f"experiment {done.best.index + 1}"
     print(f"{done.folder / 'train.py'}: {where}; `git -C {done.folder} log -p` shows the way there.\n{done.sentence}")
+    return 0
+
+
+def _track(arguments: argparse.Namespace) -> int:
+    from harness import tracking
+
+    print(tracking.mirror(arguments.tracker, find_session(arguments.session), arguments.bundle))
     return 0
 
 

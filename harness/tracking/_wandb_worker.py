@@ -1,0 +1,244 @@
+"""The process that mirrors a journal into W&B: `python -m harness.tracking._wandb_worker SESSION_DIR SECONDS [BUNDLE]`.
+
+It reads the journal from its start, so every start rebuilds the whole run: W&B replaces a run that is opened again
+under its id. It follows the journal until its standard input ends, then has SECONDS to finish. It takes only processor
+time that nobody else wants: a session's experiments are timed on the same machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from harness.fold import apply
+from harness.journal import Record
+from harness.records import SessionState
+from harness.tracking import _content as content
+from harness.tracking.wandb import MODES
+
+POLL_SECONDS = 2.0
+START_SECONDS = 300.0  # for W&B's own process and for its server: little processor time may be left for them
+LOCK_SECONDS = 60.0
+STDIN = 0
+
+
+class Journal:
+    """The records of a journal as they come. Whole lines only; the harness has checked the chain."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[Record]:
+        """The records that came since the last call."""
+        if self._path.stat().st_size == self._offset:
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            lines, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(lines) + len(newline)
+        fields = [json.loads(line) for line in lines.splitlines() if line]
+        return [Record(item["seq"], item["time"], item["type"], item["data"], item["hash"]) for item in fields]
+
+
+class Run:
+    """A session as a W&B run."""
+
+    def __init__(self, session_dir: Path, state: SessionState, first: Record) -> None:
+        import wandb
+
+        self._wandb = wandb
+        self._dir = session_dir
+        opening = content.opening(state, session_dir.name)
+        self._run: Any = wandb.init(
+            id=content.run_id(first),
+            dir=str(session_dir),
+            mode="online" if os.environ["WANDB_MODE"] == "online" else "offline",
+            project=os.environ["WANDB_PROJECT"],
+            entity=os.environ.get("WANDB_ENTITY"),
+            settings=self._settings(content.config(state)),
+            **opening,
+        )
+        self._config: dict[str, Any] = opening["config"]
+        self._num_rows = 0
+        for family, axis in content.AXES.items():
+            self._run.define_metric(axis, summary="none")
+            self._run.define_metric(family, step_metric=axis, summary="none")
+
+    def _settings(self, config: dict[str, Any]) -> Any:
+        """Nothing about the machine that mirrors: the journal knows the machine that trained."""
+        return self._wandb.Settings(
+            host=str(config.get("device", {}).get("name", "")),
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            save_code=False,
+            init_timeout=START_SECONDS,
+            finish_timeout=float(sys.argv[2]),
+            finish_timeout_raises=True,
+            x_service_wait=START_SECONDS,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
+        )
+
+    def log(self, row: content.Row, time: float) -> None:
+        """One row of the history, from UTC `time`: the session's, however late it is mirrored."""
+        self._run.log({**row, "_timestamp": time}, step=self._num_rows)
+        self._num_rows += 1
+
+    def update(self, state: SessionState, *, decided: bool) -> None:
+        """Bring up to date what there is only one of: config, history table, summary."""
+        config = content.config(state)
+        if config != self._config:
+            self._config = config
+            self._run.config.update(config, allow_val_change=True)
+        if decided:
+            table = self._wandb.Table(columns=list(content.COLUMNS), data=content.table(state), allow_mixed_types=True)
+            self._run.log({"history_table": table}, step=self._num_rows)
+            self._num_rows += 1
+        self._run.summary.update(content.final(state))
+
+    def finish(self, state: SessionState, bundle: Path | None) -> str:
+        """Send what is left; returns where the run is. Raises what W&B raises, or TimeoutError."""
+        if bundle is not None:
+            artifact = self._wandb.Artifact(f"bundle-{self._run.id}", type="bundle")
+            artifact.add_file(str(bundle), name=bundle.name, policy="immutable")
+            self._run.log_artifact(artifact)
+        folder = Path(self._run.settings.sync_dir)
+        where = self._run.url or f"{folder} (upload it with `wandb sync {folder}`)"
+        offline = self._run.settings._offline
+        # The state in W&B: finished, or failed for a session that was stopped; resumed, it is the same run again.
+        self._run.finish(exit_code=0 if state.closed else 1)
+        if offline:
+            self._check(Path(self._run.settings.sync_file))
+        self._remove_earlier(folder)
+        return f"wandb: {self._num_rows} rows, {len(state.experiments)} experiments: {where}"
+
+    def _check(self, file: Path) -> None:
+        """W&B does not say when it cannot write its file: read it back with its own tool."""
+        command = [sys.executable, "-I", "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        found = json.loads(done.stdout) if done.returncode == 0 else {}
+        if found.get("exit_code") is None or found.get("step") != self._num_rows - 1:
+            raise OSError(f"{file} is incomplete: free space on the disk")
+
+    def _remove_earlier(self, folder: Path) -> None:
+        """What this run replaces: earlier mirrors of the same session."""
+        for earlier in folder.parent.glob(f"*run-*-{self._run.id}"):
+            if earlier.is_dir() and not earlier.is_symlink() and earlier.name != folder.name:
+                shutil.rmtree(earlier)
+
+
+def follow(session_dir: Path, seconds: int, bundle: Path | None) -> str:
+    """Mirror until standard input ends, then finish; returns where the mirror is."""
+    journal = Journal(session_dir / "journal.jsonl")
+    state, run, first = SessionState(), None, None
+    over, wait = False, 0.0
+    while not over:
+        # The end is looked for before the records: none can come after it.
+        over, wait = bool(select.select([STDIN], [], [], wait)[0]), POLL_SECONDS
+        if over:
+            signal.alarm(seconds)
+        records = journal.read()
+        rows: list[tuple[content.Row, float]] = []
+        for record in records:
+            before, state = state, apply(state, record)
+            first = first or record
+            rows += [(row, record.time) for row in content.history(before, state, record)]
+        if first is None:
+            continue
+        run = run or Run(session_dir, state, first)
+        for row, when in rows:
+            run.log(row, when)
+        if records:
+            run.update(state, decided=any(record.type == "decision" for record in records))
+    return run.finish(state, bundle) if run else "wandb: the session never opened, there was nothing to mirror"
+
+
+def main() -> None:
+    session_dir, seconds = Path(sys.argv[1]), int(sys.argv[2])
+    bundle = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    report = _own_report()
+    sys.excepthook = lambda kind, error, trace: _give_up(report, kind, error, trace)
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # "stop run" on W&B's page; the session's end is the end here
+    if os.environ["WANDB_MODE"] == "disabled":
+        return _say(report, "done", "wandb: WANDB_MODE=disabled, nothing was mirrored")
+    if os.environ["WANDB_MODE"] not in MODES:
+        raise ValueError(f"WANDB_MODE={os.environ['WANDB_MODE']}: expected {', '.join(MODES)}")
+    _yield_the_processor()
+    with _alone(session_dir / "wandb" / "mirror.lock"):
+        where = follow(session_dir, seconds, bundle)
+    _say(report, "done", where)
+
+
+def _own_report() -> int:
+    """The pipe to the harness as a descriptor that no child inherits; what prints goes to the log instead."""
+    report = os.dup(1)
+    os.dup2(2, 1)
+    return report
+
+
+def _say(report: int, kind: str, words: str) -> None:
+    try:
+        os.write(report, json.dumps({kind: words}).encode() + b"\n")
+    except BrokenPipeError:
+        print(f"{kind}: {words}", file=sys.stderr)  # the harness has gone; the log remains
+
+
+def _give_up(report: int, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    """The end of this process after any exception: W&B's exit handlers could wait for a network for ever."""
+    traceback.print_exception(kind, error, trace)
+    first_line = next(iter(str(error).strip().splitlines()), "no reason given")
+    _say(report, "fault", f"{kind.__name__}: {first_line}")
+    os._exit(1)
+
+
+def _too_late(*_: object) -> NoReturn:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(10)  # should a library swallow this exception
+    raise TimeoutError(f"not finished {sys.argv[2]} s after the end of the session")
+
+
+def _yield_the_processor() -> None:
+    """Lowest priority, inherited by W&B's own process."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One mirror of a session at a time: the one of a killed session may still be finishing."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    with path.open("wb") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("another process is mirroring this session: wait for it") from None
+            time.sleep(0.5)
+        yield
+
+
+if __name__ == "__main__":
+    main()
