@@ -7,7 +7,6 @@ their way out. Unknown is left out.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -150,7 +149,7 @@ def clean(value: Any, depth: int = 0) -> Any:
 
 def number(value: float | int | None) -> float | int | None:
     """`value` where it is a number that survives JSON, else None."""
-    return None if value is None or not math.isfinite(value) or abs(value) > _MAX_NUMBER else value
+    return value if value is not None and -_MAX_NUMBER <= value <= _MAX_NUMBER else None
 
 
 def _curve(run: ActiveRun, result: RunResult) -> Iterator[Row]:

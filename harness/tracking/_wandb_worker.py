@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -120,29 +120,40 @@ class Run:
             artifact = self._wandb.Artifact(f"bundle-{self._run.id}", type="bundle")
             artifact.add_file(str(bundle), name=bundle.name, policy="immutable")
             self._run.log_artifact(artifact)
-        folder = Path(self._run.settings.sync_dir)
+        settings = self._run.settings
+        folder = Path(settings.sync_dir)
         where = self._run.url or f"{folder} (upload it with `wandb sync {folder}`)"
-        offline = self._run.settings._offline
         # The state in W&B: finished, or failed for a session that was stopped; resumed, it is the same run again.
         self._run.finish(exit_code=0 if state.closed else 1)
-        if offline:
-            self._check(Path(self._run.settings.sync_file))
+        check_log(Path(settings.log_internal))
+        if settings.mode == "offline":
+            check_file(Path(settings.sync_file), self._num_rows)
         self._remove_earlier(folder)
         return f"wandb: {self._num_rows} rows, {len(state.experiments)} experiments: {where}"
-
-    def _check(self, file: Path) -> None:
-        """W&B does not say when it cannot write its file: read it back with its own tool."""
-        command = [sys.executable, "-I", "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        found = json.loads(done.stdout) if done.returncode == 0 else {}
-        if found.get("exit_code") is None or found.get("step") != self._num_rows - 1:
-            raise OSError(f"{file} is incomplete: free space on the disk")
 
     def _remove_earlier(self, folder: Path) -> None:
         """What this run replaces: earlier mirrors of the same session."""
         for earlier in folder.parent.glob(f"*run-*-{self._run.id}"):
             if earlier.is_dir() and not earlier.is_symlink() and earlier.name != folder.name:
                 shutil.rmtree(earlier)
+
+
+def check_file(file: Path, num_rows: int) -> None:
+    """`finish` ends well also when the disk is full: read the file back with W&B's own tool. Raises OSError."""
+    command = [sys.executable, "-I", "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    found = json.loads(done.stdout) if done.returncode == 0 else {}
+    if found.get("exit_code") is None or found.get("step") != num_rows - 1:
+        raise OSError(f"{file} is incomplete: is the disk full?")
+
+
+def check_log(log: Path) -> None:
+    """`finish` ends well also when the server refused the figures; W&B's process only logs it. Raises OSError."""
+    for line in log.read_text(errors="replace").splitlines():
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if str(entry.get("level", "")).startswith("ERROR+"):  # worse than an error that it tries again
+                raise OSError(str(entry.get("msg", line)))
 
 
 def follow(session_dir: Path, seconds: int, bundle: Path | None) -> str:
@@ -205,7 +216,7 @@ def _say(report: int, kind: str, words: str) -> None:
 def _give_up(report: int, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
     """The end of this process after any exception: W&B's exit handlers could wait for a network for ever."""
     traceback.print_exception(kind, error, trace)
-    first_line = next(iter(str(error).strip().splitlines()), "no reason given")
+    first_line = next(iter(str(error).strip().splitlines()), "no reason given").replace("<no message>", "refused")
     _say(report, "fault", f"{kind.__name__}: {first_line}")
     os._exit(1)
 
@@ -228,7 +239,7 @@ def _yield_the_processor() -> None:
 def _alone(path: Path) -> Iterator[None]:
     """One mirror of a session at a time: the one of a killed session may still be finishing."""
     deadline = time.monotonic() + LOCK_SECONDS
-    with path.open("wb") as file:
+    with path.open("ab") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,6 +248,9 @@ def _alone(path: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise TimeoutError("another process is mirroring this session: wait for it") from None
             time.sleep(0.5)
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
         yield
 
 

@@ -24,7 +24,7 @@ MODES = ("online", "offline", "disabled")
 PROJECT = "bpbench"
 SERVER = "https://api.wandb.ai"
 LINGER_SECONDS = 120  # after the end of a session, in the background
-MIRROR_SECONDS = 900  # for `bpbench track`, which somebody waits for
+MIRROR_SECONDS = 300  # for `bpbench track`, which somebody waits for
 
 
 def make(session_dir: Path) -> Mirror:
