@@ -4,6 +4,7 @@ import shutil
 from dataclasses import asdict
 
 import pytest
+import synthetic_journal
 
 from harness import compose
 from harness.compose import CONF_DIR, GROUPS
@@ -14,15 +15,18 @@ COMPANIONS = {
     ("task", "tiny"): ["backend=null"],
     ("backend", "null"): ["task=tiny"],
     ("agent", "scripted"): ["agent.options.patches=PATCHES"],
+    ("agent", "replay"): ["agent.options.session=SESSION"],
 }
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 
 
 @pytest.fixture(scope="module")
-def patches(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("patches")
-    (folder / "a.py").write_text("")
-    return str(folder)
+def folders(tmp_path_factory) -> dict[str, str]:
+    """What stands for itself in COMPANIONS."""
+    patches, session = tmp_path_factory.mktemp("patches"), tmp_path_factory.mktemp("session")
+    (patches / "a.py").write_text("")
+    synthetic_journal.write(session / "journal.jsonl")
+    return {"PATCHES": str(patches), "SESSION": str(session)}
 
 
 def message(*overrides: str) -> str:
@@ -40,8 +44,10 @@ def test_the_defaults_are_the_first_session():
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(option) for option in OPTIONS])
-def test_every_yaml_composes(group, option, patches):
-    needed = [text.replace("PATCHES", patches) for text in COMPANIONS.get((group, option), [])]
+def test_every_yaml_composes(group, option, folders):
+    needed = COMPANIONS.get((group, option), [])
+    for name, folder in folders.items():
+        needed = [text.replace(name, folder) for text in needed]
     config = compose.compose([f"{group}={option}", *needed])
     if group != "session":
         assert getattr(config, group).name == option
@@ -66,9 +72,9 @@ def test_null_stays_no_value_elsewhere():
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("agent=tpee", "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, noop, random, scripted, tpe"),
+        ("agent=tpee", "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, noop, random, replay, scripted, tpe"),
         ("session=3", "unknown session=3; valid: default, overnight, quick"),
-        ("tracker=null", "unknown tracker=null; valid: none"),
+        ("tracker=null", "unknown tracker=null; valid: none, wandb"),
         (
             "session.experimens=3",
             "unknown key 'experimens' in session; did you mean 'experiments'? valid: early_stop, ",
