@@ -45,6 +45,24 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Walls:
+    """What a sandbox holds back, as tried from inside: harness/sandbox/canaries.py."""
+
+    name: str  # the file in harness/sandbox/
+    level: int
+    canaries: dict[str, str]  # held | open | unknown
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Something that a wall, a limit or the audit stopped. Evidence, not a judgement: it may have been an accident."""
+
+    run_id: str
+    family: str  # one of harness/integrity.py
+    evidence: str  # one line: untrusted text
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """One line of the training log. `seconds` is the runner's clock; step, loss and tokens are what the code claims."""
 
