@@ -290,6 +290,8 @@ class SessionState:
     stopped_early: str | None = None
     closed: bool = False
     unranked: tuple[str, ...] = ()  # what keeps this session off the leaderboard
+    walls: Walls | None = None  # the weakest that held around agent code at any time; None: an older journal
+    attempts: tuple[Attempt, ...] = ()
     active: ActiveRun | None = None
     proposing: int | None = None  # the experiment that the researcher is thinking about
     incidents: tuple[str, ...] = ()

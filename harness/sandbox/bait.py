@@ -25,6 +25,7 @@ PROBE = Path(__file__).with_name("canary_probe.py")
 MAX_PROCESSES, MAX_MEMORY_BYTES = 64, 128 << 20
 SURVIVED_SECONDS = 0.1
 MAX_FILES = 50
+_SET_BY_SHELLS = {"HOME", "TMPDIR", "USER", "LOGNAME", "PWD", "OLDPWD", "SHLVL", "_", "XDG_CACHE_HOME", "PYTHONPATH"}
 HANDED_OVER = b"handed over"
 
 
@@ -126,7 +127,7 @@ def laid(targets: Targets) -> Iterator[Bait]:
             "corpus": [str(path) for path in targets.corpus or val],
             **_home_targets(),
             "decoy_pid": decoy.pid,
-            "key_names": sorted(set(os.environ) - set(child_environment({})) - {"HOME", "TMPDIR", "USER", "LOGNAME"}),
+            "key_names": sorted(set(os.environ) - set(child_environment({})) - _SET_BY_SHELLS),
             "fds": list(fds),
             "max_processes": MAX_PROCESSES,
             "max_memory_bytes": MAX_MEMORY_BYTES,
