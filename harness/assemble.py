@@ -70,7 +70,7 @@ Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open jou
 
 def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
     """The part of `run_session` that has the device to itself."""
-    chosen = choose_sandbox(config)
+    chosen = choose_sandbox(config, device)
     agent = agents.load(config.agent)
     folder, journal, records = started or begin(config, data, device, agent)
     mirror = tracking.load(config.tracker, folder)
@@ -105,11 +105,12 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent) -> Start
     return folder, *open_session(folder, config, opening)
 
 
-def choose_sandbox(config: Config) -> Sandbox | None:
+def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
     """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
     if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
         return None
-    return sandbox.load(config.sandbox.level, allow_unsafe=config.sandbox.allow_unsafe)
+    nodes = tuple(device.device_nodes)
+    return sandbox.load(config.sandbox.level, devices=nodes, allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:
