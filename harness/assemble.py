@@ -27,7 +27,8 @@ from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.integrity import Witness
 from harness.journal import Journal, Record
-from harness.protocols import OnProgress, Repeats, Sandbox, Stated, Tracker
+from harness.lease import lease, physical_name
+from harness.protocols import Agent, OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState, Walls
 from harness.runner import Runner, child_environment
 from harness.sandbox import canaries
@@ -49,59 +50,75 @@ PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "tr
 def run_session(config: Config | None, *, resume: Path | None = None, tracker: Tracker | None = None) -> Path:
     """Run a new session, or what is left of the one at `resume`; returns its folder. Raises HarnessError."""
     view = tracker or views.make()
-    with contextlib.closing(view):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(view))
+        started: Started | None = None
         if resume is not None:
             journal, records = Journal.open(resume / "journal.jsonl")
+            started = (resume, stack.enter_context(journal), records)
             config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
-        on_progress = view.on_progress
-        data = prepare(config, lambda event: on_progress(stage_progress(event)))
+        data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         device = probe(config.backend)
-        chosen = choose_sandbox(config)
-        walls = canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
-        agent = agents.load(config.agent)
-        if resume is None:
-            if isinstance(agent, Repeats):
-                config.session.experiments = agent.num_experiments()
-            opening = opening_facts(config, data, device, walls)
-            if isinstance(agent, Stated):
-                opening["researcher"] = agent.facts()
-            resume = new_folder(config)
-            journal, records = open_session(resume, config, opening)
-        mirror = tracking.load(config.tracker, resume)
-        witness = Witness()
-        with (
+        name = resume.name if resume else session_name(config)
+        physical = physical_name(device.name, device.identity)
+        with lease(physical, name, lambda who: view.on_progress(Progress(phase="wait", run_id=who))):
+            folder = run_on(device, data, config, started, view)
+    views.write_all(folder)
+    return folder
+
+
+Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open journal, and what that holds
+
+
+def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
+    """The part of `run_session` that has the device to itself."""
+    chosen = choose_sandbox(config, device)
+    agent = agents.load(config.agent)
+    walls = canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
+    folder, journal, records = started or begin(config, data, device, agent, walls)
+    witness = Witness()
+    mirror = tracking.load(config.tracker, folder)
+    made = parts(config, folder, data, device, chosen, witness, view.on_progress)
+    with journal, contextlib.closing(mirror), made as bench:
+        if len(records) > 1 or journal.recovered:
+            check_same(fold(records), data, device)
+            records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
+        session_key = fold(records).opened["key"]
+        state = Session(
+            config,
             journal,
-            parts(config, resume, data, device, chosen, witness, on_progress) as bench,
-            contextlib.closing(mirror),
-        ):
-            if len(records) > 1 or journal.recovered:
-                check_same(fold(records), data, device)
-                records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
-            session_key = fold(records).opened["key"]
-            state = Session(
-                config,
-                journal,
-                records,
-                agent=agent,
-                bench=bench,
-                workspace=Workspace(resume / "workspace"),
-                trackers=[view, mirror],
-                nonce=json.loads((resume / "secret.json").read_text())["nonce"],
-                earlier_baselines=baselines.known(session_key, device),
-                witness=witness,
-            ).run()
-            baselines.remember(session_key, device, state)
-    views.write_all(resume)
-    return resume
+            records,
+            agent=agent,
+            bench=bench,
+            workspace=Workspace(folder / "workspace"),
+            trackers=[view, mirror],
+            nonce=json.loads((folder / "secret.json").read_text())["nonce"],
+            earlier_baselines=baselines.known(session_key, device),
+            witness=witness,
+        ).run()
+        baselines.remember(session_key, device, state)
+    return folder
 
 
-def choose_sandbox(config: Config) -> Sandbox | None:
+def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: Walls) -> Started:
+    """Open a new session; nothing of it is left when its configuration does not hold together."""
+    if isinstance(agent, Repeats):
+        config.session.experiments = agent.num_experiments()
+    opening = opening_facts(config, data, device, walls)
+    if isinstance(agent, Stated):
+        opening["researcher"] = agent.facts()
+    folder = new_folder(config)
+    return folder, *open_session(folder, config, opening)
+
+
+def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
     """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
     if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
         return None
-    return sandbox.load(config.sandbox.level, allow_unsafe=config.sandbox.allow_unsafe)
+    nodes = tuple(device.device_nodes)
+    return sandbox.load(config.sandbox.level, devices=nodes, allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:
@@ -151,6 +168,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
         "key": key(config, stock, data),
         "device": device.identity,
+        "power_state": device.power_state,
         "backend": device.for_child(),
         "versions": {
             "bpbench": version("bpbench"),
