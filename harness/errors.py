@@ -20,7 +20,7 @@ class ExperimentFailed(Exception):
 
 
 class EditRefused(ExperimentFailed):
-    """The edit broke a rule and was not run. `family`: one of harness/integrity.py where the rule is against cheating."""
+    """The edit broke a rule and was not run. `family`: one of harness/integrity.py if the rule is against cheating."""
 
     def __init__(self, message: str, family: str | None = None) -> None:
         super().__init__(message)
