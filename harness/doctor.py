@@ -16,6 +16,7 @@ from harness.config import Config
 from harness.data import home
 from harness.device import Device, probe
 from harness.errors import DeviceError
+from harness.protocols import Sandbox
 from harness.records import Walls
 from harness.sandbox import bubblewrap, canaries, ladder
 from harness.sandbox.bait import Targets
@@ -80,7 +81,7 @@ def diagnose(config: Config) -> Diagnosis:
     )
 
 
-def measured(sandbox: ladder.Sandbox) -> ladder.Probed:
+def measured(sandbox: Sandbox) -> ladder.Probed:
     """A level, with the median of several launches."""
     first = ladder.probe(sandbox)
     if not first.works:
@@ -113,6 +114,8 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         cost = "" if level.launch_seconds is None else f"works, {1000 * level.launch_seconds - bare:.0f} ms a launch"
         words = f"{level.level} {level.name:<11}{cost or f'does not work: {text.line(str(level.why_not))}'}"
         yield _line("" if number else "isolation", words)
+        if number == 0 and diagnosis.remedy is not None:
+            yield _line("", f"  add it: {diagnosis.remedy}")
     if diagnosis.walls is None:
         yield _line("walls", "no process can be started behind any of them")
     else:
