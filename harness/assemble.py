@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, seeds, tracking, views
+from harness import agents, baselines, compose, knobs, llm_line, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -51,6 +51,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
+        llm_line.check(config.llm, os.environ, config.session.seed)
         on_progress = view.on_progress
         data = prepare(config, lambda event: on_progress(stage_progress(event)))
         device = probe(config.backend)
@@ -61,10 +62,16 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             opening = opening_facts(config, data, device)
             if isinstance(agent, Stated):
                 opening["researcher"] = agent.facts()
+            if agents.needs_llm(agent):
+                opening["researcher"] |= llm_line.facts(config.llm)
             resume = new_folder(config)
             journal, records = open_session(resume, config, opening)
         mirror = tracking.load(config.tracker, resume)
-        with journal, parts(config, resume, data, device, on_progress) as bench, contextlib.closing(mirror):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(journal)
+            bench = stack.enter_context(parts(config, resume, data, device, on_progress))
+            line = stack.enter_context(llm_line.open_line(config, resume, os.environ))
+            stack.enter_context(contextlib.closing(mirror))
             if len(records) > 1 or journal.recovered:
                 check_same(fold(records), data, device)
                 records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
@@ -79,6 +86,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
                 trackers=[view, mirror],
                 nonce=json.loads((resume / "secret.json").read_text())["nonce"],
                 earlier_baselines=baselines.known(session_key, device),
+                line=line,
             ).run()
             baselines.remember(session_key, device, state)
     views.write_all(resume)
@@ -92,7 +100,8 @@ def stage_progress(event: dict[str, Any]) -> Progress:
 
 def session_name(config: Config) -> str:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
+    researcher = config.agent.name if config.llm.name == "none" else config.llm.name
+    return config.session.name or f"{stamp}-{config.task.name}-{researcher}-s{config.session.seed}"
 
 
 def new_folder(config: Config) -> Path:
@@ -176,6 +185,8 @@ def unranked(config: Config) -> Iterator[str]:
         yield "task.clock=ticks: a step clock is no time"
     if config.data.source == "synthetic":
         yield "data.source=synthetic: generated text"
+    if config.llm.scripted.wire:
+        yield "llm.scripted: a script, no language model"
     yield "isolation level 1: agent code can read the validation text"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any, TypeVar
 
+from harness import fold_llm
 from harness.codec import from_json
 from harness.errors import JournalError
 from harness.journal import Record
@@ -22,6 +23,7 @@ from harness.records import (
     Status,
     Usage,
 )
+from harness.turn import LLMCall
 
 Data = dict[str, Any]
 T = TypeVar("T")
@@ -73,6 +75,12 @@ class _Index:
 
 
 @dataclass(frozen=True)
+class _SmokeStarted:
+    index: int
+    source_sha256: str
+
+
+@dataclass(frozen=True)
 class _Reason:
     reason: str
 
@@ -117,6 +125,7 @@ def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _resumed(state: SessionState, _data: Data, _: Record) -> SessionState:
+    state = fold_llm.settle(state)
     return replace(state, num_restarts=state.num_restarts + 1, active=None, proposing=None)
 
 
@@ -151,7 +160,24 @@ def _baseline(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, proposing=_read(_Index, data).index)
+    return fold_llm.turn_started(state, _read(_Index, data).index)
+
+
+def _llm_call_started(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.call_started(state, _read(LLMCall, {"outcome": None, "reply_sha256": None, "seconds": None, **data}))
+
+
+def _llm_call_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.call_finished(state, _read(fold_llm.CallFinished, data))
+
+
+def _smoke_started(state: SessionState, data: Data, _: Record) -> SessionState:
+    made = _read(_SmokeStarted, data)
+    return fold_llm.smoke_started(state, made.index, made.source_sha256)
+
+
+def _smoke_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.smoke_finished(state, _read(fold_llm.SmokeFinished, data))
 
 
 def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
@@ -167,7 +193,7 @@ def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
         recorded=made.recorded,
         proposed_at=record.time,
     )
-    return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None)
+    return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None, turn=None)
 
 
 def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
@@ -182,7 +208,7 @@ def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _stopped(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, stopped_early=_read(_Reason, data).reason, proposing=None)
+    return replace(state, stopped_early=_read(_Reason, data).reason, proposing=None, turn=None)
 
 
 def _incident(state: SessionState, data: Data, _: Record) -> SessionState:
@@ -205,6 +231,10 @@ _STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
     "run_finished": _run_finished,
     "baseline": _baseline,
     "proposal_started": _proposal_started,
+    "llm_call_started": _llm_call_started,
+    "llm_call_finished": _llm_call_finished,
+    "smoke_started": _smoke_started,
+    "smoke_finished": _smoke_finished,
     "proposal": _proposal,
     "decision": _decision,
     "stopped": _stopped,

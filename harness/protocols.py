@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from harness.exchange import Model, Reply, Request
 from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, View
 
 OnProgress = Callable[[Progress], None]
@@ -23,6 +24,34 @@ class Agent(Protocol):
 
     def propose(self, view: View) -> Proposal | Refused | Stop | None:
         """The next experiment, a turn that came to nothing, or the end (None: without a reason)."""
+
+
+class Desk(Protocol):
+    """What the session does for a researcher while it thinks. All of it is journaled, and told again after a kill."""
+
+    @property
+    def model(self) -> Model: ...
+
+    def ask(self, request: Request) -> Reply:
+        """The model's answer, however many tries it takes.
+
+        Raises:
+            CapReached: a limit of the session leaves no room for the call; the session turns it into a stop.
+            LLMError: the model cannot be asked; the session can be resumed.
+        """
+
+    def smoke(self, source: str) -> Smoke:
+        """A few seconds of training, as `Bench.smoke`."""
+
+
+@runtime_checkable
+class NeedsDesk(Protocol):
+    """A researcher that works through the session while it thinks."""
+
+    needs_llm: bool  # asks the model of the `llm` group
+
+    def at(self, desk: Desk) -> Agent:
+        """The same researcher, at work."""
 
 
 @runtime_checkable

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from harness.turn import LLMTotals, Turn
+
 
 class Status(StrEnum):
     """How a run ended."""
@@ -274,6 +276,8 @@ class SessionState:
     unranked: tuple[str, ...] = ()  # what keeps this session off the leaderboard
     active: ActiveRun | None = None
     proposing: int | None = None  # the experiment that the researcher is thinking about
+    turn: Turn | None = None
+    llm: LLMTotals = field(default_factory=LLMTotals)
     incidents: tuple[str, ...] = ()
     opened_at: float | None = None  # UTC seconds since the epoch
     last_at: float | None = None  # time of the last record

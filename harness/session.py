@@ -13,11 +13,13 @@ from typing import Any
 from harness import seeds, stats
 from harness.codec import to_json
 from harness.config import Config
+from harness.desk import CapReached, Line, SessionDesk
 from harness.edits import apply_edit
 from harness.errors import ExperimentFailed, HarnessError
 from harness.fold import apply, fold
+from harness.fold_llm import usage
 from harness.journal import Journal, Record
-from harness.protocols import Agent, Bench, Tracker
+from harness.protocols import Agent, Bench, NeedsDesk, Tracker
 from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
 from harness.workspace import Workspace
 
@@ -37,6 +39,7 @@ class Session:
         trackers: Sequence[Tracker],
         nonce: str,
         earlier_baselines: Sequence[Sequence[float]] = (),
+        line: Line | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -46,6 +49,7 @@ class Session:
         self.trackers = trackers
         self.nonce = nonce
         self.earlier_baselines = earlier_baselines
+        self.line = line
         self.state = fold(records)
         self._tell(records)
 
@@ -156,7 +160,7 @@ class Session:
             self._write("stopped", reason=reason)
             return False
         self._write("proposal_started", index=index)
-        proposal = self.agent.propose(self._view(index))
+        proposal = self._ask(self._view(index))
         if proposal is None or isinstance(proposal, Stop):
             self._write("stopped", reason=proposal.reason if proposal else f"{self.agent.name} proposed nothing more")
             return False
@@ -165,11 +169,22 @@ class Session:
             index=index,
             hypothesis=proposal.hypothesis,
             note=proposal.note,
-            usage=to_json(proposal.usage),
+            usage=to_json(proposal.usage or usage(self.state.turn)),
             recorded=to_json(proposal.recorded),
             **self._through_the_door(proposal),
         )
         return True
+
+    def _ask(self, view: View) -> Proposal | Refused | Stop | None:
+        if not isinstance(self.agent, NeedsDesk):
+            return self.agent.propose(view)
+        if self.line is None:
+            raise HarnessError(f"agent={self.agent.name} thinks with a model, and the session has no line to one")
+        desk = SessionDesk(self.config, lambda: self.state, self._write, self.bench.smoke, self.line)
+        try:
+            return self.agent.at(desk).propose(view)
+        except CapReached as reached:
+            return Stop(str(reached))
 
     def _through_the_door(self, proposal: Proposal | Refused) -> dict[str, Any]:
         """The new train.py, or why there is none. The one place where a researcher's failure is caught."""
@@ -235,8 +250,10 @@ class Session:
         )
 
     def _hours_left(self) -> float | None:
-        limit = self.config.session.max_hours
-        return None if limit is None else max(0.0, limit - self.state.working_seconds / 3600)
+        """As they were when the researcher was first asked: after a kill it is told the same again."""
+        limit, turn = self.config.session.max_hours, self.state.turn
+        worked = turn.working_seconds if turn else self.state.working_seconds
+        return None if limit is None else max(0.0, limit - worked / 3600)
 
     def _out_of_time(self) -> str | None:
         limit = self.config.session.max_hours

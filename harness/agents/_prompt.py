@@ -6,6 +6,7 @@ can neither end its section nor start another.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 from collections.abc import Iterator
@@ -107,10 +108,11 @@ def experiment(view: View, budget_tokens: int) -> str:
     num = len(view.history)
     cuts = [Cut(changes=count) for count in range(num + 1)]
     cuts += [Cut(num, count) for count in range(1, num + 1)] + [Cut(num, num, chars) for chars in (1500, 300)]
-    for cut in cuts:
-        body = _render(view, cut)
-        if num_tokens(body) <= budget_tokens:
-            return body
+    # Each cut is shorter than the one before it, and rendering is slow where there are many changes to compare.
+    first = bisect.bisect_left(cuts, True, key=lambda cut: num_tokens(_render(view, cut)) <= budget_tokens)
+    body = _render(view, cuts[min(first, len(cuts) - 1)])
+    if num_tokens(body) <= budget_tokens:
+        return body
     raise ConfigError(
         f"the prompt needs about {num_tokens(body)} tokens besides instructions and answer, and there is room for "
         f"{max(0, budget_tokens)}: choose a model with a longer context, or raise agent.options.context_tokens"
