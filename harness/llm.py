@@ -80,6 +80,16 @@ def key(config: LLMConfig, environment: Mapping[str, str]) -> str:
     return value
 
 
+def table_entry(model: str) -> dict[str, Any] | None:
+    """What LiteLLM's own table, which comes with it, says of `model`. Raises ConfigError for an unknown provider."""
+    litellm = load()
+    provider, _, name = model.partition("/")
+    if provider not in {str(item.value) for item in litellm.provider_list}:
+        raise ConfigError(f"llm.model={model}: LiteLLM has no provider '{provider}'; see docs.litellm.ai/docs/providers")
+    entry = litellm.model_cost.get(model) or litellm.model_cost.get(name)
+    return dict(entry) if isinstance(entry, dict) else None
+
+
 def parameters(config: LLMConfig, request: Request) -> dict[str, Any]:
     """What is handed to LiteLLM, the key and the address excepted. What is null is not sent."""
     # api.openai.com no longer takes max_tokens for reasoning models; many servers that imitate it know nothing else.

@@ -26,6 +26,7 @@ def open_line(config: Config, folder: Path, environment: Mapping[str, str]) -> I
     if config.llm.name == compose_llm.NO_LLM:
         yield Line(None, store)
         return
+    llm.load()  # takes seconds, which are none of the model's
     with api_base(config.llm, config.session.seed) as base:
         yield Line(llm.LiteLLM(config.llm, base, environment), store)
 

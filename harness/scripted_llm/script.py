@@ -152,7 +152,7 @@ def research(asked: Asked, seed: int) -> Said:
         return Said(calls=(Call("smoke_run", {"blocks": blocks}),), finish="tools")
     if asked.num_answers == 0 and number % 3 == 2 and "read_experiment" in asked.tools:
         return Said(calls=(Call("read_experiment", {"experiment": str(number - 1)}),), finish="tools")
-    hypothesis = f"{name}: {new.split('#')[0].strip()} instead of {old.split('#')[0].strip()}, by the script"
+    hypothesis = f"{new.split('#')[0].strip()} instead of {old.split('#')[0].partition('=')[2].strip()}, by the script"
     note = f"tried {name} in experiment {number}"
     if not asked.tools:
         edit = f"<<<<<<< SEARCH\n{old}\n=======\n{new}\n>>>>>>> REPLACE\n"
@@ -173,7 +173,7 @@ def change(source: str, seed: int) -> tuple[str, str, str]:
         return "nothing", first, first
     knob = rng.choice(found)
     assert knob.low is not None and knob.high is not None
-    factor = rng.choice((0.5, 0.7, 1.4, 2.0))
-    value = min(max(float(f"{float(knob.value) * factor:.3g}"), float(knob.low)), float(knob.high))
+    wanted = float(knob.value) * rng.choice((0.5, 0.7, 1.4, 2.0)) or (knob.low + knob.high) / 4
+    value = min(max(float(f"{wanted:.3g}"), float(knob.low)), float(knob.high))
     changed = knobs.apply(source, {knob.name: value})
     return knob.name, source.split("\n")[knob.line - 1], changed.split("\n")[knob.line - 1]

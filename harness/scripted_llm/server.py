@@ -136,9 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         said = scripted.script.answer(number, asked)
         counted = None if said.fault in _STATUS or said.fault in _BROKEN else usage(body, said)
         scripted.note(Served(number, wire.name, said.fault, counted, dict(self.headers), body))
-        self._play(wire, body, said, number)
+        self._play(wire, body, said)
 
-    def _play(self, wire: Wire, body: Body, said: Said, number: int) -> None:
+    def _play(self, wire: Wire, body: Body, said: Said) -> None:
         """Answer, or fail as the script says."""
         if said.fault in _STATUS:
             status, kind, message = _STATUS[said.fault]
@@ -146,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": f"{after:g}"} if said.fault == "rate_limit" else {}
             self._send(status, wire.error(status, kind, message), headers)
             return
-        content = json.dumps(wire.write(body, said, number)).encode()
+        content = json.dumps(wire.write(body, said)).encode()
         match said.fault:
             case "hang":
                 self._hang()

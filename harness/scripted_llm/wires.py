@@ -5,6 +5,7 @@ Streaming is not spoken here. Counts of tokens are bytes divided by four: invent
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ class Wire:
     name: str
     path: str  # of the request
     read: Callable[[Body], Asked]
-    write: Callable[[Body, Said, int], Body]  # request, answer, its number
+    write: Callable[[Body, Said], Body]
     error: Callable[[int, str, str], Body]  # status, kind, message
 
 
@@ -42,6 +43,11 @@ def usage(body: Body, said: Said) -> Usage:
 
 def tokens(text: str) -> int:
     return math.ceil(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN)
+
+
+def identity(body: Body) -> str:
+    """A name for the answer to `body`: the same question, the same answer, down to its ids."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def arguments_text(call: Call) -> str:
@@ -73,9 +79,9 @@ def _read_openai(body: Body) -> Asked:
     return _asked(body, body["messages"], tools)
 
 
-def _write_openai(body: Body, said: Said, number: int) -> Body:
+def _write_openai(body: Body, said: Said) -> Body:
     calls = [
-        {"id": f"call_{number}_{place}", "type": "function", "function": {"name": call.name, "arguments": text}}
+        {"id": f"call_{identity(body)}_{place}", "type": "function", "function": {"name": call.name, "arguments": text}}
         for place, call in enumerate(said.calls)
         for text in [arguments_text(call)]
     ]
@@ -90,7 +96,7 @@ def _write_openai(body: Body, said: Said, number: int) -> Body:
     count = usage(body, said)
     prompt, completion = (_WRONG, 10**12) if said.fault == "wrong_usage" else (count.prompt, count.completion)
     return {
-        "id": f"chatcmpl-{number}",
+        "id": f"chatcmpl-{identity(body)}",
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": body.get("model"),
@@ -110,21 +116,21 @@ def _read_anthropic(body: Body) -> Asked:
     return _asked(body, [system, *body["messages"]], [item.get("name") for item in body.get("tools") or []])
 
 
-def _write_anthropic(body: Body, said: Said, number: int) -> Body:
+def _write_anthropic(body: Body, said: Said) -> Body:
     content: list[Body] = []
     if said.reasoning:
         content.append({"type": "thinking", "thinking": said.reasoning, "signature": "scripted"})
     if said.text:
         content.append({"type": "text", "text": said.text})
     content += [
-        {"type": "tool_use", "id": f"toolu_{number}_{place}", "name": call.name, "input": _arguments_object(call)}
+        {"type": "tool_use", "id": f"toolu_{identity(body)}_{place}", "name": call.name, "input": _arguments_object(call)}
         for place, call in enumerate(said.calls)
     ]
     finish = {"tools": "tool_use", "length": "max_tokens", "refusal": "refusal"}.get(said.finish, "end_turn")
     count = usage(body, said)
     wrong = said.fault == "wrong_usage"
     return {
-        "id": f"msg_{number}",
+        "id": f"msg_{identity(body)}",
         "type": "message",
         "role": "assistant",
         "model": body.get("model"),
@@ -147,7 +153,7 @@ def _read_ollama(body: Body) -> Asked:
     return _asked(body, body["messages"], tools)
 
 
-def _write_ollama(body: Body, said: Said, number: int) -> Body:
+def _write_ollama(body: Body, said: Said) -> Body:
     message: Body = {"role": "assistant", "content": said.text}
     if said.calls:
         message["tool_calls"] = [
