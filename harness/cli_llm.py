@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _SERVE_HELP = "serve a scripted language model on loopback, in OpenAI's, Anthropic's and Ollama's formats"
 _SERVE_EPILOG = """\
-A script is a JSON list of steps, one a request: {"fault": "rate_limit"}, {"text": "..."}, {"tool": "NAME", "arguments": {}},
-or {} for what the model would say anyway. After its end the model goes on by itself.
+A script is a JSON list of steps, one a request: {"fault": "rate_limit"}, {"text": "..."},
+{"tool": "NAME", "arguments": {}}, or {} for what the model would say anyway. After its end the model goes on by itself.
 """
 
 
@@ -28,7 +28,9 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     serve.add_argument("--seed", type=int, default=0, help="of what it proposes and of how it fails")
     serve.add_argument("--fault-rate", type=float, default=0.0, help="share of requests that fail (default: 0)")
     serve.add_argument("--script", type=Path, metavar="FILE", help="steps that come first")
-    serve.add_argument("--retry-after", type=float, default=1.0, metavar="SECONDS", help="what a 429 asks for (default: 1)")
+    serve.add_argument(
+        "--retry-after", type=float, default=1.0, metavar="SECONDS", help="what a 429 asks for (default: 1)"
+    )
     serve.set_defaults(command=_serve)
 
 
@@ -76,7 +78,9 @@ def agree(config: Config, *, yes: bool) -> None:
     agent = agents.load(config.agent)
     if not agents.needs_llm(agent):
         return
-    print(f"bpbench: {llm_estimate.sentence(config, llm_estimate.estimate(config, agent))}", file=sys.stderr, flush=True)
+    print(
+        f"bpbench: {llm_estimate.sentence(config, llm_estimate.estimate(config, agent))}", file=sys.stderr, flush=True
+    )
     if yes or llm_price.is_free(config.llm.price) or config.llm.key_variable is None:
         return  # without a key there is nobody to be billed
     if not sys.stdin.isatty():

@@ -11,9 +11,9 @@ from harness.protocols import Agent
 NO_LLM = "none"
 WIRES = ("openai", "anthropic", "ollama")
 _OURS = frozenset(
-    {"model", "messages", "tools", "api_base", "api_key", "base_url", "max_tokens", "max_completion_tokens", "stream", "n"}
-    | {"timeout", "max_retries", "num_retries", "drop_params", "logger_fn", "fallbacks", "mock_response", "reasoning_effort"}
-    | {"temperature", "top_p", "seed"}
+    {"model", "messages", "tools", "api_base", "api_key", "base_url", "max_tokens", "max_completion_tokens"}
+    | {"stream", "n", "timeout", "max_retries", "num_retries", "drop_params", "logger_fn", "fallbacks", "mock_response"}
+    | {"temperature", "top_p", "seed", "reasoning_effort"}
 )  # fmt: skip
 
 
@@ -21,7 +21,9 @@ def validate(config: Config, agent: Agent) -> None:
     """Raises ConfigError, one line naming the key."""
     chosen = config.llm.name != NO_LLM
     if needs_llm(agent) and not chosen:
-        raise ConfigError(f"agent={agent.name} thinks with a language model: choose one with llm=NAME, a file in conf/llm")
+        raise ConfigError(
+            f"agent={agent.name} thinks with a language model: choose one with llm=NAME, a file in conf/llm"
+        )
     if chosen and not needs_llm(agent):
         raise ConfigError(f"llm={config.llm.name} is not asked by agent={agent.name}: choose agent=llm, or llm=none")
     if chosen:
@@ -31,11 +33,16 @@ def validate(config: Config, agent: Agent) -> None:
 
 def _validate_llm(llm: LLMConfig) -> None:
     if not llm.model or "/" not in llm.model:
-        raise ConfigError(f"llm.model must be provider/model, such as openai/gpt-x or ollama_chat/qwen, not {llm.model!r}")
+        raise ConfigError(
+            f"llm.model must be provider/model, such as openai/gpt-x or ollama_chat/qwen, not {llm.model!r}"
+        )
     if not (llm.key_variable or llm.api_base or llm.scripted.wire):
         raise ConfigError("llm.api_base must say where the model is, or llm.key_variable which key its provider wants")
     if not 1 <= llm.max_output_tokens < llm.context_tokens:
-        raise ConfigError(f"llm.max_output_tokens must be from 1 to below context_tokens={llm.context_tokens}, not {llm.max_output_tokens}")
+        raise ConfigError(
+            f"llm.max_output_tokens must be from 1 to below context_tokens={llm.context_tokens}, "
+            f"not {llm.max_output_tokens}"
+        )
     for name in ("timeout_seconds", "first_wait_seconds"):
         if not getattr(llm, name) > 0:
             raise ConfigError(f"llm.{name} must be above 0, not {getattr(llm, name)!r}")

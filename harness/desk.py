@@ -117,7 +117,9 @@ class SessionDesk:
         stored = self.line.store.get("replies", answered[place].reply_sha256 or "")
         if stored is None:
             self._on_record = False
-            self.write("incident", text=f"the stored answer to call {answered[place].number} is lost: it is asked again")
+            self.write(
+                "incident", text=f"the stored answer to call {answered[place].number} is lost: it is asked again"
+            )
             return None
         return from_stored(stored)
 
@@ -172,7 +174,8 @@ class SessionDesk:
         session, spent = self.config.session, self.state().llm
         if session.max_llm_tokens is not None and spent.tokens + worst.tokens > session.max_llm_tokens:
             raise CapReached(
-                f"session.max_llm_tokens={session.max_llm_tokens}: {spent.tokens} are used, the next call may take {worst.tokens}"
+                f"session.max_llm_tokens={session.max_llm_tokens}: {spent.tokens} are used, "
+                f"the next call may take {worst.tokens}"
             )
         if session.max_cost_usd is None:
             return

@@ -46,4 +46,4 @@ class DeviceError(HarnessError):
 
 
 class LLMError(HarnessError):
-    """The language model cannot be asked: a wrong key or name, a prompt that does not fit, a service that stays down."""
+    """The language model cannot be asked: a wrong key, a prompt that does not fit, a service that stays down."""

@@ -164,7 +164,9 @@ def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionStat
 
 
 def _llm_call_started(state: SessionState, data: Data, _: Record) -> SessionState:
-    return fold_llm.call_started(state, _read(LLMCall, {"outcome": None, "reply_sha256": None, "seconds": None, **data}))
+    return fold_llm.call_started(
+        state, _read(LLMCall, {"outcome": None, "reply_sha256": None, "seconds": None, **data})
+    )
 
 
 def _llm_call_finished(state: SessionState, data: Data, _: Record) -> SessionState:

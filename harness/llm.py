@@ -18,7 +18,14 @@ from harness.errors import ConfigError
 from harness.exchange import CallFailed, Outcome, Reply, Request, ToolCall
 
 MAX_MESSAGE_CHARS = 300
-_OVERFLOW_SIGNS = ("context length", "context_length", "context window", "prompt is too long", "too many tokens", "num_ctx")
+_OVERFLOW_SIGNS = (
+    "context length",
+    "context_length",
+    "context window",
+    "prompt is too long",
+    "too many tokens",
+    "num_ctx",
+)
 _NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing")
 _NO_KEY = "none"  # clients insist on one, and must not take one from the environment instead
 _BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
@@ -27,7 +34,9 @@ _BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
 class LiteLLM:
     """Implements `harness.exchange.Client` for the model that `config` names."""
 
-    def __init__(self, config: LLMConfig, api_base: str | None = None, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, config: LLMConfig, api_base: str | None = None, environment: Mapping[str, str] = os.environ
+    ) -> None:
         self.config = config
         self.api_base = api_base or config.api_base
         self._key = key(config, environment)
@@ -85,7 +94,9 @@ def table_entry(model: str) -> dict[str, Any] | None:
     litellm = load()
     provider, _, name = model.partition("/")
     if provider not in {str(item.value) for item in litellm.provider_list}:
-        raise ConfigError(f"llm.model={model}: LiteLLM has no provider '{provider}'; see docs.litellm.ai/docs/providers")
+        raise ConfigError(
+            f"llm.model={model}: LiteLLM has no provider '{provider}'; see docs.litellm.ai/docs/providers"
+        )
     entry = litellm.model_cost.get(model) or litellm.model_cost.get(name)
     return dict(entry) if isinstance(entry, dict) else None
 
@@ -149,7 +160,9 @@ def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
     calls = [call for call in message.tool_calls or [] if call.function.name]
     return Reply(
         text=str(message.content or refusal or ""),
-        calls=tuple(ToolCall(str(call.id), str(call.function.name), str(call.function.arguments or "")) for call in calls),
+        calls=tuple(
+            ToolCall(str(call.id), str(call.function.name), str(call.function.arguments or "")) for call in calls
+        ),
         finish=finish,
         refused=bool(refusal) or finish == "content_filter",
         has_reasoning=bool(getattr(message, "reasoning_content", None)),
@@ -205,7 +218,9 @@ def _by_status(litellm: Any, error: Exception, status: int, words: str, config: 
         where = config.key_variable or "llm.key_variable, which names no variable"
         return CallFailed(Outcome.REFUSED, f"{words}; the key was refused: check {where}")
     if status == _NO_MODEL:
-        return CallFailed(Outcome.REFUSED, f"{words}; check llm.model={config.model} and llm.api_base={config.api_base}")
+        return CallFailed(
+            Outcome.REFUSED, f"{words}; check llm.model={config.model} and llm.api_base={config.api_base}"
+        )
     if status == _TOO_MANY and not any(sign in lower for sign in _NO_CREDIT_SIGNS):
         return CallFailed(Outcome.RATE_LIMIT, words, retry_after_seconds=retry_after(error))
     if status >= 500:
@@ -230,7 +245,10 @@ def answered_status(error: Exception) -> int | None:
 def retry_after(error: Exception) -> float | None:
     """The seconds of a Retry-After header; None where it is missing or a date."""
     for cause in causes(error):
-        for headers in (getattr(cause, "litellm_response_headers", None), getattr(getattr(cause, "response", None), "headers", None)):
+        for headers in (
+            getattr(cause, "litellm_response_headers", None),
+            getattr(getattr(cause, "response", None), "headers", None),
+        ):
             value = headers.get("retry-after") if headers is not None else None
             try:
                 return max(0.0, float(value)) if value is not None else None

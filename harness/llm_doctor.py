@@ -95,16 +95,23 @@ def _price(chosen: LLMConfig) -> Finding:
     parts = [f"${tokens[0]:g} in and ${tokens[1]:g} out per million tokens" if None not in tokens else None]
     parts.append(f"${price.usd_per_hour:g} an hour" if price.usd_per_hour else None)
     known = ", ".join(part for part in parts if part)
-    return Finding(True, f"price: {known}, as of {price.as_of or 'an unknown date'} ({price.source or 'no source given'})")
+    return Finding(
+        True, f"price: {known}, as of {price.as_of or 'an unknown date'} ({price.source or 'no source given'})"
+    )
 
 
 def _window(config: Config) -> Iterator[Finding]:
     chosen, wanted = config.llm, config.agent.options.get("context_tokens")
     if isinstance(wanted, int) and wanted > chosen.context_tokens:
-        yield Finding(None, f"context: its window of {chosen.context_tokens} is less than the {wanted} that others may use")
+        yield Finding(
+            None, f"context: its window of {chosen.context_tokens} is less than the {wanted} that others may use"
+        )
     ctx = chosen.extra.get("num_ctx")
     if str(chosen.model).startswith("ollama") and ctx != chosen.context_tokens:
-        yield Finding(False, f"llm.extra.num_ctx={ctx} must be llm.context_tokens={chosen.context_tokens}: Ollama cuts longer prompts")
+        yield Finding(
+            False,
+            f"llm.extra.num_ctx={ctx} must be llm.context_tokens={chosen.context_tokens}: Ollama cuts longer prompts",
+        )
 
 
 def _ping(config: Config, environment: Mapping[str, str]) -> Finding:
@@ -120,7 +127,9 @@ def _ping(config: Config, environment: Mapping[str, str]) -> Finding:
     worst = llm_price.worst(_PING, chosen.max_output_tokens, seconds, chosen.price)
     charge = llm_price.actual(reply.usage, worst, seconds, chosen.price)
     cost = "unknown cost" if charge.cost_usd is None else f"${charge.cost_usd:.6f}"
-    counted = "counts no tokens, so every call is charged at its worst case" if charge.assumed else f"{charge.tokens} tokens"
+    counted = (
+        "counts no tokens, so every call is charged at its worst case" if charge.assumed else f"{charge.tokens} tokens"
+    )
     return Finding(
         not charge.assumed,
         f"ping: {text.line(reply.model or 'a model without a name', 80)} answered {text.line(reply.text, 40)!r} "

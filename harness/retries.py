@@ -1,4 +1,4 @@
-"""When to ask again: exponential back-off with jitter, a budget for each kind of failure, the provider's own wish first."""
+"""When to ask again: back-off with jitter, a budget for each kind of failure, the provider's own wish first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Retries:
         """How long to wait before the next try.
 
         Raises:
-            LLMError: there is none: the budget is spent, the failure is final, or the provider asks for too long a wait.
+            LLMError: none: the budget is spent, the failure is final, or the provider asks for too long a wait.
         """
         if failed.outcome not in BUDGETS:
             raise LLMError(str(failed)) from failed
@@ -39,12 +39,14 @@ class Retries:
         tries = self.used[failed.outcome]
         if tries > BUDGETS[failed.outcome]:
             raise LLMError(
-                f"asked {tries} times, {failed.outcome} each time: {failed}; when the service is well again, resume the session"
+                f"asked {tries} times, {failed.outcome} each time: {failed}; when the service is well again, resume"
             ) from failed
         asked_for = failed.retry_after_seconds
         if asked_for is not None:
             if asked_for > MAX_RETRY_AFTER_SECONDS:
-                raise LLMError(f"the service asks to wait {asked_for:.0f} s: {failed}; resume the session then") from failed
+                raise LLMError(
+                    f"the service asks to wait {asked_for:.0f} s: {failed}; resume the session then"
+                ) from failed
             return asked_for + self.rng.uniform(0, self.first_wait_seconds)
         longest = min(MAX_WAIT_SECONDS, self.first_wait_seconds * FACTOR**tries)
         return self.rng.uniform(longest / 2, longest)

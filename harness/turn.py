@@ -1,4 +1,4 @@
-"""A researcher's work between two experiments, as the journal knows it: calls of its model, smoke runs, what they cost."""
+"""A researcher's work between two experiments, as the journal knows it: calls of its model, smoke runs, costs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One turn of the standard scaffold: what is said back to a model until it proposes, stops, or has used its chances.
 
-Every answer costs something that is bounded: a lookup, a smoke run or a repair. So a turn ends, whatever the model says.
+Every answer costs something that is bounded: a lookup, a smoke run or a repair. So a turn ends, whatever is said.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from harness.agents import _answer, _lookup, _prompt
@@ -65,7 +66,7 @@ class Conversation:
         calls = reply.calls[:MAX_CALLS]
         exchange: list[Message] = [_echo(reply, calls)]
         for call in calls:
-            ending, words = self._act(lambda call=call: _answer.from_call(call.name, call.arguments))  # type: ignore[misc]
+            ending, words = self._act(partial(_answer.from_call, call.name, call.arguments))
             if ending is not None:
                 return ending
             exchange.append({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": words})

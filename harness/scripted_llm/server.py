@@ -21,7 +21,7 @@ _STATUS = {
     "overloaded": (529, "overloaded_error", "overloaded"),
     "bad_key": (401, "authentication_error", "invalid api key"),
     "no_such_model": (404, "not_found_error", "the model does not exist"),
-    "context_overflow": (400, "context_length_exceeded", "This model's maximum context length is 4096 tokens; prompt is too long"),
+    "context_overflow": (400, "context_length_exceeded", "maximum context length is 4096 tokens; prompt is too long"),
 }  # fmt: skip
 _BROKEN = ("hang", "drop", "truncated_json", "garbage")  # no whole answer goes out
 _HANG_SECONDS = 600.0

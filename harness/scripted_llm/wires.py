@@ -123,7 +123,12 @@ def _write_anthropic(body: Body, said: Said) -> Body:
     if said.text:
         content.append({"type": "text", "text": said.text})
     content += [
-        {"type": "tool_use", "id": f"toolu_{identity(body)}_{place}", "name": call.name, "input": _arguments_object(call)}
+        {
+            "type": "tool_use",
+            "id": f"toolu_{identity(body)}_{place}",
+            "name": call.name,
+            "input": _arguments_object(call),
+        }
         for place, call in enumerate(said.calls)
     ]
     finish = {"tools": "tool_use", "length": "max_tokens", "refusal": "refusal"}.get(said.finish, "end_turn")

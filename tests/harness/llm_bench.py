@@ -1,4 +1,4 @@
-"""A bench without training, for sessions in which the language model is what is tested: scores are drawn from hashes."""
+"""A bench without training, for sessions in which the model's part is what is tested: scores come from hashes."""
 
 from __future__ import annotations
 

@@ -88,7 +88,9 @@ def test_the_folder_is_the_registry():
 
 @pytest.mark.parametrize("name", ["gradient", "_search", "../os", "harness.errors", ""])
 def test_an_unknown_agent_is_refused_with_the_list(name):
-    with pytest.raises(ConfigError, match=r"unknown agent\.name .*valid: cmaes, llm, noop, random, replay, scripted, tpe$"):
+    with pytest.raises(
+        ConfigError, match=r"unknown agent\.name .*valid: cmaes, llm, noop, random, replay, scripted, tpe$"
+    ):
         agents.load(AgentConfig(name))
 
 

@@ -19,7 +19,9 @@ FILE = "import lab\ndef build_model(task):\n    return None\n"
 
 
 def test_a_proposal_in_the_text_form() -> None:
-    move = from_text(f"Let me think.\n\nHYPOTHESIS: a higher rate,\nas the loss still falls\nNOTE: rate was 1\nand more\n{BLOCK}")
+    move = from_text(
+        f"Let me think.\n\nHYPOTHESIS: a higher rate,\nas the loss still falls\nNOTE: rate was 1\nand more\n{BLOCK}"
+    )
     assert (move.action, move.edit) == (PROPOSE, EDIT)
     assert move.hypothesis == "a higher rate, as the loss still falls" and move.note == "rate was 1\nand more"
 
@@ -127,7 +129,9 @@ def test_broken_calls_say_why(name: str, arguments: object, words: str) -> None:
 
 
 def test_what_is_shown_later_is_clean_and_short() -> None:
-    move = from_call("propose_experiment", {"hypothesis": "\x1b[2Ja\u202eb" + "c" * 9000, "note": "d" * 9000, "source": FILE})
+    move = from_call(
+        "propose_experiment", {"hypothesis": "\x1b[2Ja\u202eb" + "c" * 9000, "note": "d" * 9000, "source": FILE}
+    )
     assert "\x1b" not in move.hypothesis and "\u202e" not in move.hypothesis
     assert len(move.hypothesis) <= _answer.MAX_HYPOTHESIS_CHARS and len(str(move.note)) < _answer.MAX_NOTE_CHARS + 100
 
@@ -135,7 +139,9 @@ def test_what_is_shown_later_is_clean_and_short() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["HYPOTHESIS: x", "```", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE", "STOP: y", "SMOKE:", "a", ""])
+        st.sampled_from(
+            ["HYPOTHESIS: x", "```", "<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE", "STOP: y", "SMOKE:", "a", ""]
+        )
         | st.text(max_size=20),
         max_size=12,
     ).map("\n".join)
@@ -152,8 +158,12 @@ def test_any_text_is_a_move_or_a_line(answer: str) -> None:
     st.sampled_from([PROPOSE, STOP, SMOKE, READ, COMPARE]),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["hypothesis", "blocks", "source", "search", "replace", "first"]), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["hypothesis", "blocks", "source", "search", "replace", "first"]), inner, max_size=4
+            )
+        ),
         max_leaves=8,
     ),
 )

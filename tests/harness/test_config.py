@@ -79,7 +79,10 @@ def test_null_stays_no_value_elsewhere():
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("agent=tpee", "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, llm, noop, random, replay, scripted, tpe"),
+        (
+            "agent=tpee",
+            "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, llm, noop, random, replay, scripted, tpe",
+        ),
         ("session=3", "unknown session=3; valid: default, overnight, quick"),
         ("tracker=null", "unknown tracker=null; valid: none, wandb"),
         (
@@ -132,7 +135,10 @@ def test_a_wrong_override_is_one_line_that_names_it(override, expected):
     ("overrides", "expected"),
     [
         ("llm=openrouter", "llm.model must be provider/model"),
-        ("llm=ollama llm.model=qwen", "llm.model must be provider/model, such as openai/gpt-x or ollama_chat/qwen, not 'qwen'"),
+        (
+            "llm=ollama llm.model=qwen",
+            "llm.model must be provider/model, such as openai/gpt-x or ollama_chat/qwen, not 'qwen'",
+        ),
         ("llm=openai_compatible llm.model=openai/x", "llm.api_base must say where the model is"),
         ("llm=gpt llm.max_output_tokens=922000", "llm.max_output_tokens must be from 1 to below context_tokens=922000"),
         ("llm=gpt llm.timeout_seconds=0", "llm.timeout_seconds must be above 0"),

@@ -6,25 +6,29 @@ import json
 from typing import Any
 
 import pytest
+from llm_bench import STOCK
+from test_prompt import experiment, view
 
 from harness.agents import _prompt
 from harness.agents._conversation import MAX_CALLS, Conversation
 from harness.agents._tools import Offer
 from harness.exchange import Reply, ToolCall
 from harness.records import Proposal, Refused, Smoke, Status, Stop
-from llm_bench import STOCK
-from test_prompt import experiment, view
 
 GOOD = {"hypothesis": "faster", "blocks": [{"search": "RATE = 1.0", "replace": "RATE = 2.0"}]}
 
 
-def talk(*, repairs: int = 2, lookups: int = 2, smokes: int = 1, with_tools: bool = True, budget: int = 50_000) -> Conversation:
+def talk(
+    *, repairs: int = 2, lookups: int = 2, smokes: int = 1, with_tools: bool = True, budget: int = 50_000
+) -> Conversation:
     offer = Offer(repairs, lookups, smokes, may_stop=True, with_tools=with_tools)
     seen = view(experiment(0))
     return Conversation(seen, offer, "SYSTEM", "PROMPT", budget, lambda source: Smoke(Status.OK, num_steps=len(source)))
 
 
-def said(text: str = "", *calls: tuple[str, Any], finish: str = "stop", refused: bool = False, thought: bool = False) -> Reply:
+def said(
+    text: str = "", *calls: tuple[str, Any], finish: str = "stop", refused: bool = False, thought: bool = False
+) -> Reply:
     made = [
         ToolCall(f"c{place}", name, arguments if isinstance(arguments, str) else json.dumps(arguments))
         for place, (name, arguments) in enumerate(calls)
@@ -32,7 +36,8 @@ def said(text: str = "", *calls: tuple[str, Any], finish: str = "stop", refused:
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if made:
         message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in made
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in made
         ]
         message["thinking_blocks"] = [{"type": "thinking", "thinking": "hm"}]
     return Reply(text, tuple(made), finish, refused, thought, message, {}, "m")
@@ -44,13 +49,17 @@ def test_a_proposal_ends_the_turn() -> None:
 
 
 def test_the_text_form_is_heard_even_where_there_are_tools() -> None:
-    answer = "HYPOTHESIS: faster\n<<<<<<< SEARCH\nRATE = 1.0  # search: log(0.1, 9.0)\n=======\nRATE = 2.0\n>>>>>>> REPLACE\n"
+    block = "<<<<<<< SEARCH\nRATE = 1.0  # search: log(0.1, 9.0)\n=======\nRATE = 2.0\n>>>>>>> REPLACE\n"
+    answer = f"HYPOTHESIS: faster\n{block}"
     assert isinstance(talk().take(said(answer)), Proposal)
 
 
 def test_a_broken_edit_comes_back_with_its_reason_until_the_chances_are_used() -> None:
     conversation = talk(repairs=2)
-    broken = said("", ("propose_experiment", {"hypothesis": "lost", "blocks": [{"search": "nowhere", "replace": ""}], "note": "n"}))
+    broken = said(
+        "",
+        ("propose_experiment", {"hypothesis": "lost", "blocks": [{"search": "nowhere", "replace": ""}], "note": "n"}),
+    )
     assert conversation.take(broken) is None
     told = conversation.request().messages[-1]
     assert told["role"] == "tool" and "matches 0 times" in told["content"] and "2 more times" in told["content"]
@@ -89,7 +98,12 @@ def test_what_cannot_be_used_is_said_and_counted(reply: Reply, words: str) -> No
 
 def test_every_call_of_an_answer_gets_its_result() -> None:
     conversation = talk()
-    reply = said("", ("read_experiment", {"experiment": "1"}), ("compare_runs", {"first": "1", "second": "baseline"}), ("smoke_run", GOOD))
+    reply = said(
+        "",
+        ("read_experiment", {"experiment": "1"}),
+        ("compare_runs", {"first": "1", "second": "baseline"}),
+        ("smoke_run", GOOD),
+    )
     assert conversation.take(reply) is None
     messages = conversation.request().messages
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "tool", "tool"]

@@ -227,7 +227,15 @@ def test_a_model_that_was_not_chosen_is_asked_for(place: Place) -> None:
 
 def test_the_journal_refuses_calls_out_of_place(place: Place) -> None:
     with pytest.raises(JournalError, match="call 3 after 0"):
-        place.write("llm_call_started", number=3, index=0, request_sha256="", prompt_tokens=1, completion_tokens=1, cost_usd=None)
+        place.write(
+            "llm_call_started",
+            number=3,
+            index=0,
+            request_sha256="",
+            prompt_tokens=1,
+            completion_tokens=1,
+            cost_usd=None,
+        )
     with pytest.raises(JournalError, match="call 0 was not started"):
         place.write(
             "llm_call_finished",

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+from llm_bench import MODELS, PATHS
 
 from harness import llm
 from harness.config import LLMConfig
@@ -16,10 +17,12 @@ from harness.errors import ConfigError
 from harness.exchange import CallFailed, Outcome, Reply, Request
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer, Served
-from llm_bench import MODELS, PATHS
 
 WIRES = ("openai", "anthropic", "ollama")
-TOOL = {"type": "function", "function": {"name": "propose_experiment", "parameters": {"type": "object", "properties": {}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "propose_experiment", "parameters": {"type": "object", "properties": {}}},
+}
 REQUEST = Request(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}), (TOOL,))
 KEY = "sk-a-secret-key"
 
@@ -98,7 +101,9 @@ def test_caching_is_marked_for_anthropic_alone() -> None:
 
 
 def test_effort_reaches_the_provider() -> None:
-    _, served = ask("anthropic", {"text": "ok"}, model="anthropic/claude-sonnet-5-5", effort="high", max_output_tokens=32_000)
+    _, served = ask(
+        "anthropic", {"text": "ok"}, model="anthropic/claude-sonnet-5-5", effort="high", max_output_tokens=32_000
+    )
     assert served.body["output_config"] == {"effort": "high"}
 
 
@@ -130,7 +135,8 @@ def test_without_a_key_variable_no_key_of_the_environment_is_sent(monkeypatch: p
 
 
 def test_importing_the_way_loads_no_vendor() -> None:
-    code = "import sys, harness.llm, harness.session, harness.llm_line; print(bool({'litellm', 'openai'} & set(sys.modules)))"
+    names = "harness.llm, harness.session, harness.llm_line, harness.scripted_llm.server"
+    code = f"import sys, {names}; print(bool({{'litellm', 'openai'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llm_bench import STOCK, HashedBench, configured, line, made_line, run
 
 from harness import agents
 from harness.config import AgentConfig
@@ -19,7 +20,6 @@ from harness.journal import Record, read
 from harness.records import Experiment, SessionState, Usage
 from harness.scripted_llm.script import PASSING_FAULTS, Script
 from harness.turn import LLMTotals
-from llm_bench import STOCK, HashedBench, configured, line, made_line, run
 
 WIRES = ("openai", "anthropic", "ollama")
 # A fault that hangs is waited for in a test of its own.
@@ -126,7 +126,9 @@ def test_cut_after_every_record(calm: Path, tmp_path: Path) -> None:
             state = run(folder, config, replace(to, store=made_line(folder, None, []).store), bench)
             lost = records[kept - 1].data if records[kept - 1].type == "llm_call_started" else None
             assert bare(state) == bare(whole), f"cut after record {kept}"
-            assert state.llm.tokens == whole.llm.tokens + (lost["prompt_tokens"] + lost["completion_tokens"] if lost else 0)
+            assert state.llm.tokens == whole.llm.tokens + (
+                lost["prompt_tokens"] + lost["completion_tokens"] if lost else 0
+            )
             assert len(server.served) - served == unanswered(records, kept), f"cut after record {kept}"
             assert len(bench.smokes) == 2 - sum(item.type == "smoke_finished" for item in records[:kept])
 
@@ -272,5 +274,3 @@ def test_facts_of_the_scaffold() -> None:
     agent = agents.load(configured().agent)
     facts = agent.facts()  # type: ignore[attr-defined]
     assert facts["scaffold_version"] == 1 and len(facts["prompts_sha256"]) == 64 and facts["repairs"] == 3
-
-

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llm_bench import STOCK
+from test_prompt import experiment, view
 
 from harness.agents import _answer, _prompt
 from harness.edits import apply_edit
@@ -17,8 +19,6 @@ from harness.scripted_llm import script
 from harness.scripted_llm.script import FAULTS, PASSING_FAULTS, Asked, Script
 from harness.scripted_llm.server import ScriptedServer
 from harness.scripted_llm.wires import WIRES
-from llm_bench import STOCK
-from test_prompt import experiment, view
 
 TOOLS = frozenset({"propose_experiment"})
 
@@ -43,7 +43,9 @@ def test_what_it_proposes_is_accepted_and_differs() -> None:
 
 def test_what_it_proposes_depends_on_the_prompt_and_the_seed_alone() -> None:
     assert Script().answer(0, asked(answers=1)) == Script().answer(17, asked(answers=1))
-    assert any(Script(seed=seed).answer(0, asked(answers=1)) != Script().answer(0, asked(answers=1)) for seed in range(1, 9))
+    assert any(
+        Script(seed=seed).answer(0, asked(answers=1)) != Script().answer(0, asked(answers=1)) for seed in range(1, 9)
+    )
 
 
 def test_faults_come_at_their_rate_and_the_same_again() -> None:
@@ -55,7 +57,12 @@ def test_faults_come_at_their_rate_and_the_same_again() -> None:
 
 
 def test_steps_come_first() -> None:
-    steps: tuple[dict[str, Any], ...] = ({"text": "a"}, {"tool": "stop", "arguments": {"reason": "b"}}, {"fault": "refusal"}, {})
+    steps: tuple[dict[str, Any], ...] = (
+        {"text": "a"},
+        {"tool": "stop", "arguments": {"reason": "b"}},
+        {"fault": "refusal"},
+        {},
+    )
     played = Script(steps=steps)
     assert played.answer(0, asked()).text == "a" and played.answer(1, asked()).calls[0].name == "stop"
     assert played.answer(2, asked()).fault == "refusal"
@@ -66,7 +73,11 @@ def test_a_script_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "script.json"
     path.write_text(json.dumps([{"fault": "hang"}, {}]))
     assert script.load(path, seed=3, fault_rate=0.5) == Script(3, 0.5, steps=({"fault": "hang"}, {}))
-    for content, words in [("{", "cannot be read as JSON"), ("{}", "a list of objects"), ('[{"fault": "x"}]', "unknown fault 'x'")]:
+    for content, words in [
+        ("{", "cannot be read as JSON"),
+        ("{}", "a list of objects"),
+        ('[{"fault": "x"}]', "unknown fault 'x'"),
+    ]:
         path.write_text(content)
         with pytest.raises(ConfigError, match=words):
             script.load(path)
