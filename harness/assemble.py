@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, llm_line, seeds, tracking, views
+from harness import agents, baselines, compose, knobs, llm_line, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -25,7 +25,8 @@ from harness.errors import ConfigError, DataError, DeviceError
 from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.journal import Journal, Record
-from harness.protocols import OnProgress, Repeats, Stated, Tracker
+from harness.lease import lease, physical_name
+from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState
 from harness.runner import Runner, child_environment
 from harness.sandbox.forked import ForkedSandbox
@@ -45,52 +46,81 @@ PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "tr
 def run_session(config: Config | None, *, resume: Path | None = None, tracker: Tracker | None = None) -> Path:
     """Run a new session, or what is left of the one at `resume`; returns its folder. Raises HarnessError."""
     view = tracker or views.make()
-    with contextlib.closing(view):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(view))
+        started: Started | None = None
         if resume is not None:
             journal, records = Journal.open(resume / "journal.jsonl")
+            started = (resume, stack.enter_context(journal), records)
             config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
         llm_line.check(config.llm, os.environ, config.session.seed)
-        on_progress = view.on_progress
-        data = prepare(config, lambda event: on_progress(stage_progress(event)))
+        data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         device = probe(config.backend)
-        agent = agents.load(config.agent)
-        if resume is None:
-            if isinstance(agent, Repeats):
-                config.session.experiments = agent.num_experiments()
-            opening = opening_facts(config, data, device)
-            if isinstance(agent, Stated):
-                opening["researcher"] = agent.facts()
-            if agents.needs_llm(agent):
-                opening["researcher"] |= llm_line.facts(config.llm)
-            resume = new_folder(config)
-            journal, records = open_session(resume, config, opening)
-        mirror = tracking.load(config.tracker, resume)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(journal)
-            bench = stack.enter_context(parts(config, resume, data, device, on_progress))
-            line = stack.enter_context(llm_line.open_line(config, resume, os.environ))
-            stack.enter_context(contextlib.closing(mirror))
-            if len(records) > 1 or journal.recovered:
-                check_same(fold(records), data, device)
-                records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
-            session_key = fold(records).opened["key"]
-            state = Session(
-                config,
-                journal,
-                records,
-                agent=agent,
-                bench=bench,
-                workspace=Workspace(resume / "workspace"),
-                trackers=[view, mirror],
-                nonce=json.loads((resume / "secret.json").read_text())["nonce"],
-                earlier_baselines=baselines.known(session_key, device),
-                line=line,
-            ).run()
-            baselines.remember(session_key, device, state)
-    views.write_all(resume)
-    return resume
+        name = resume.name if resume else session_name(config)
+        physical = physical_name(device.name, device.identity)
+        with lease(physical, name, lambda who: view.on_progress(Progress(phase="wait", run_id=who))):
+            folder = run_on(device, data, config, started, view)
+    views.write_all(folder)
+    return folder
+
+
+Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open journal, and what that holds
+
+
+def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
+    """The part of `run_session` that has the device to itself."""
+    chosen = choose_sandbox(config, device)
+    agent = agents.load(config.agent)
+    folder, journal, records = started or begin(config, data, device, agent)
+    mirror = tracking.load(config.tracker, folder)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(journal)
+        stack.enter_context(contextlib.closing(mirror))
+        bench = stack.enter_context(parts(config, folder, data, device, chosen, view.on_progress))
+        line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
+        if isinstance(agent, Finishes):
+            stack.callback(agent.close)
+        if len(records) > 1 or journal.recovered:
+            check_same(fold(records), data, device)
+            records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
+        session_key = fold(records).opened["key"]
+        state = Session(
+            config,
+            journal,
+            records,
+            agent=agent,
+            bench=bench,
+            workspace=Workspace(folder / "workspace"),
+            trackers=[view, mirror],
+            nonce=json.loads((folder / "secret.json").read_text())["nonce"],
+            earlier_baselines=baselines.known(session_key, device),
+            line=line,
+        ).run()
+        baselines.remember(session_key, device, state)
+    return folder
+
+
+def begin(config: Config, data: DataInfo, device: Device, agent: Agent) -> Started:
+    """Open a new session; nothing of it is left when its configuration does not hold together."""
+    if isinstance(agent, Repeats):
+        config.session.experiments = agent.num_experiments()
+    opening = opening_facts(config, data, device)
+    if isinstance(agent, Stated):
+        opening["researcher"] = agent.facts()
+    if agents.needs_llm(agent):
+        opening["researcher"] |= llm_line.facts(config.llm)
+    folder = new_folder(config)
+    return folder, *open_session(folder, config, opening)
+
+
+def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
+    """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
+    if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
+        return None
+    nodes = tuple(device.device_nodes)
+    return sandbox.load(config.sandbox.level, devices=nodes, allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:
@@ -131,6 +161,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
         "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
         "key": key(config, stock, data),
         "device": device.identity,
+        "power_state": device.power_state,
         "backend": device.for_child(),
         "versions": {
             "bpbench": version("bpbench"),
@@ -187,6 +218,8 @@ def unranked(config: Config) -> Iterator[str]:
         yield "data.source=synthetic: generated text"
     if config.llm.scripted.wire:
         yield "llm.scripted: a script, no language model"
+    if config.agent.name == "external":
+        yield "agent=external: its network is not limited to its model's provider"
     yield "isolation level 1: agent code can read the validation text"
 
 
@@ -219,16 +252,15 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
 
 @contextlib.contextmanager
 def parts(
-    config: Config, folder: Path, data: DataInfo, device: Device, on_progress: OnProgress
+    config: Config, folder: Path, data: DataInfo, device: Device, chosen: Sandbox | None, on_progress: OnProgress
 ) -> Iterator[LocalBench]:
-    """The bench of a session; its long-lived processes end with the context."""
+    """The bench of a session; its long-lived processes end with the context. No sandbox chosen: level 0, forked."""
     ticking = config.task.clock == "ticks"
     environment = child_environment(device.environment)
     with contextlib.ExitStack() as stack:
-        sandbox: ProcessSandbox | ForkedSandbox = ProcessSandbox()
-        trusted: ProcessSandbox | ForkedSandbox = sandbox
+        walls = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
+        trusted: Sandbox = ProcessSandbox()
         if ticking:
-            sandbox = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
             trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
         folder = folder.absolute()  # every process has a folder of its own
         private = folder / "private"
@@ -239,7 +271,7 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=sandbox,
+            sandbox=walls,
             max_setup_seconds=config.task.max_setup_seconds,
             max_memory_bytes=config.task.max_memory_bytes,
             ticks=config.task.ticks if ticking else 0,
@@ -251,7 +283,7 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=sandbox,
+            sandbox=walls,
             trusted=trusted,
             max_memory_bytes=config.task.max_memory_bytes,
             on_progress=on_progress,

@@ -132,6 +132,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     export.add_argument("target", metavar="DIR", type=Path, help="a folder that does not exist yet, or is empty")
 
     cli_llm.add_serve(commands)
+    cli_llm.add_mcp(commands)
 
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes the overrides behind an option for unknown arguments.

@@ -60,6 +60,19 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_mcp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    mcp = commands.add_parser("mcp", help="the experiment service of a running session over MCP; agent=external starts it")
+    mcp.add_argument("socket", type=Path, metavar="SOCKET")
+    mcp.set_defaults(command=_mcp)
+
+
+def _mcp(arguments: argparse.Namespace) -> int:
+    from harness.mcp_server import serve
+
+    serve(arguments.socket)
+    return 0
+
+
 def print_findings(config: Config, *, ping: bool) -> bool:
     """Print what `doctor` finds about the model; whether nothing is bad."""
     from harness.llm_doctor import examine

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness import llm_price
@@ -21,7 +22,7 @@ from harness.errors import ConfigError, LLMError
 from harness.exchange import CallFailed, Client, Model, Outcome, Reply, Request, ToolCall
 from harness.llm_price import Charge
 from harness.llm_store import Store
-from harness.records import SessionState, Smoke
+from harness.records import SessionState, Smoke, Usage
 from harness.retries import Retries
 from harness.turn import Turn
 
@@ -33,7 +34,7 @@ class CapReached(Exception):
 
 
 class Write(Protocol):
-    def __call__(self, type_: str, /, **data: Any) -> None: ...
+    def __call__(self, type_: str, **data: Any) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class SessionDesk:
             return retries.wait_seconds(failed)
         except LLMError as error:
             words = self.line.store.clean(str(error))
-            raise LLMError(f"{words}; nothing is lost: `bpbench resume {self.line.store.folder.parent}`") from error
+            raise LLMError(f"{words}; nothing is lost: `bpbench resume {self.folder}`") from error
 
     def smoke(self, source: str) -> Smoke:
         digest = hashlib.sha256(source.encode()).hexdigest()
@@ -101,6 +102,13 @@ class SessionDesk:
         smoke = self.run_smoke(source)
         self.write("smoke_finished", index=turn.index, result=to_json(smoke))
         return smoke
+
+    @property
+    def folder(self) -> Path:
+        return self.line.store.folder.parent
+
+    def spent(self, usage: Usage) -> None:
+        self.write("researcher_spent", usage=to_json(usage))
 
     def _turn(self) -> Turn:
         turn = self.state().turn

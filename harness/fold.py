@@ -75,6 +75,11 @@ class _Index:
 
 
 @dataclass(frozen=True)
+class _Spent:
+    usage: Usage
+
+
+@dataclass(frozen=True)
 class _SmokeStarted:
     index: int
     source_sha256: str
@@ -173,6 +178,10 @@ def _llm_call_finished(state: SessionState, data: Data, _: Record) -> SessionSta
     return fold_llm.call_finished(state, _read(fold_llm.CallFinished, data))
 
 
+def _researcher_spent(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.researcher_spent(state, _read(_Spent, data).usage)
+
+
 def _smoke_started(state: SessionState, data: Data, _: Record) -> SessionState:
     made = _read(_SmokeStarted, data)
     return fold_llm.smoke_started(state, made.index, made.source_sha256)
@@ -235,6 +244,7 @@ _STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
     "proposal_started": _proposal_started,
     "llm_call_started": _llm_call_started,
     "llm_call_finished": _llm_call_finished,
+    "researcher_spent": _researcher_spent,
     "smoke_started": _smoke_started,
     "smoke_finished": _smoke_finished,
     "proposal": _proposal,

@@ -7,6 +7,7 @@ worst case standing, and no line can charge a call twice.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.errors import JournalError
 from harness.exchange import Outcome
@@ -85,6 +86,16 @@ def smoke_finished(state: SessionState, done: SmokeFinished) -> SessionState:
     return replace(state, turn=replace(turn, smokes=(*turn.smokes[:-1], ended)))
 
 
+def researcher_spent(state: SessionState, used: Usage) -> SessionState:
+    """What a program says it used, added up over the programs of a session; a figure that one withholds is unknown."""
+    before = state.told
+    if before is None:
+        return replace(state, told=used)
+    sums = {name: _added(getattr(before, name), getattr(used, name)) for name in ("prompt_tokens", "completion_tokens")}
+    cost, seconds = _added(before.cost_usd, used.cost_usd), _added(before.seconds, used.seconds)
+    return replace(state, told=Usage(**sums, cost_usd=cost, seconds=seconds))
+
+
 def usage(turn: Turn | None) -> Usage | None:
     """What a turn cost, every try counted; None where no model was asked."""
     if turn is None or not turn.calls:
@@ -126,6 +137,10 @@ def _charged(totals: LLMTotals, call: LLMCall, sign: int) -> LLMTotals:
         completion_tokens=totals.completion_tokens + sign * call.completion_tokens,
         cost_usd=_sum(totals.cost_usd, call.cost_usd, sign),
     )
+
+
+def _added(left: Any, right: Any) -> Any:
+    return None if left is None or right is None else left + right
 
 
 def _sum(total: float | None, cost: float | None, sign: int) -> float | None:

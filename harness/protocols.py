@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from harness.exchange import Model, Reply, Request
-from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, View
+from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, Usage, View
 
 OnProgress = Callable[[Progress], None]
 
@@ -32,6 +32,10 @@ class Desk(Protocol):
     @property
     def model(self) -> Model: ...
 
+    @property
+    def folder(self) -> Path:
+        """The session's own."""
+
     def ask(self, request: Request) -> Reply:
         """The model's answer, however many tries it takes.
 
@@ -43,6 +47,9 @@ class Desk(Protocol):
     def smoke(self, source: str) -> Smoke:
         """A few seconds of training, as `Bench.smoke`."""
 
+    def spent(self, usage: Usage) -> None:
+        """Tokens and dollars that a researcher with a model of its own says it used. Recorded, not checked."""
+
 
 @runtime_checkable
 class NeedsDesk(Protocol):
@@ -52,6 +59,17 @@ class NeedsDesk(Protocol):
 
     def at(self, desk: Desk) -> Agent:
         """The same researcher, at work."""
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A researcher that holds something open while the session lasts, such as a program."""
+
+    def finish(self, view: View) -> None:
+        """All experiments are done; `view` has the last one's result."""
+
+    def close(self) -> None:
+        """Let go of it, whatever happened. May be called twice."""
 
 
 @runtime_checkable
@@ -96,6 +114,8 @@ class Launch:
     log_path: Path  # stdout and stderr, capped at max_log_bytes
     max_log_bytes: int
     max_memory_bytes: int | None
+    writable: tuple[Path, ...] = ()  # fresh folders of its own; everything else it may at most read
+    max_processes: int = 1024  # threads count
 
 
 class Process(Protocol):
@@ -107,15 +127,27 @@ class Process(Protocol):
     def memory_bytes(self) -> int | None:
         """Resident memory of the whole tree now."""
 
+    def stop(self) -> bool:
+        """Stop the whole tree where it is; True once every thread was seen still, False if it evades."""
+
+    def resume(self) -> int | None:
+        """Let it go on; CPU ticks it used since `stop()`, 0 unless something evaded. None: cannot be known here."""
+
     def kill(self) -> int:
         """Kill the whole tree, also children that left the session; the number killed, once none is left."""
+
+    def num_forks_refused(self) -> int | None:
+        """How often the limit of processes was hit, known after `kill()`. None: nobody counts here."""
 
 
 class Sandbox(Protocol):
     """A wall to run untrusted code behind."""
 
-    name: str
-    level: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def level(self) -> int: ...
 
     def launch(self, launch: Launch) -> Process: ...
 

@@ -236,8 +236,8 @@ class View:
 class Progress:
     """A fleeting event for the display: never journaled."""
 
-    phase: str  # prepare | calibrate | setup | train | evaluate | audit
-    run_id: str
+    phase: str  # prepare | wait | calibrate | setup | train | evaluate | audit
+    run_id: str  # of prepare: the stage, of wait: for what
     fraction: float | None = None
     loss: float | None = None
     step: int | None = None
@@ -277,6 +277,7 @@ class SessionState:
     active: ActiveRun | None = None
     proposing: int | None = None  # the experiment that the researcher is thinking about
     turn: Turn | None = None
+    told: Usage | None = None  # what a researcher with a model of its own says it used
     llm: LLMTotals = field(default_factory=LLMTotals)
     incidents: tuple[str, ...] = ()
     opened_at: float | None = None  # UTC seconds since the epoch

@@ -19,7 +19,7 @@ from harness.errors import ExperimentFailed, HarnessError
 from harness.fold import apply, fold
 from harness.fold_llm import usage
 from harness.journal import Journal, Record
-from harness.protocols import Agent, Bench, NeedsDesk, Tracker
+from harness.protocols import Agent, Bench, Finishes, NeedsDesk, Tracker
 from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
 from harness.workspace import Workspace
 
@@ -62,6 +62,8 @@ class Session:
         while not self.state.stopped_early and (planned is None or index < planned):
             self.experiment(index)
             index += 1
+        if isinstance(self.agent, Finishes):
+            self.agent.finish(self._view(len(self.state.experiments)))
         self.confirm()
         self.close()
         return self.state

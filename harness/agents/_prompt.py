@@ -37,10 +37,10 @@ def template(name: str, **values: str) -> str:
     return Template((FOLDER / f"{name}.md").read_text(encoding="utf-8")).substitute(values).strip() + "\n"
 
 
-def sha256() -> str:
-    """The hash of all that this scaffold says by itself."""
+def sha256(folder: Path = FOLDER) -> str:
+    """The hash of all that a scaffold says by itself."""
     digest = hashlib.sha256()
-    for path in sorted(FOLDER.glob("*.md")):
+    for path in sorted(folder.glob("*.md")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

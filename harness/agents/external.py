@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from harness.agents._programs import PARSERS
 from harness.edits import apply_edit
 from harness.errors import ConfigError, EditRefused, HarnessError
 from harness.protocols import Desk, Launch, Process
-from harness.records import Proposal, Refused, Stop, Usage, View
+from harness.records import Proposal, Refused, Stop, View
 from harness.sandbox.process import ProcessSandbox
 from harness.service import Asked, Service
 from harness.views import text
@@ -48,7 +48,6 @@ class Running:
     started_at: float
     waiting: Asked | None = None  # its `propose`, until the experiment is over
     proposed: int = 0
-    told: Usage = field(default_factory=Usage)  # what its output said so far
 
 
 @dataclass
@@ -59,6 +58,7 @@ class External:
     parser: str
     repairs: int
     smokes: int
+    max_turn_seconds: float  # from one result to the next proposal
     desk: Desk | None = None
     running: Running | None = None
     name: str = "external"
@@ -75,9 +75,10 @@ class External:
             "program": self.program,
             "argv": list(self.argv),
             "environment": list(self.environment),
-            "prompts_sha256": _prompt.sha256(),
+            "prompts_sha256": _prompt.sha256(_prompt.FOLDER / "external"),
             "repairs": self.repairs,
             "smokes": self.smokes,
+            "max_turn_seconds": self.max_turn_seconds,
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
         }
 
@@ -92,14 +93,19 @@ class External:
             running.waiting.answer(result(view))
             running.waiting = None
         turn = _Turn(self, view, self.desk)
-        while True:
+        limit = self.max_turn_seconds if view.hours_left is None else min(self.max_turn_seconds, 3600 * view.hours_left)
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
             asked = running.service.next(_POLL_SECONDS)
             if asked is not None and (ending := turn.serve(asked)) is not None:
                 running.proposed += 1
-                return self._counted(ending)
+                return ending
             status = running.process.poll()
             if status is not None and asked is None:
                 return self._gone(status)
+        self._report()
+        self.close()
+        return Stop(f"{self.program} did not propose within {limit:.0f} s")
 
     def finish(self, view: View) -> None:
         """Tell the program the last result, and let it end."""
@@ -114,8 +120,7 @@ class External:
             asked = running.service.next(_POLL_SECONDS)
             if asked is not None:
                 asked.refuse("all experiments are used: nothing more can be asked")
-        if self.desk is not None and (used := self._since()) is not None:
-            self.desk.spent(used)
+        self._report()
         self.close()
 
     def close(self) -> None:
@@ -133,11 +138,11 @@ class External:
             path.mkdir(parents=True)
         place.chmod(0o700)
         service = Service(place / f"{secrets.token_hex(4)}.sock")
-        server = {"command": sys.executable, "args": ["-m", "harness.cli", "mcp", str(service.path)]}
+        server = {"command": sys.executable, "args": ["-I", "-m", "harness.cli", "mcp", str(service.path)]}
         config = place / "mcp.json"
         config.write_text(json.dumps({"mcpServers": {"bpbench": server}}))
         words = {
-            "prompt": _prompt.template("external"),
+            "prompt": _prompt.template("external/start"),
             "mcp_config": str(config),
             "mcp_command": server["command"],
             "mcp_args": json.dumps(server["args"]),
@@ -154,30 +159,14 @@ class External:
             max_log_bytes=MAX_LOG_BYTES,
             max_memory_bytes=None,
         )
-        try:
-            process = ProcessSandbox().launch(launch)
-        except OSError:
-            service.close()
-            raise
+        process = ProcessSandbox().launch(launch)
         return Running(process, service, log_path, time.monotonic())
 
-    def _counted(self, ending: Proposal | Refused) -> Proposal | Refused:
-        used = self._since()
-        return ending if used is None else replace(ending, usage=used)
-
-    def _since(self) -> Usage | None:
-        """What the program's output tells of tokens and dollars beyond what it told before."""
-        running = self.running
-        assert running is not None
-        now = PARSERS[self.parser](self._output())
-        if now is None:
-            return None
-        before, running.told = running.told, now
-        return Usage(
-            _less(now.prompt_tokens, before.prompt_tokens),
-            _less(now.completion_tokens, before.completion_tokens),
-            _less(now.cost_usd, before.cost_usd),
-        )
+    def _report(self) -> None:
+        """Hand on what the program's output says of its tokens and dollars."""
+        used = PARSERS[self.parser](self._output())
+        if self.desk is not None and used is not None:
+            self.desk.spent(used)
 
     def _gone(self, status: int) -> Stop:
         """The program has ended with experiments left."""
@@ -190,8 +179,7 @@ class External:
                 f"{self.program} ended with status {status} before it proposed anything; its last line: "
                 f"{text.line(last)}; see {running.log_path}"
             )
-        if self.desk is not None and (used := self._since()) is not None:
-            self.desk.spent(used)
+        self._report()
         self.close()
         return Stop(f"{self.program} ended by itself with status {status} after {running.proposed} proposals")
 
@@ -218,7 +206,8 @@ class _Turn:
         """Answer one request; the end of the turn when it proposes."""
         match asked.op:
             case "task":
-                asked.answer(_prompt.system(self.view, _prompt.template("external_rules", repairs=str(self.agent.repairs))))
+                rules = _prompt.template("external/rules", repairs=str(self.agent.repairs))
+                asked.answer(_prompt.system(self.view, rules))
             case "read_train_py":
                 asked.answer(self.view.incumbent_source)
             case "history":
@@ -288,10 +277,6 @@ def _filled(part: str, words: Mapping[str, str]) -> str:
     return part
 
 
-def _less(now: Any, before: Any) -> Any:
-    return None if now is None else max(now - (before or 0), type(now)(0))
-
-
 def make(
     *,
     program: str = "external",
@@ -300,6 +285,7 @@ def make(
     parser: str = "none",
     repairs: int = 3,
     smokes: int = 2,
+    max_turn_seconds: float = 3600.0,
 ) -> External:
     if not argv:
         raise ConfigError("agent.options.argv must be the program and its arguments, such as [my-agent, '{prompt}']")
@@ -307,4 +293,4 @@ def make(
         raise ConfigError(f"agent.options.parser must be one of {', '.join(PARSERS)}, not '{parser}'")
     if not all(isinstance(part, str) for part in [*argv, *(environment or [])]):
         raise ConfigError("agent.options.argv and environment must be lists of strings")
-    return External(program, tuple(argv), tuple(environment or ()), parser, repairs, smokes)
+    return External(program, tuple(argv), tuple(environment or ()), parser, repairs, smokes, max_turn_seconds)

@@ -51,7 +51,7 @@ def summary(state: SessionState) -> dict[str, Any]:
             "evaluation_share": _share(state, (run.eval_seconds for run in runs)),
             "mean_run_seconds": _mean(run.wall_seconds for run in runs),
         },
-        "researcher": _usage(state.experiments),
+        "researcher": _usage(state.experiments) if state.told is None else to_json(state.told),
         "llm": llm(state),
         "replay": replayed.figures(state),
         "num_runs": len(runs),

@@ -17,6 +17,7 @@ COMPANIONS = {
     ("agent", "scripted"): ["agent.options.patches=PATCHES"],
     ("agent", "replay"): ["agent.options.session=SESSION"],
     ("agent", "llm"): ["llm=scripted"],
+    ("agent", "external"): ["agent.options.argv=[my-agent]"],
     ("llm", "ollama"): ["llm.model=ollama_chat/some"],
     ("llm", "vllm"): ["llm.model=hosted_vllm/some"],
     ("llm", "openrouter"): ["llm.model=openrouter/some/model"],
@@ -57,7 +58,8 @@ def test_every_yaml_composes(group, option, folders):
         needed = [text.replace(name, folder) for text in needed]
     config = compose.compose([f"{group}={option}", *needed])
     if group != "session":
-        assert getattr(config, group).name == option
+        program = config.agent.options.get("program") if group == "agent" else None
+        assert option in (getattr(config, group).name, program)
 
 
 def test_every_group_has_options():
@@ -81,7 +83,7 @@ def test_null_stays_no_value_elsewhere():
     [
         (
             "agent=tpee",
-            "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, llm, noop, random, replay, scripted, tpe",
+            "unknown agent=tpee; did you mean 'tpe'? valid: claude_code, cmaes, codex, external, llm, noop, random, replay, scripted, tpe",
         ),
         ("session=3", "unknown session=3; valid: default, overnight, quick"),
         ("tracker=null", "unknown tracker=null; valid: none, wandb"),
