@@ -1,4 +1,4 @@
-"""What the scripted model says: a small search over the constants of train.py, and the faults that real services have.
+"""When the scripted model answers, and when it fails: the faults that real services have.
 
 What it proposes depends on the prompt and the seed alone, never on how often it was asked or what failed before, so a
 session with faults must end with the same experiments as one without.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import knobs, seeds
+from harness import seeds
 from harness.errors import ConfigError
+from harness.scripted_llm.driver import drive, drives
+from harness.scripted_llm.forms import Asked, Call, Said
+from harness.scripted_llm.research import research
 
 # A session must survive these; the last three end it, as trying again would not help.
 PASSING_FAULTS = (
@@ -39,35 +41,6 @@ FATAL_FAULTS = ("bad_key", "no_such_model", "context_overflow")
 FAULTS = PASSING_FAULTS + FATAL_FAULTS
 
 HUGE_CHARS = 1_000_000
-_EXPERIMENT = re.compile(r"^# Experiment (\d+)", re.MULTILINE)
-_FILE = re.compile(r"^<file (\w+)>\n(.*?)\n</file \1>$", re.MULTILINE | re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request, whatever its wire format."""
-
-    texts: tuple[str, ...]  # of the system and the user, in order; tools' results too
-    tools: frozenset[str]
-    num_answers: int  # of the model so far, in this conversation
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class Call:
-    name: str
-    arguments: Mapping[str, Any] | str  # a string: exactly that, right or wrong
-
-
-@dataclass(frozen=True)
-class Said:
-    """An answer, whatever its wire format."""
-
-    text: str = ""
-    calls: tuple[Call, ...] = ()
-    reasoning: str = ""
-    finish: str = "stop"  # stop | tools | length | refusal
-    fault: str | None = None  # one of FAULTS that the server plays
 
 
 @dataclass(frozen=True)
@@ -90,7 +63,7 @@ class Script:
         rng = random.Random(seeds.derive("fault", self.seed, number))
         if rng.random() < self.fault_rate:
             return played(rng.choice(self.faults), asked, self.seed)
-        return research(asked, self.seed)
+        return right_answer(asked, self.seed)
 
     def _step(self, step: Mapping[str, Any], asked: Asked) -> Said:
         if "fault" in step:
@@ -99,7 +72,12 @@ class Script:
             return Said(calls=(Call(str(step["tool"]), step.get("arguments", {})),), finish="tools")
         if "text" in step:
             return Said(text=str(step["text"]))
-        return research(asked, self.seed)
+        return right_answer(asked, self.seed)
+
+
+def right_answer(asked: Asked, seed: int) -> Said:
+    """What the model says when nothing fails."""
+    return drive(asked, seed) if drives(asked) else research(asked, seed)
 
 
 _SAYINGS = {
@@ -135,44 +113,4 @@ def played(fault: str, asked: Asked, seed: int) -> Said:
         return Said(calls=calls, finish="tools", fault=fault)
     if fault in _SAYINGS:
         return replace(_SAYINGS[fault], fault=fault)
-    return replace(research(asked, seed), fault=fault)
-
-
-def research(asked: Asked, seed: int) -> Said:
-    """The next move: now and then a look at the past or a smoke run, then one constant changed."""
-    prompt = next((item for item in reversed(asked.texts) if _EXPERIMENT.search(item)), None)
-    found = _FILE.search(prompt) if prompt else None
-    if prompt is None or found is None:
-        return Said("ok")
-    number = int(_EXPERIMENT.findall(prompt)[-1])
-    name, old, new = change(found.group(2), seeds.derive("scripted", seed, number))
-    blocks = [{"search": f"{old}\n", "replace": f"{new}\n"}]
-    if asked.num_answers == 0 and number % 3 == 1 and "smoke_run" in asked.tools:
-        return Said(calls=(Call("smoke_run", {"blocks": blocks}),), finish="tools")
-    if asked.num_answers == 0 and number % 3 == 2 and "read_experiment" in asked.tools:
-        return Said(calls=(Call("read_experiment", {"experiment": str(number - 1)}),), finish="tools")
-    hypothesis = f"{new.split('#')[0].strip()} instead of {old.split('#')[0].partition('=')[2].strip()}, by the script"
-    note = f"tried {name} in experiment {number}"
-    if not asked.tools:
-        edit = f"<<<<<<< SEARCH\n{old}\n=======\n{new}\n>>>>>>> REPLACE\n"
-        return Said(f"HYPOTHESIS: {hypothesis}\nNOTE: {note}\n{edit}")
-    arguments = {"hypothesis": hypothesis, "blocks": blocks, "note": note}
-    return Said(calls=(Call("propose_experiment", arguments),), finish="tools")
-
-
-def change(source: str, seed: int) -> tuple[str, str, str]:
-    """A searched constant of `source`, its line, and the line with another value."""
-    rng = random.Random(seed)
-    try:
-        found = [knob for knob in knobs.parse(source).values() if knob.kind in ("float", "log")]
-    except ConfigError:
-        found = []
-    if not found:
-        first = source.split("\n", 1)[0]
-        return "nothing", first, first
-    knob = rng.choice(found)
-    assert knob.low is not None and knob.high is not None
-    wanted = float(knob.value) * rng.choice((0.5, 0.7, 1.4, 2.0)) or (knob.low + knob.high) / 4
-    value = min(max(float(f"{wanted:.3g}"), float(knob.low)), float(knob.high))
-    changed = knobs.apply(source, {knob.name: value})
-    return knob.name, source.split("\n")[knob.line - 1], changed.split("\n")[knob.line - 1]
+    return replace(right_answer(asked, seed), fault=fault)

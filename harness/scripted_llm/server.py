@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from harness.scripted_llm.script import Said, Script
-from harness.scripted_llm.wires import WIRES, Body, Usage, Wire, usage
+from harness.scripted_llm.forms import Said
+from harness.scripted_llm.script import Script
+from harness.scripted_llm.wires import WIRES, Body, Usage, Wire, tokens, usage
 
 MAX_REQUEST_BYTES = 32 << 20
 MODEL = "scripted"
@@ -98,6 +99,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    content_type = "application/json"
 
     def log_message(self, format: str, *args: Any) -> None:
         """The account is `served`."""
@@ -118,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         raw = self.rfile.read(length)
         path = self.path.partition("?")[0]
+        if path == "/v1/messages/count_tokens":
+            self._send(200, {"input_tokens": tokens(raw.decode("utf-8", "replace"))})
+            return
         if path == "/api/show":
             self._send(200, {"template": "{{ .Tools }}", "model_info": {"scripted.context_length": 131_072}})
             return
@@ -146,7 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": f"{after:g}"} if said.fault == "rate_limit" else {}
             self._send(status, wire.error(status, kind, message), headers)
             return
-        content = json.dumps(wire.write(body, said)).encode()
+        answer = wire.write(body, said)
+        streamed = wire.stream if body.get("stream") else None
+        content = b"".join(streamed(answer)) if streamed else json.dumps(answer).encode()
+        self.content_type = "text/event-stream" if streamed else "application/json"
         match said.fault:
             case "hang":
                 self._hang()
@@ -178,13 +186,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(404, {"error": f"nothing at {self.path}"})
 
     def _send(self, status: int, body: Body, headers: dict[str, str] | None = None) -> None:
+        self.content_type = "application/json"
         self._send_bytes(status, json.dumps(body).encode(), headers)
 
     def _send_bytes(
         self, status: int, content: bytes, headers: dict[str, str] | None = None, claimed: int | None = None
     ) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", self.content_type)
         self.send_header("Content-Length", str(len(content) if claimed is None else claimed))
         for name, value in (headers or {}).items():
             self.send_header(name, value)

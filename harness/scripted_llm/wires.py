@@ -1,6 +1,6 @@
-"""The three wire formats: OpenAI's chat completions, Anthropic's messages, Ollama's chat; requests in, answers out.
+"""The wire formats: OpenAI's chat and responses, Anthropic's messages, Ollama's chat; requests in, answers out.
 
-Streaming is not spoken here. Counts of tokens are bytes divided by four: invented, but the same every time.
+The same answers as streams are in `streams`. Counts of tokens are bytes divided by four: invented, but the same every time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.scripted_llm.script import Asked, Call, Said
+from harness.scripted_llm import streams
+from harness.scripted_llm.forms import Asked, Call, Said
 
 Body = dict[str, Any]
 _BYTES_PER_TOKEN = 4
+_SPACE = "/"  # between the name of a group of tools and a tool's own
 _WRONG = -7  # what a server that miscounts says
 
 
@@ -26,6 +28,7 @@ class Wire:
     read: Callable[[Body], Asked]
     write: Callable[[Body, Said], Body]
     error: Callable[[int, str, str], Body]  # status, kind, message
+    stream: Callable[[Body], Iterator[bytes]] | None = None  # the answer as server-sent events
 
 
 @dataclass(frozen=True)
@@ -184,8 +187,65 @@ def _error_ollama(status: int, kind: str, message: str) -> Body:
     return {"error": message}
 
 
+def _read_responses(body: Body) -> Asked:
+    """Items instead of messages; tools may come in groups that share a prefix."""
+    items = body["input"] if isinstance(body["input"], list) else [{"role": "user", "content": body["input"]}]
+    told = [{**item, "content": item.get("output", item.get("content"))} for item in items if isinstance(item, dict)]
+    spoken = [item if item.get("type") != "function_call" else {**item, "role": "assistant"} for item in told]
+    tools = [name for tool in body.get("tools") or [] for name in _tool_names(tool)]
+    return _asked(body, [{"role": "system", "content": body.get("instructions") or ""}, *spoken], tools)
+
+
+def _tool_names(tool: Body) -> Iterator[str]:
+    if tool.get("type") == "namespace":
+        yield from (f"{tool.get('name')}{_SPACE}{inner.get('name')}" for inner in tool.get("tools") or [])
+    elif isinstance(tool.get("name"), str):
+        yield tool["name"]
+
+
+def _write_responses(body: Body, said: Said) -> Body:
+    output: list[Body] = []
+    if said.text:
+        content = [{"type": "output_text", "text": said.text, "annotations": []}]
+        output.append({"type": "message", "id": f"msg_{identity(body)}", "role": "assistant", "content": content})
+    for place, call in enumerate(said.calls):
+        space, _, name = call.name.rpartition(_SPACE)
+        key = f"{identity(body)}_{place}"
+        output.append(
+            {
+                "type": "function_call",
+                "id": f"fc_{key}",
+                "call_id": f"call_{key}",
+                "name": name,
+                "arguments": arguments_text(call),
+                **({"namespace": space} if space else {}),
+            }
+        )
+    count = usage(body, said)
+    return {
+        "id": f"resp_{identity(body)}",
+        "object": "response",
+        "created_at": 1_700_000_000,
+        "status": "completed",
+        "model": body.get("model"),
+        "output": [{**item, "status": "completed"} for item in output],
+        "usage": {
+            "input_tokens": count.prompt,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": count.completion,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": count.prompt + count.completion,
+        },
+    }
+
+
 WIRES = {
     "openai": Wire("openai", "/v1/chat/completions", _read_openai, _write_openai, _error_openai),
-    "anthropic": Wire("anthropic", "/v1/messages", _read_anthropic, _write_anthropic, _error_anthropic),
+    "responses": Wire(
+        "responses", "/v1/responses", _read_responses, _write_responses, _error_openai, streams.responses
+    ),
+    "anthropic": Wire(
+        "anthropic", "/v1/messages", _read_anthropic, _write_anthropic, _error_anthropic, streams.anthropic
+    ),
     "ollama": Wire("ollama", "/api/chat", _read_ollama, _write_ollama, _error_ollama),
 }

@@ -16,7 +16,8 @@ from harness.agents import _answer, _prompt
 from harness.edits import apply_edit
 from harness.errors import ConfigError
 from harness.scripted_llm import script
-from harness.scripted_llm.script import FAULTS, PASSING_FAULTS, Asked, Script
+from harness.scripted_llm.forms import Asked
+from harness.scripted_llm.script import FAULTS, PASSING_FAULTS, Script
 from harness.scripted_llm.server import ScriptedServer
 from harness.scripted_llm.wires import WIRES
 
