@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, sandbox, seeds, tracking, views
+from harness import agents, baselines, compose, knobs, llm_line, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.codec import to_json
 from harness.config import Config
@@ -28,7 +28,7 @@ from harness.fold import fold
 from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
-from harness.protocols import Agent, OnProgress, Repeats, Sandbox, Stated, Tracker
+from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState, Walls
 from harness.runner import Runner, child_environment
 from harness.sandbox import canaries
@@ -59,6 +59,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
+        llm_line.check(config.llm, os.environ, config.session.seed)
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         device = probe(config.backend)
         name = resume.name if resume else session_name(config)
@@ -80,8 +81,13 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
     folder, journal, records = started or begin(config, data, device, agent, walls)
     witness = Witness()
     mirror = tracking.load(config.tracker, folder)
-    made = parts(config, folder, data, device, chosen, witness, view.on_progress)
-    with journal, contextlib.closing(mirror), made as bench:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(journal)
+        stack.enter_context(contextlib.closing(mirror))
+        bench = stack.enter_context(parts(config, folder, data, device, chosen, witness, view.on_progress))
+        line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
+        if isinstance(agent, Finishes):
+            stack.callback(agent.close)
         if len(records) > 1 or journal.recovered:
             check_same(fold(records), data, device)
             records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
@@ -97,6 +103,7 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
             nonce=json.loads((folder / "secret.json").read_text())["nonce"],
             earlier_baselines=baselines.known(session_key, device),
             witness=witness,
+            line=line,
         ).run()
         baselines.remember(session_key, device, state)
     return folder
@@ -109,6 +116,8 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: W
     opening = opening_facts(config, data, device, walls)
     if isinstance(agent, Stated):
         opening["researcher"] = agent.facts()
+    if agents.needs_llm(agent):
+        opening["researcher"] |= llm_line.facts(config.llm)
     folder = new_folder(config)
     return folder, *open_session(folder, config, opening)
 
@@ -128,7 +137,8 @@ def stage_progress(event: dict[str, Any]) -> Progress:
 
 def session_name(config: Config) -> str:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
+    researcher = config.agent.name if config.llm.name == "none" else config.llm.name
+    return config.session.name or f"{stamp}-{config.task.name}-{researcher}-s{config.session.seed}"
 
 
 def new_folder(config: Config) -> Path:
@@ -225,6 +235,10 @@ def unranked(config: Config, walls: Walls) -> Iterator[str]:
     if config.data.source == "synthetic":
         yield "data.source=synthetic: generated text"
     yield from canaries.missing(walls)
+    if config.llm.scripted.wire:
+        yield "llm.scripted: a script, no language model"
+    if config.agent.name == "external":
+        yield "agent=external: its network is not limited to its model's provider"
 
 
 def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:

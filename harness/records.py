@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from harness.turn import LLMTotals, Turn
+
 
 class Status(StrEnum):
     """How a run ended."""
@@ -294,6 +296,9 @@ class SessionState:
     attempts: tuple[Attempt, ...] = ()
     active: ActiveRun | None = None
     proposing: int | None = None  # the experiment that the researcher is thinking about
+    turn: Turn | None = None
+    told: Usage | None = None  # what a researcher with a model of its own says it used
+    llm: LLMTotals = field(default_factory=LLMTotals)
     incidents: tuple[str, ...] = ()
     opened_at: float | None = None  # UTC seconds since the epoch
     last_at: float | None = None  # time of the last record

@@ -29,11 +29,17 @@ def names(state: SessionState) -> dict[str, str]:
     """Task, agent, data, device, clock and budget, as far as the state knows them."""
     return {
         "task": _config_name(state.config, "task"),
-        "agent": _config_name(state.config, "agent"),
+        "agent": researcher(state),
         "data": _config_name(state.config, "data"),
         "device": device_name(state.opened.get("device")),
         "budget": text.duration(budget_seconds(state)),
     }
+
+
+def researcher(state: SessionState) -> str:
+    """The agent, with its language model where it has one."""
+    agent, llm = _config_name(state.config, "agent"), _config_name(state.config, "llm")
+    return agent if llm in ("-", "none") else f"{agent} ({llm})"
 
 
 def device_name(device: Any) -> str:
