@@ -26,7 +26,8 @@ from harness.errors import ConfigError, DataError, DeviceError
 from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.journal import Journal, Record
-from harness.protocols import OnProgress, Repeats, Stated, Tracker
+from harness.lease import lease, physical_name
+from harness.protocols import Agent, OnProgress, Repeats, Stated, Tracker
 from harness.records import Progress, SessionState
 from harness.runner import Runner, child_environment
 from harness.sandbox.forked import ForkedSandbox
@@ -46,44 +47,62 @@ PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "tr
 def run_session(config: Config | None, *, resume: Path | None = None, tracker: Tracker | None = None) -> Path:
     """Run a new session, or what is left of the one at `resume`; returns its folder. Raises HarnessError."""
     view = tracker or views.make()
-    with contextlib.closing(view):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(view))
+        started: Started | None = None
         if resume is not None:
             journal, records = Journal.open(resume / "journal.jsonl")
+            started = (resume, stack.enter_context(journal), records)
             config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
-        on_progress = view.on_progress
-        data = prepare(config, lambda event: on_progress(stage_progress(event)))
+        data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         device = probe(config.backend)
-        agent = agents.load(config.agent)
-        if resume is None:
-            if isinstance(agent, Repeats):
-                config.session.experiments = agent.num_experiments()
-            opening = opening_facts(config, data, device)
-            if isinstance(agent, Stated):
-                opening["researcher"] = agent.facts()
-            resume = new_folder(config)
-            journal, records = open_session(resume, config, opening)
-        mirror = tracking.load(config.tracker, resume)
-        with journal, parts(config, resume, data, device, on_progress) as bench, contextlib.closing(mirror):
-            if len(records) > 1 or journal.recovered:
-                check_same(fold(records), data, device)
-                records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
-            session_key = fold(records).opened["key"]
-            state = Session(
-                config,
-                journal,
-                records,
-                agent=agent,
-                bench=bench,
-                workspace=Workspace(resume / "workspace"),
-                trackers=[view, mirror],
-                nonce=json.loads((resume / "secret.json").read_text())["nonce"],
-                earlier_baselines=baselines.known(session_key, device),
-            ).run()
-            baselines.remember(session_key, device, state)
-    views.write_all(resume)
-    return resume
+        name = resume.name if resume else session_name(config)
+        physical = physical_name(device.name, device.identity)
+        with lease(physical, name, lambda who: view.on_progress(Progress(phase="wait", run_id=who))):
+            folder = run_on(device, data, config, started, view)
+    views.write_all(folder)
+    return folder
+
+
+Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open journal, and what that holds
+
+
+def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
+    """The part of `run_session` that has the device to itself."""
+    agent = agents.load(config.agent)
+    folder, journal, records = started or begin(config, data, device, agent)
+    mirror = tracking.load(config.tracker, folder)
+    with journal, contextlib.closing(mirror), parts(config, folder, data, device, view.on_progress) as bench:
+        if len(records) > 1 or journal.recovered:
+            check_same(fold(records), data, device)
+            records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
+        session_key = fold(records).opened["key"]
+        state = Session(
+            config,
+            journal,
+            records,
+            agent=agent,
+            bench=bench,
+            workspace=Workspace(folder / "workspace"),
+            trackers=[view, mirror],
+            nonce=json.loads((folder / "secret.json").read_text())["nonce"],
+            earlier_baselines=baselines.known(session_key, device),
+        ).run()
+        baselines.remember(session_key, device, state)
+    return folder
+
+
+def begin(config: Config, data: DataInfo, device: Device, agent: Agent) -> Started:
+    """Open a new session; nothing of it is left when its configuration does not hold together."""
+    if isinstance(agent, Repeats):
+        config.session.experiments = agent.num_experiments()
+    opening = opening_facts(config, data, device)
+    if isinstance(agent, Stated):
+        opening["researcher"] = agent.facts()
+    folder = new_folder(config)
+    return folder, *open_session(folder, config, opening)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:
@@ -123,6 +142,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
         "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
         "key": key(config, stock, data),
         "device": device.identity,
+        "power_state": device.power_state,
         "backend": device.for_child(),
         "versions": {
             "bpbench": version("bpbench"),

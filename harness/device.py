@@ -21,6 +21,7 @@ class Device:
     dtype: str
     identity: dict[str, Any]
     environment: dict[str, str]  # to be set before a process on this device is launched
+    power_state: dict[str, Any] | None = None  # clocks, power and slowdowns, as far as the platform tells
 
     @property
     def fingerprint(self) -> str:

@@ -234,8 +234,8 @@ class View:
 class Progress:
     """A fleeting event for the display: never journaled."""
 
-    phase: str  # prepare | calibrate | setup | train | evaluate | audit
-    run_id: str
+    phase: str  # prepare | wait | calibrate | setup | train | evaluate | audit
+    run_id: str  # of prepare: the stage, of wait: for what
     fraction: float | None = None
     loss: float | None = None
     step: int | None = None

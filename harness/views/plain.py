@@ -41,8 +41,8 @@ class PlainView:
         if same_phase and not long:
             return
         parts = [text.line(progress.phase, 30)]
-        if progress.phase == "prepare":
-            parts.append(text.line(progress.run_id, 30))
+        if progress.phase in ("prepare", "wait"):
+            parts.append(text.line(progress.run_id, 120))
         if quarter:
             parts.append(f"{25 * quarter} %")
         if progress.loss is not None:
