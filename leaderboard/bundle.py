@@ -7,7 +7,7 @@ from it. So the same session gives the same bytes, and a checker makes the bundl
     journal.jsonl      the record
     config.json        the configuration, as composed
     calibration.json   the device's rate and the budget; missing on the step clock
-    environment.json   device, backend, versions, installed packages, data hashes
+    environment.json   device and its power state, backend, versions, installed packages, data hashes
     workspace.bundle   the git history: stock script, every experiment, the winner; `git clone workspace.bundle`
 """
 
@@ -89,7 +89,7 @@ def content(journal: bytes, records: list[Record]) -> dict[str, bytes]:
     state = fold(records)
     opened = state.opened
     calibration = next((record.data for record in records if record.type == "calibration"), None)
-    facts = ("key", "device", "backend", "versions", "packages", "data", "task_view")
+    facts = ("key", "device", "power_state", "backend", "versions", "packages", "data", "task_view")
     try:
         workspace = git_bundle(history(state))
     except (KeyError, UnicodeEncodeError, ValueError, OverflowError) as error:

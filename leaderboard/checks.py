@@ -88,7 +88,9 @@ def check_order(case: Case) -> Iterator[Finding]:
         if record.type in ("run_started", "run_finished"):
             phase = _RUN_PHASES[Role(record.data["role"])]
         if phase < latest:
-            yield broken(f"record {record.seq}", f"{record.type} is out of place: a later part of the session had begun")
+            yield broken(
+                f"record {record.seq}", f"{record.type} is out of place: a later part of the session had begun"
+            )
         latest = max(latest, phase)
     for run in case.runs:
         if run.result is None and not run.resumed:
@@ -248,7 +250,9 @@ def check_gain(case: Case) -> Iterator[Finding]:
     derived = stats.confirmed_gain(state.confirm_baseline, state.confirm_candidate)
     for name in Gain.__dataclass_fields__:
         if not same(getattr(state.gain, name), getattr(derived, name)):
-            yield broken("confirmation", f"{name} is {getattr(state.gain, name)}, its runs give {getattr(derived, name)}")
+            yield broken(
+                "confirmation", f"{name} is {getattr(state.gain, name)}, its runs give {getattr(derived, name)}"
+            )
 
 
 def same(claimed: Any, derived: Any) -> bool:

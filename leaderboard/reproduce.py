@@ -1,7 +1,7 @@
 """`bpbench reproduce`: retrain a bundle's winner on this machine, by this machine's own rules.
 
-From the bundle come two texts, the winning train.py and a claimed gain. Task, data, limits and sandbox are those of this
-installation, and the bundle must be of the very same key; so a bundle cannot ask for anything.
+From the bundle come two things, the winning train.py and a claimed gain. Task, data, limits and sandbox are those of
+this installation, and the bundle must be of the very same key; so a bundle cannot ask for anything.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from harness import compose, knobs, seeds, views
 from harness.assemble import STOCK, key, parts, stage_progress
 from harness.codec import to_json
 from harness.config import Config
-from harness.data import DataInfo, prepare
+from harness.data import prepare
 from harness.device import Device, probe
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.journal import Journal, Record, read
+from harness.lease import lease, physical_name
 from harness.views import rows, text
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold
@@ -71,17 +72,17 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     check_key(whole, key(config, stock, data))
     subject = subject_of(whole, checked.case.session.seed)
     journal, records = open_journal(folder, whole, config, device, pairs)
-    with journal, parts(config, folder, data, device, lambda _: None) as bench:
+    physical = physical_name(device.name, device.identity)
+    with journal, lease(physical, f"reproduction {folder.name}", once(say)):
         if len(records) > 1:
             check_device(records, device)
             records.append(journal.append("resumed", reason=journal.recovered or "resumed"))
-        verdict = Reproduction(subject, config.task, journal, records, bench, say).run(pairs)
+        with parts(config, folder, data, device, lambda _: None) as bench:
+            verdict = Reproduction(subject, config.task, journal, records, bench, say).run(pairs)
     return Reproduced(path, folder, verdict, None)
 
 
-def reproduce_all(
-    paths: Iterable[Path], attempt: Callable[[Path], Reproduced], say: Say
-) -> list[Reproduced]:
+def reproduce_all(paths: Iterable[Path], attempt: Callable[[Path], Reproduced], say: Say) -> list[Reproduced]:
     """Reproduce one bundle after the other; one that cannot be does not keep the others from it."""
     results = []
     listed = list(paths)
@@ -110,7 +111,7 @@ def local_config(whole: Bundle, overrides: Sequence[str]) -> Config:
     for group in ("task", "data"):
         name = str((whole.state.config.get(group) or {}).get("name"))
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"the bundle's {group} is called {ascii(text.line(name, 40))}: no such name is possible")
+            raise ConfigError(f"the bundle's {group} is called {text.line(name, 40)!a}: no such name is possible")
         chosen.append(f"{group}={name}")
     if whole.state.opened["key"].get("clock") == "ticks":
         chosen.append("backend=null")
@@ -123,8 +124,8 @@ def check_key(whole: Bundle, here: dict[str, Any]) -> None:
     for name, value in here.items():
         if there.get(name) != value:
             raise ConfigError(
-                f"the bundle is of another key: {name} is {text.line(repr(there.get(name)), 80)}, here {value!r}; use the "
-                "version of bpbench and the overrides (KEY=VALUE) that it was made with"
+                f"the bundle is of another key: {name} is {text.line(repr(there.get(name)), 80)}, here {value!r}; "
+                "use the version of bpbench and the overrides (KEY=VALUE) that it was made with"
             )
 
 
@@ -178,7 +179,22 @@ def check_device(records: Sequence[Record], device: Device) -> None:
     """A reproduction ends on the device on which it began. Raises DeviceError."""
     began = records[0].data["device"]["fingerprint"]
     if began != device.fingerprint:
-        raise DeviceError(f"this reproduction began on device {began}, this is {device.fingerprint}: use another --root")
+        raise DeviceError(
+            f"this reproduction began on device {began}, this is {device.fingerprint}: use another --root"
+        )
+
+
+def once(say: Say) -> Say:
+    """`say`, but not the same words twice in a row."""
+    last = ""
+
+    def say_news(words: str) -> None:
+        nonlocal last
+        if words != last:
+            say(words)
+        last = words
+
+    return say_news
 
 
 def report(results: Sequence[Reproduced]) -> dict[str, Any]:

@@ -144,7 +144,9 @@ class Reproduction:
         result = bench.run(identity["run_id"], source, seed, "test", role)
         if stock and result.status is not Status.OK:
             # Says nothing of the winner: not recorded, so that a second attempt tries again.
-            raise HarnessError(f"the stock train.py failed here ({result.status}: {result.reason}); then start it again")
+            raise HarnessError(
+                f"the stock train.py failed here ({result.status}: {result.reason}); then start it again"
+            )
         self._write("run_finished", **identity, split="test", result=to_json(result))
         shown = text.bpb(result.bpb) if result.bpb is not None else f"{result.status}: {text.line(result.reason or '')}"
         self.say(f"pair {index + 1} of {state.num_pairs}, {_NAMES[role]}: {shown}")

@@ -45,7 +45,7 @@ class Verdict:
 
 def confidence(look: int) -> float:
     """Of the interval at the `look`-th verdict, from 1: 95 %, 97.5 %, 98.75 %, ..."""
-    return 1.0 - (1.0 - CONFIDENCE) / 2 ** (look - 1)
+    return 1.0 - (1.0 - CONFIDENCE) * 0.5 ** (look - 1)
 
 
 def differences(baseline: Sequence[RunResult], winner: Sequence[RunResult]) -> tuple[list[float], int]:
@@ -90,11 +90,16 @@ def _decide(claim: Gain, low: float | None, high: float | None) -> tuple[Word, s
         return Word.INCONCLUSIVE, "fewer than two pairs: there is no interval"
     if high < claim.low_bpb:
         return Word.NOT_REPRODUCED, "the whole interval lies below that of the claim"
+    if claim.low_bpb > 0 and low > 0:
+        return Word.REPRODUCED, "the winner gains here too"
     if claim.low_bpb > 0:
-        if low > 0:
-            return Word.REPRODUCED, "the winner gains here too"
         return Word.INCONCLUSIVE, "the interval holds both 0 and gains that were claimed"
-    if low > claim.high_bpb:
+    return _decide_nothing(claim.high_bpb, low, high)
+
+
+def _decide_nothing(claim_high: float, low: float, high: float) -> tuple[Word, str]:
+    """Where the session itself confirmed no gain."""
+    if low > claim_high:
         return Word.NOT_REPRODUCED, "the whole interval lies above that of the claim"
     if low <= 0 <= high:
         return Word.REPRODUCED, "no confirmed gain was claimed, and none is seen here"
