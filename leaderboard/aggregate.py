@@ -95,7 +95,7 @@ def _board(sessions: Sequence[Outcome], devices: Portability) -> Board:
     for session in sessions:
         by_researcher.setdefault(session.researcher, []).append(session)
     counted = {researcher: contiguous(found) for researcher, found in by_researcher.items()}
-    tpe = next((kept for kept, _ in counted.values() if kept and kept[0].is_tpe), [])
+    tpe = max((kept for kept, _ in counted.values() if kept and kept[0].is_tpe), key=len, default=[])
     rows = [_row(found[0], *counted[researcher], tpe) for researcher, found in by_researcher.items()]
     rows = unambiguous(rows)
     rows.sort(key=lambda row: (row.mean_bpb is None, -(row.mean_bpb or 0.0), row.label, row.researcher))

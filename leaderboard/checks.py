@@ -61,6 +61,8 @@ def check_opening(case: Case) -> Iterator[Finding]:
         "clock": task.clock,
     }
     for name in KEY_FIELDS:
+        if derived[name] is None:
+            yield broken("opening", f"nothing says what {name} is")
         if opening.key.get(name) != derived[name]:
             yield broken("opening", f"key.{name} is {opening.key.get(name)!r}, the session's own is {derived[name]!r}")
     for name, planned in (("num_baseline", task.baseline_seeds), ("num_confirm", task.confirm_seeds)):
@@ -174,7 +176,7 @@ def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
     if result.status is Status.OK and not (result.num_snapshots > 0 and result.snapshot_bytes):
         yield "ok without a snapshot"
     if result.status is Status.OK:
-        yield from _audit_problems(result)
+        yield from _audit_problems(result, case.task.audit_cuts)
     yield from _budget_problems(case, result)
     known = [result.setup_seconds, result.train_seconds, result.eval_seconds]
     parts = math.fsum(seconds for seconds in known if seconds is not None)
@@ -196,7 +198,7 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
         yield f"trained {result.train_seconds:.3f} s with a budget of {result.budget_seconds:.3f} s"
 
 
-def _audit_problems(result: RunResult) -> Iterator[str]:
+def _audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
     audit = result.audit
     if audit is None:
         yield "ok without an audit"
@@ -208,6 +210,8 @@ def _audit_problems(result: RunResult) -> Iterator[str]:
     counts = (audit.num_uniform, audit.num_targeted, audit.num_large_positive, audit.num_large_negative)
     if min(counts) < 0 or audit.num_large_positive + audit.num_large_negative > audit.num_targeted:
         yield f"impossible counts in the audit: {counts}"
+    elif audit.num_targeted != cuts // 2 or audit.num_uniform + audit.num_targeted < cuts:
+        yield f"audited at {audit.num_uniform} and {audit.num_targeted} cuts, the task asks for {cuts}"
     elif sign_test_p(audit.num_large_positive, audit.num_large_negative) < MAX_SIGN_P:
         yield f"ok with {audit.num_large_positive} targeted cuts worse and {audit.num_large_negative} better"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cli
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -146,14 +146,17 @@ def _power(arguments: Namespace) -> int:
 
 def _boards(sources: Sequence[str]) -> list[Board]:
     from harness.journal import read
-    from leaderboard import bundle
     from leaderboard.aggregate import aggregate
     from leaderboard.outcome import outcome
+    from leaderboard.verify import verify
 
     outcomes = []
     for source in sources:
         if Path(source).is_file():
-            outcomes.append(outcome(bundle.read(Path(source)).records))
+            checked = verify(Path(source))
+            if not checked.consistent:
+                raise HarnessError(f"{source} is not consistent: see `bpbench verify {source}`")
+            outcomes.append(outcome(checked.bundle.records))
         else:
             outcomes.append(outcome(read(cli.find_session(source) / "journal.jsonl")[0]))
     return aggregate({item.head: item for item in outcomes}.values())

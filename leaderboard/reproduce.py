@@ -18,7 +18,7 @@ from harness import compose, knobs, seeds, views
 from harness.assemble import STOCK, key, parts, stage_progress
 from harness.codec import to_json
 from harness.config import Config
-from harness.data import prepare
+from harness.data import DataInfo, prepare
 from harness.device import Device, probe
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.journal import Journal, Record, read
@@ -26,10 +26,11 @@ from harness.lease import lease, physical_name
 from harness.views import rows, text
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold
-from leaderboard.verdict import Verdict
+from leaderboard.verdict import Verdict, Word
 from leaderboard.verify import verify
 
 ROOT = Path("reproductions")
+NO_VERDICT = "no verdict"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
@@ -65,12 +66,13 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     folder = root / whole.head[:16]
     if (verdict := earlier_verdict(folder, pairs)) is not None:
         return Reproduced(path, folder, verdict, None)
+    subject = subject_of(whole, checked.case.session.seed)
+    stock = knobs.stock_source(STOCK, config.task.knobs)
+    check_key(whole, key(config, stock, DataInfo(Path(), whole.state.opened["data"])))  # all that needs no download
     with closing(views.make()) as view:
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
-    device = probe(config.backend)
-    stock = knobs.stock_source(STOCK, config.task.knobs)
     check_key(whole, key(config, stock, data))
-    subject = subject_of(whole, checked.case.session.seed)
+    device = probe(config.backend)
     journal, records = open_journal(folder, whole, config, device, pairs)
     physical = physical_name(device.name, device.identity)
     with journal, lease(physical, f"reproduction {folder.name}", once(say)):
@@ -107,15 +109,17 @@ def bundles_in(folder: Path) -> list[Path]:
 
 def local_config(whole: Bundle, overrides: Sequence[str]) -> Config:
     """This installation's configuration of the bundle's task and data. Raises ConfigError."""
-    chosen = []
+    chosen = {"agent": "noop"}
     for group in ("task", "data"):
-        name = str((whole.state.config.get(group) or {}).get("name"))
-        if not _NAME.fullmatch(name):
-            raise ConfigError(f"the bundle's {group} is called {text.line(name, 40)!a}: no such name is possible")
-        chosen.append(f"{group}={name}")
+        chosen[group] = str((whole.state.config.get(group) or {}).get("name"))
+        if not _NAME.fullmatch(chosen[group]):
+            shown = text.line(chosen[group], 40)
+            raise ConfigError(f"the bundle's {group} is called {shown!a}: no such name is possible")
     if whole.state.opened["key"].get("clock") == "ticks":
-        chosen.append("backend=null")
-    return compose.compose([*chosen, "agent=noop", *overrides])
+        chosen["backend"] = "null"
+    given = {override.partition("=")[0] for override in overrides}
+    own = [f"{group}={name}" for group, name in chosen.items() if group not in given]
+    return compose.compose([*own, *overrides])
 
 
 def check_key(whole: Bundle, here: dict[str, Any]) -> None:
@@ -199,9 +203,9 @@ def once(say: Say) -> Say:
 
 def report(results: Sequence[Reproduced]) -> dict[str, Any]:
     """The outcome of `--all` as JSON."""
+    words = [str(result.verdict.word) if result.verdict else NO_VERDICT for result in results]
     return {
-        "counts": {word: sum(bool(r.verdict) and str(r.verdict.word) == word for r in results) for word in WORDS}
-        | {"no verdict": sum(r.verdict is None for r in results)},
+        "counts": {word: words.count(word) for word in (*map(str, Word), NO_VERDICT)},
         "bundles": [
             {
                 "bundle": result.bundle.name,
@@ -212,6 +216,3 @@ def report(results: Sequence[Reproduced]) -> dict[str, Any]:
             for result in results
         ],
     }
-
-
-WORDS = ("reproduced", "not reproduced", "inconclusive")

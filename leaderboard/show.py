@@ -51,7 +51,7 @@ def boards(found: Sequence[Board], console: Console) -> None:
         if board.comparisons:
             console.print(_comparisons(board.comparisons))
         for line in _notes(board):
-            console.print(Text(line))
+            console.print(Text(text.line(line)))
         console.print()
 
 

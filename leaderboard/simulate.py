@@ -155,16 +155,19 @@ def verdict_rates(
 ) -> dict[str, float]:
     """How reproductions of a true gain `truth` end where sessions claim about `claimed` (honest: the same).
 
-    The rule of leaderboard/verdict.py; claim and reproduction each have `num_pairs` differences of deviation `sd`.
+    The rule of leaderboard/verdict.py; claim and reproduction each have `num_pairs` differences of deviation `sd`. Only
+    claims of their kind are counted: with a confirmed gain where `claimed` is above 0, without one where it is 0.
     """
     claim_low, claim_high = t_bounds(rng.normal(claimed, sd, (num, num_pairs)))
     low, high = t_bounds(rng.normal(truth, sd, (num, num_pairs)))
     missed = (high < claim_low) | ((claim_low <= 0) & (low > claim_high))
     found = ~missed & np.where(claim_low > 0, low > 0, (low <= 0) & (high >= 0))
+    counted = (claim_low > 0) == (claimed > 0)
     return {
-        "reproduced": float(found.mean()),
-        "not reproduced": float(missed.mean()),
-        "inconclusive": float((~found & ~missed).mean()),
+        "claims": float(counted.mean()),
+        "reproduced": float(found[counted].mean()),
+        "not reproduced": float(missed[counted].mean()),
+        "inconclusive": float((~found & ~missed)[counted].mean()),
     }
 
 

@@ -72,9 +72,10 @@ def test_verdicts_err_as_rarely_as_the_rule_says(rng: np.random.Generator) -> No
         for gap in (0.0, 0.0028, 0.0056):
             honest = simulate.verdict_rates(0.0014, pairs, gap, gap, 8000, rng)
             assert honest["not reproduced"] <= 0.025
-            assert sum(honest.values()) == pytest.approx(1.0)
+            assert sum(honest.values()) - honest["claims"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_study_writes_its_data_and_its_plots(tmp_path: Path) -> None:
     assert simulate.main([str(tmp_path / "out"), "--scale", "60"]) == 0
     found = json.loads((tmp_path / "out" / "statistics.json").read_text())
