@@ -57,6 +57,9 @@ class Backend(Protocol):
     def power_state(self) -> dict[str, Any] | None:
         """What the platform tells of clocks, power and slowdowns right now; None where it tells nothing."""
 
+    def device_nodes(self) -> list[str]:
+        """Files under /dev that a walled process needs for this device, and for no other; none for a CPU."""
+
     def environment(self) -> dict[str, str]:
         """Environment variables that must be set before a process on this device is launched."""
 

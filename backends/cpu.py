@@ -54,6 +54,9 @@ class Backend:
     def power_state(self) -> dict[str, Any] | None:
         return power_state()
 
+    def device_nodes(self) -> list[str]:
+        return []
+
     def environment(self) -> dict[str, str]:
         return {
             "OMP_NUM_THREADS": str(self.threads),

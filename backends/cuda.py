@@ -6,7 +6,9 @@ Written after PyTorch's CUDA notes and nvidia-smi(1).
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,8 +45,9 @@ class Backend:
 
     name = "cuda"
 
-    def __init__(self, threads: int | None, dtype: str | None, cuda: Any = torch.cuda) -> None:
+    def __init__(self, threads: int | None, dtype: str | None, cuda: Any = torch.cuda, root: Path = Path("/")) -> None:
         self._cuda = cuda
+        self._root = root  # where proc, sys and dev are
         self.threads = resolve_threads(threads, usable_cores())
         self.dtype = resolve_dtype(self.name, dtype, DTYPES) if dtype else self.fastest_dtype()
 
@@ -113,6 +116,13 @@ class Backend:
         values = [value.strip() for value in answer.splitlines()[0].split(",")] if answer else []
         return tuple(values) if len(values) == len(fields) else (None,) * len(fields)
 
+    def device_nodes(self) -> list[str]:
+        """The driver's common nodes, and the one card's own, whose number the driver tells under /proc."""
+        told = self._root / "proc/driver/nvidia/gpus" / pci_address(self._cuda.get_device_properties(0)) / "information"
+        minor = re.search(r"Device Minor:\s*(\d+)", told.read_text()) if told.is_file() else None
+        names = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *([f"nvidia{minor.group(1)}"] if minor else [])]
+        return [f"/dev/{name}" for name in names if (self._root / "dev" / name).exists()]
+
     def environment(self) -> dict[str, str]:
         chosen = uuid(self._cuda.get_device_properties(0)) or os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         return {
@@ -142,6 +152,11 @@ def uuid(properties: Any) -> str | None:
     """The device's UUID as drivers spell it, or None on a torch that does not tell."""
     value = getattr(properties, "uuid", None)
     return None if value is None else f"GPU-{str(value).removeprefix('GPU-')}"
+
+
+def pci_address(properties: Any) -> str:
+    """As the kernel writes it: 0000:83:00.0."""
+    return f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
 
 
 def software() -> dict[str, Any]:

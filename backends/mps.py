@@ -108,6 +108,10 @@ class Backend:
             "speed_limit_percent": _tools.number(limits[0]) if limits else None,
         }
 
+    def device_nodes(self) -> list[str]:
+        """None: Metal is reached through services, which the Seatbelt profile names."""
+        return []
+
     def environment(self) -> dict[str, str]:
         return {"OMP_NUM_THREADS": str(self.threads)}
 

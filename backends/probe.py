@@ -1,7 +1,7 @@
 """Answers which device there is: `python -I -m backends.probe '{"name": "auto", "threads": null, "dtype": null}'`.
 
-Prints one line of JSON: `{"name", "threads", "dtype", "identity", "environment", "power_state"}`, or
-`{"error": one line}` with exit status 1.
+Prints one line of JSON: `{"name", "threads", "dtype", "identity", "environment", "power_state", "device_nodes"}`,
+or `{"error": one line}` with exit status 1.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
         "identity": backend.identity(),
         "environment": backend.environment(),
         "power_state": backend.power_state(),
+        "device_nodes": backend.device_nodes(),
     }
 
 

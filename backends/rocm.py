@@ -37,20 +37,10 @@ class Backend(cuda.Backend):
 
     name = "rocm"
 
-    def __init__(
-        self,
-        threads: int | None,
-        dtype: str | None,
-        device_module: Any = torch.cuda,
-        sys_root: Path = Path("/sys"),
-    ) -> None:
-        self._sys = sys_root
-        super().__init__(threads, dtype, device_module)
-
     def vendor_facts(self, properties: Any) -> dict[str, Any]:
         return {
             "architecture": getattr(properties, "gcnArchName", None),
-            "driver_version": read(self._sys / "module/amdgpu/version"),
+            "driver_version": read(self._root / "sys/module/amdgpu/version"),
             "power_limit_watts": scaled(self.sensor(properties, "power1_cap"), _MICROWATTS),
             "runtime_version": torch.version.hip,
             "unique_id": read(self.pci_folder(properties) / "unique_id"),
@@ -66,6 +56,12 @@ class Backend(cuda.Backend):
             "clock_mhz": scaled(self.sensor(properties, "freq1_input"), _HERTZ_PER_MHZ),
         }
         return facts if any(value is not None for value in facts.values()) else None
+
+    def device_nodes(self) -> list[str]:
+        """The compute driver's node, and the one card's render node."""
+        drm = self.pci_folder(self._cuda.get_device_properties(0)) / "drm"
+        names = ["kfd", *sorted(f"dri/{path.name}" for path in drm.glob("renderD*"))]
+        return [f"/dev/{name}" for name in names if (self._root / "dev" / name).exists()]
 
     def environment(self) -> dict[str, str]:
         properties = self._cuda.get_device_properties(0)
@@ -83,8 +79,7 @@ class Backend(cuda.Backend):
         return settings
 
     def pci_folder(self, properties: Any) -> Path:
-        address = [getattr(properties, f"pci_{part}_id", 0) for part in ("domain", "bus", "device")]
-        return self._sys / "bus/pci/devices" / f"{address[0]:04x}:{address[1]:02x}:{address[2]:02x}.0"
+        return self._root / "sys/bus/pci/devices" / cuda.pci_address(properties)
 
     def sensor(self, properties: Any, name: str) -> str | None:
         """A file of the device's hwmon folder, whose number differs from boot to boot."""

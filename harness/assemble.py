@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, seeds, tracking, views
+from harness import agents, baselines, compose, knobs, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -27,7 +27,7 @@ from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
-from harness.protocols import Agent, OnProgress, Repeats, Stated, Tracker
+from harness.protocols import Agent, OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState
 from harness.runner import Runner, child_environment
 from harness.sandbox.forked import ForkedSandbox
@@ -71,10 +71,11 @@ Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open jou
 
 def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
     """The part of `run_session` that has the device to itself."""
+    chosen = choose_sandbox(config, device)
     agent = agents.load(config.agent)
     folder, journal, records = started or begin(config, data, device, agent)
     mirror = tracking.load(config.tracker, folder)
-    with journal, contextlib.closing(mirror), parts(config, folder, data, device, view.on_progress) as bench:
+    with journal, contextlib.closing(mirror), parts(config, folder, data, device, chosen, view.on_progress) as bench:
         if len(records) > 1 or journal.recovered:
             check_same(fold(records), data, device)
             records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
@@ -103,6 +104,14 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent) -> Start
         opening["researcher"] = agent.facts()
     folder = new_folder(config)
     return folder, *open_session(folder, config, opening)
+
+
+def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
+    """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
+    if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
+        return None
+    nodes = tuple(device.device_nodes)
+    return sandbox.load(config.sandbox.level, devices=nodes, allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:
@@ -236,16 +245,15 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
 
 @contextlib.contextmanager
 def parts(
-    config: Config, folder: Path, data: DataInfo, device: Device, on_progress: OnProgress
+    config: Config, folder: Path, data: DataInfo, device: Device, chosen: Sandbox | None, on_progress: OnProgress
 ) -> Iterator[LocalBench]:
-    """The bench of a session; its long-lived processes end with the context."""
+    """The bench of a session; its long-lived processes end with the context. No sandbox chosen: level 0, forked."""
     ticking = config.task.clock == "ticks"
     environment = child_environment(device.environment)
     with contextlib.ExitStack() as stack:
-        sandbox: ProcessSandbox | ForkedSandbox = ProcessSandbox()
-        trusted: ProcessSandbox | ForkedSandbox = sandbox
+        walls = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
+        trusted: Sandbox = ProcessSandbox()
         if ticking:
-            sandbox = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
             trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
         folder = folder.absolute()  # every process has a folder of its own
         private = folder / "private"
@@ -256,7 +264,7 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=sandbox,
+            sandbox=walls,
             max_setup_seconds=config.task.max_setup_seconds,
             max_memory_bytes=config.task.max_memory_bytes,
             ticks=config.task.ticks if ticking else 0,
@@ -268,7 +276,7 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=sandbox,
+            sandbox=walls,
             trusted=trusted,
             max_memory_bytes=config.task.max_memory_bytes,
             on_progress=on_progress,

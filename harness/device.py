@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class Device:
     identity: dict[str, Any]
     environment: dict[str, str]  # to be set before a process on this device is launched
     power_state: dict[str, Any] | None = None  # clocks, power and slowdowns, as far as the platform tells
+    device_nodes: Sequence[str] = ()  # files that a walled process needs for it
 
     @property
     def fingerprint(self) -> str:

@@ -106,14 +106,19 @@ MAC = {
 
 
 def amd_card(root: Path) -> Path:
-    pci = root / "bus/pci/devices/0000:83:00.0"
+    pci = root / "sys/bus/pci/devices/0000:83:00.0"
     (pci / "hwmon/hwmon7").mkdir(parents=True)
     (pci / "unique_id").write_text("8f2c5b1e0d3a4c67\n")
     (pci / "power_dpm_force_performance_level").write_text("auto\n")
     for name, value in {"power1_cap": 750_000_000, "temp1_input": 54_000, "freq1_input": 2_100_000_000}.items():
         (pci / "hwmon/hwmon7" / name).write_text(f"{value}\n")
-    (root / "module/amdgpu").mkdir(parents=True)
-    (root / "module/amdgpu/version").write_text("6.12.12\n")
+    (root / "sys/module/amdgpu").mkdir(parents=True)
+    (root / "sys/module/amdgpu/version").write_text("6.12.12\n")
+    for folder, nodes in {pci / "drm": ["card1", "renderD129"], root / "dev/dri": ["renderD128", "renderD129"]}.items():
+        folder.mkdir(parents=True)
+        for node in nodes:
+            (folder / node).touch()
+    (root / "dev/kfd").touch()
     return root
 
 
@@ -123,7 +128,7 @@ def make(name: str, tmp_path: Path, **options: Any) -> Backend:
             return cuda.Backend(1, options.get("dtype"), FakeCuda(options.get("card")))
         case "rocm":
             card = options.get("card") or Card(name="AMD Instinct MI300X", gcnArchName="gfx942:sramecc+:xnack-")
-            root = tmp_path / "sys"
+            root = tmp_path / "amd"
             return rocm.Backend(1, options.get("dtype"), FakeCuda(card), root if root.exists() else amd_card(root))
         case "mps":
             return mps.Backend(1, options.get("dtype") or "float32", FakeMps())
@@ -166,6 +171,22 @@ def test_a_cuda_device_in_its_vendors_words(tools, tmp_path):
         "clock_mhz": 1410.0,
         "slowdowns": ["power cap", "temperature (software)"],
     }
+
+
+def test_a_wall_opens_for_the_one_card_only(tmp_path):
+    told = tmp_path / "proc/driver/nvidia/gpus/0000:83:00.0"
+    told.mkdir(parents=True)
+    (told / "information").write_text("Model: \t\t NVIDIA H100\nDevice Minor: \t 5\n")
+    (tmp_path / "dev").mkdir()
+    for node in ("nvidia0", "nvidia5", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / "dev" / node).touch()
+    assert cuda.Backend(1, "float32", FakeCuda(), tmp_path).device_nodes() == [
+        "/dev/nvidiactl",
+        "/dev/nvidia-uvm",
+        "/dev/nvidia5",
+    ]
+    assert make("rocm", tmp_path).device_nodes() == ["/dev/kfd", "/dev/dri/renderD129"]
+    assert make("cpu", tmp_path).device_nodes() == make("mps", tmp_path).device_nodes() == []
 
 
 def test_cards_of_a_model_are_one_device_until_their_power_limits_differ(tools, tmp_path):
