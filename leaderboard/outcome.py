@@ -18,7 +18,8 @@ from harness.records import Experiment, Gain, SessionState, Status
 from harness.views import rows, text
 
 CONDITIONS = ("experiments", "max_hours", "early_stop")  # of config.session: as much a part of a comparison as the key
-_NOT_THE_MODEL = ("api_base", "api_key_env", "prices")  # where a model is served and what it costs there
+# Of config.llm: where a model is served, how long it is waited for, what it costs there.
+_NOT_THE_MODEL = ("name", "api_base", "key_variable", "timeout_seconds", "first_wait_seconds", "price")
 LEAK_CODES = ("leak_uniform", "leak_targeted")  # an audit that found out: honest code can do it too
 
 
@@ -106,7 +107,7 @@ def outcome(records: Sequence[Record]) -> Outcome:
         stopped_early=state.stopped_early,
         num_restarts=state.num_restarts,
         num_leaks=sum(run.code in LEAK_CODES for run in rows.finished_runs(state)),
-        isolation=state.opened.get("isolation"),
+        isolation=state.opened.get("walls"),
         unranked=state.unranked,
         anytime=tuple(anytime),
     )
@@ -132,6 +133,7 @@ def researcher(state: SessionState) -> str:
         "agent": state.config.get("agent"),
         "llm": {name: value for name, value in llm.items() if name not in _NOT_THE_MODEL},
         "program": state.opened.get("program_sha256"),
+        "researcher": state.opened.get("researcher"),
     }
     return hashlib.sha256(canonical(to_json(made_of))).hexdigest()[:12]
 

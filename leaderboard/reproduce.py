@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import compose, knobs, seeds, views
-from harness.assemble import STOCK, key, parts, stage_progress
+from harness.assemble import STOCK, choose_sandbox, key, parts, stage_progress
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -73,13 +73,13 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
     check_key(whole, key(config, stock, data))
     device = probe(config.backend)
-    journal, records = open_journal(folder, whole, config, device, pairs)
-    physical = physical_name(device.name, device.identity)
-    with journal, lease(physical, f"reproduction {folder.name}", once(say)):
-        if len(records) > 1:
-            check_device(records, device)
-            records.append(journal.append("resumed", reason=journal.recovered or "resumed"))
-        with parts(config, folder, data, device, lambda _: None) as bench:
+    with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
+        chosen = choose_sandbox(config, device)
+        journal, records = open_journal(folder, whole, device, chosen.level if chosen else 0, pairs)
+        with journal, parts(config, folder, data, device, chosen, lambda _: None) as bench:
+            if len(records) > 1:
+                check_device(records, device)
+                records.append(journal.append("resumed", reason=journal.recovered or "resumed"))
             verdict = Reproduction(subject, config.task, journal, records, bench, say).run(pairs)
     return Reproduced(path, folder, verdict, None)
 
@@ -152,7 +152,7 @@ def earlier_verdict(folder: Path, num_pairs: int) -> Verdict | None:
 
 
 def open_journal(
-    folder: Path, whole: Bundle, config: Config, device: Device, num_pairs: int
+    folder: Path, whole: Bundle, device: Device, isolation_level: int, num_pairs: int
 ) -> tuple[Journal, list[Record]]:
     """The journal of this reproduction, new or continued."""
     path = folder / "journal.jsonl"
@@ -163,7 +163,7 @@ def open_journal(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         journal, records = Journal.create(path), []
-    ticking = config.task.clock == "ticks"
+    ticking = whole.state.opened["key"]["clock"] == "ticks"
     # Drawn after the winner was fixed, so it need not be hidden; on the step clock everything repeats.
     nonce = f"{seeds.derive('reproduction', whole.head):032x}" if ticking else secrets.token_hex(16)
     opened = journal.append(
@@ -173,6 +173,7 @@ def open_journal(
         key=whole.state.opened["key"],
         claim=to_json(whole.state.gain),
         device=device.identity,
+        isolation_level=isolation_level,
         nonce=nonce,
         num_pairs=num_pairs,
     )

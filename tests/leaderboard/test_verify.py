@@ -14,7 +14,7 @@ from doctored import Lines, bundled, data, doctored, finished, lines_of
 from harness.errors import HarnessError
 from harness.journal import Record, read
 from harness.records import Status
-from leaderboard import checks
+from leaderboard import checks, runs
 from leaderboard.bundle import write
 from leaderboard.verify import Verified, examine, verify
 from trainer.trusted import audit
@@ -40,7 +40,7 @@ def test_a_session_as_it_was_run_is_consistent(session: Path, tmp_path: Path) ->
 
 
 def test_the_audit_has_one_pair_of_limits() -> None:
-    assert (checks.MAX_LEAK_NATS, checks.MAX_SIGN_P) == (audit.MAX_LEAK_NATS, audit.MAX_SIGN_P)
+    assert (runs.MAX_LEAK_NATS, runs.MAX_SIGN_P) == (audit.MAX_LEAK_NATS, audit.MAX_SIGN_P)
 
 
 def better_gain(lines: Lines) -> None:
