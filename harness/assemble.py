@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
             "torch": device.identity["torch_version"],
             "platform": platform.platform(),
         },
+        "packages": packages(),
         "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
         "stock_source": stock,
         "data": data.meta,
@@ -197,6 +199,12 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "walls": to_json(walls),
         "unranked": list(unranked(config, walls)),
     }
+
+
+def packages() -> dict[str, str]:
+    """The installed version of everything that bpbench itself requires."""
+    names = (re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in requires("bpbench") or () if ";" not in line)
+    return {name: version(name) for name in sorted(names)}
 
 
 def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[Journal, list[Record]]:

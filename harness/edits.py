@@ -35,6 +35,13 @@ _CARRIERS = (
 
 def apply_edit(edit: Edit, incumbent_source: str, stock_source: str) -> str:
     """The train.py that `edit` makes of `incumbent_source`, checked. Raises EditRefused with one line."""
+    source = edited(edit, incumbent_source)
+    check_source(source, stock_source)
+    return source
+
+
+def edited(edit: Edit, incumbent_source: str) -> str:
+    """The text that `edit` makes of `incumbent_source`, unchecked. Raises EditRefused where it cannot be applied."""
     if edit.path != FILE_NAME:
         raise EditRefused(f"only {FILE_NAME} may be changed, not {_quote(edit.path)}", "edit_path")
     if (edit.source is None) == (not edit.blocks):
@@ -43,10 +50,7 @@ def apply_edit(edit: Edit, incumbent_source: str, stock_source: str) -> str:
         source = edit.source.replace("\r\n", "\n")
     else:
         source = _replace_blocks(edit.blocks, incumbent_source)
-    if not source.endswith("\n"):
-        source += "\n"
-    check_source(source, stock_source)
-    return source
+    return source if source.endswith("\n") else source + "\n"
 
 
 def check_source(source: str, stock_source: str) -> None:

@@ -83,7 +83,9 @@ class Session:
         if self.state.baseline_bpb is None:
             values = [run.bpb for run in self.state.baseline if run.bpb is not None]
             sigma = stats.pooled_sigma([*self.earlier_baselines, values], self.config.task.sigma_prior_bpb)
-            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma)
+            # What sigma was pooled from lies outside the journal, so it is written down: a reader can recompute it.
+            earlier = [list(group) for group in self.earlier_baselines]
+            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma, earlier_baselines=earlier)
 
     def experiment(self, index: int) -> None:
         """Propose, run, rerun if it looks better, decide."""
@@ -314,7 +316,10 @@ def commit_experiment(workspace: Workspace, experiment: Experiment) -> str:
 
 
 def message(experiment: Experiment) -> str:
-    """The commit message of a decided experiment."""
+    """The commit message of a decided experiment.
+
+    The commit's id, which the journal records, depends on every byte of it: a change here is a change of protocol.
+    """
     first = " ".join(experiment.hypothesis.split())[:72] or "(no hypothesis)"
     result = f"{experiment.status}"
     if experiment.val_bpb is not None:
@@ -322,4 +327,13 @@ def message(experiment: Experiment) -> str:
     elif experiment.reason:
         result += f": {experiment.reason}"
     verdict = "kept" if experiment.kept else "discarded"
-    return f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n"
+    return storable(f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n")
+
+
+def storable(text: str) -> str:
+    """`text` without what git would refuse or silently rewrite: NUL, lone surrogates, noncharacters."""
+    return "".join(char for char in text if char != "\0" and not _is_unstorable(ord(char)))
+
+
+def _is_unstorable(code: int) -> bool:
+    return 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
