@@ -21,6 +21,7 @@ from harness.config import Config
 from harness.data import DataInfo, prepare
 from harness.device import Device, probe
 from harness.errors import ConfigError, DeviceError, HarnessError
+from harness.integrity import Witness
 from harness.journal import Journal, Record, read
 from harness.lease import lease, physical_name
 from harness.views import rows, text
@@ -76,7 +77,7 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
         chosen = choose_sandbox(config, device)
         journal, records = open_journal(folder, whole, device, chosen.level if chosen else 0, pairs)
-        with journal, parts(config, folder, data, device, chosen, lambda _: None) as bench:
+        with journal, parts(config, folder, data, device, chosen, Witness(), lambda _: None) as bench:
             if len(records) > 1:
                 check_device(records, device)
                 records.append(journal.append("resumed", reason=journal.recovered or "resumed"))
