@@ -16,6 +16,7 @@ from harness.config import Config
 from harness.data import home
 from harness.device import Device, probe
 from harness.errors import DeviceError
+from harness.protocols import Sandbox
 from harness.records import Walls
 from harness.sandbox import bubblewrap, canaries, ladder
 from harness.sandbox.bait import Targets
@@ -80,7 +81,7 @@ def diagnose(config: Config) -> Diagnosis:
     )
 
 
-def measured(sandbox: ladder.Sandbox) -> ladder.Probed:
+def measured(sandbox: Sandbox) -> ladder.Probed:
     """A level, with the median of several launches."""
     first = ladder.probe(sandbox)
     if not first.works:

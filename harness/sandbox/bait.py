@@ -114,7 +114,7 @@ def laid(targets: Targets) -> Iterator[Bait]:
         stack.callback(_remove, [path / token for path in outside])
         (folder / "outside").touch(0o666)
         (folder / "outside").chmod(0o666)
-        val = targets.val or (stand_in / "val.npy",) * (stand_in is not None)
+        val = targets.val or ((stand_in / "val.npy",) if stand_in else ())
         request = {
             "token": token,
             "tcp_port": listeners["tcp"].getsockname()[1],
