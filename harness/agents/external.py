@@ -33,6 +33,7 @@ from harness.views import text
 MAX_LOG_BYTES = 64 << 20
 LAST_WORDS_SECONDS = 60.0  # for the program to end by itself after the last experiment
 _POLL_SECONDS = 0.1
+_EXPERIMENT_SECONDS = 4 * 3600.0  # an experiment and its second run take less; agents would give up before
 _HISTORY_TOKENS = 30_000  # of the answer to `history`
 _TAIL_BYTES = 4 << 20
 _CODE = {"propose": _answer.PROPOSE, "smoke": _answer.SMOKE}
@@ -131,6 +132,7 @@ class External:
             running.service.close()
 
     def _start(self, folder: Path) -> Running:
+        program = _found(self.argv[0])
         place = folder.absolute() / "external"
         work, home = place / "work", place / "home"
         for path in (work, home):
@@ -138,20 +140,20 @@ class External:
             path.mkdir(parents=True)
         place.chmod(0o700)
         service = Service(place / f"{secrets.token_hex(4)}.sock")
-        server = {"command": sys.executable, "args": ["-I", "-m", "harness.cli", "mcp", str(service.path)]}
+        arguments = ["-I", "-m", "harness.cli", "mcp", str(service.path)]
         config = place / "mcp.json"
+        server = {"command": sys.executable, "args": arguments, "timeout": int(1000 * _EXPERIMENT_SECONDS)}
         config.write_text(json.dumps({"mcpServers": {"bpbench": server}}))
         words = {
             "prompt": _prompt.template("external/start"),
             "mcp_config": str(config),
-            "mcp_command": server["command"],
-            "mcp_args": json.dumps(server["args"]),
+            "mcp_command": sys.executable,
+            "mcp_args": json.dumps(arguments),
             "work": str(work),
         }
         log_path = place / f"output-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}.log"
-        argv = tuple(_filled(part, words) for part in self.argv)
         launch = Launch(
-            argv=(_found(argv[0]), *argv[1:]),
+            argv=(program, *(_filled(part, words) for part in self.argv[1:])),
             cwd=work,
             env=environment(self.environment, home, os.environ),
             fds=(),
@@ -224,7 +226,9 @@ class _Turn:
             source = apply_edit(move.edit, self.view.incumbent_source, self.view.stock_source)
             if asked.op == "smoke":
                 if self.smokes >= self.agent.smokes:
-                    raise EditRefused(f"the {self.agent.smokes} smoke runs before this experiment are used: propose now")
+                    raise EditRefused(
+                        f"the {self.agent.smokes} smoke runs before this experiment are used: propose now"
+                    )
                 self.smokes += 1
                 asked.answer(_lookup.smoke(self.desk.smoke(source)))
                 return None
@@ -258,16 +262,19 @@ def result(view: View) -> str:
 
 
 def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> dict[str, str]:
-    """The program's whole environment: a fresh home, and of ours only what is named."""
+    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE."""
     plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
     given = {name: ours[name] for name in names if name in ours}
-    return {**plain, "HOME": str(home), "TMPDIR": str(home), **given}
+    fixed = dict(name.split("=", 1) for name in names if "=" in name)
+    return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
 
 
 def _found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
-        raise ConfigError(f"agent.options.argv: there is no program '{program}' on the PATH: install it, or give its path")
+        raise ConfigError(
+            f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path"
+        )
     return path
 
 

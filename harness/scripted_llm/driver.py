@@ -1,4 +1,4 @@
-"""What the scripted model says inside a coding agent: it reads the task and the file, and proposes until told to stop."""
+"""What the scripted model says inside a coding agent: it reads the task and the file, then proposes until stopped."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def test_an_error_is_one_line_and_status_2(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "bpbench: unknown agent=tpee; did you mean 'tpe'? valid: claude_code, cmaes, codex, external, llm, noop, random, replay, scripted, tpe\n"
+        "bpbench: unknown agent=tpee; did you mean 'tpe'? "
+        "valid: claude_code, cmaes, codex, external, llm, noop, random, replay, scripted, tpe\n"
     )
     assert list(tmp_path.iterdir()) == []
 
