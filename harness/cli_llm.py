@@ -61,9 +61,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def add_mcp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    mcp = commands.add_parser(
-        "mcp", help="a running session's experiment service over MCP; agent=external starts it"
-    )
+    mcp = commands.add_parser("mcp", help="a running session's experiment service over MCP; agent=external starts it")
     mcp.add_argument("socket", type=Path, metavar="SOCKET")
     mcp.set_defaults(command=_mcp)
 

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Running:
 class External:
     program: str
     argv: tuple[str, ...]
+    arguments: tuple[str, ...]  # more of them, where argv says {arguments}
     environment: tuple[str, ...]
     parser: str
     repairs: int
@@ -75,6 +76,7 @@ class External:
             "category": "external",
             "program": self.program,
             "argv": list(self.argv),
+            "arguments": list(self.arguments),
             "environment": list(self.environment),
             "prompts_sha256": _prompt.sha256(_prompt.FOLDER / "external"),
             "repairs": self.repairs,
@@ -153,7 +155,7 @@ class External:
         }
         log_path = place / f"output-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}.log"
         launch = Launch(
-            argv=(program, *(_filled(part, words) for part in self.argv[1:])),
+            argv=(program, *(_filled(part, words) for part in self._arguments())),
             cwd=work,
             env=environment(self.environment, home, os.environ),
             fds=(),
@@ -163,6 +165,10 @@ class External:
         )
         process = ProcessSandbox().launch(launch)
         return Running(process, service, log_path, time.monotonic())
+
+    def _arguments(self) -> Iterator[str]:
+        for part in self.argv[1:]:
+            yield from self.arguments if part == "{arguments}" else (part,)
 
     def _report(self) -> None:
         """Hand on what the program's output says of its tokens and dollars."""
@@ -272,9 +278,7 @@ def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> 
 def _found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
-        raise ConfigError(
-            f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path"
-        )
+        raise ConfigError(f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path")
     return path
 
 
@@ -288,6 +292,7 @@ def make(
     *,
     program: str = "external",
     argv: list | None = None,  # type: ignore[type-arg]
+    arguments: list | None = None,  # type: ignore[type-arg]
     environment: list | None = None,  # type: ignore[type-arg]
     parser: str = "none",
     repairs: int = 3,
@@ -298,6 +303,6 @@ def make(
         raise ConfigError("agent.options.argv must be the program and its arguments, such as [my-agent, '{prompt}']")
     if parser not in PARSERS:
         raise ConfigError(f"agent.options.parser must be one of {', '.join(PARSERS)}, not '{parser}'")
-    if not all(isinstance(part, str) for part in [*argv, *(environment or [])]):
-        raise ConfigError("agent.options.argv and environment must be lists of strings")
-    return External(program, tuple(argv), tuple(environment or ()), parser, repairs, smokes, max_turn_seconds)
+    if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
+        raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
+    return External(program, tuple(argv), tuple(arguments or ()), tuple(environment or ()), parser, repairs, smokes, max_turn_seconds)

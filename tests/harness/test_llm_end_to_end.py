@@ -143,12 +143,15 @@ def test_a_real_coding_agent_drives_two_experiments(
     from harness.scripted_llm.server import ScriptedServer
 
     with ScriptedServer(Script()) as server:
-        agent = {"claude": "claude_code", "codex": "codex"}[program]
         name = [f"session.root={tmp_path}", "session.name=it", "session.experiments=2"]
-        environment = {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "scripted"}
-        if program == "codex":
-            environment = {"CODEX_API_KEY": "scripted", "OPENAI_BASE_URL": f"{server.url}/v1"}
-        bpbench("run", *TINY, f"agent={agent}", *name, **environment)
+        if program == "claude":
+            environment = {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "scripted"}
+            bpbench("run", *TINY, "agent=claude_code", *name, **environment)
+        else:
+            provider = f'{{name="scripted",base_url="{server.url}/v1",env_key="CODEX_API_KEY",wire_api="responses"}}'
+            more = ["-c", "model_provider=scripted", "-c", f"model_providers.scripted={provider}"]
+            chosen = "[" + ",".join("'" + part + "'" for part in more) + "]"
+            bpbench("run", *TINY, "agent=codex", f"agent.options.arguments={chosen}", *name, CODEX_API_KEY="scripted")
     state = state_of(tmp_path / "it")
     assert len(state.experiments) == 2 and all(item.source for item in state.experiments) and state.closed
     assert state.told is not None and state.told.prompt_tokens
