@@ -305,4 +305,5 @@ def make(
         raise ConfigError(f"agent.options.parser must be one of {', '.join(PARSERS)}, not '{parser}'")
     if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
         raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
-    return External(program, tuple(argv), tuple(arguments or ()), tuple(environment or ()), parser, repairs, smokes, max_turn_seconds)
+    lists = tuple(argv), tuple(arguments or ()), tuple(environment or ())
+    return External(program, *lists, parser, repairs, smokes, max_turn_seconds)
