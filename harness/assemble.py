@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ from omegaconf import OmegaConf
 
 from harness import agents, baselines, compose, knobs, llm_line, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
+from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
 from harness.device import Device, probe
 from harness.errors import ConfigError, DataError, DeviceError
 from harness.evaluate import Evaluator
 from harness.fold import fold
+from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
 from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
-from harness.records import Progress, SessionState
+from harness.records import Progress, SessionState, Walls
 from harness.runner import Runner, child_environment
+from harness.sandbox import canaries
+from harness.sandbox.bait import Targets
 from harness.sandbox.forked import ForkedSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.session import Session
@@ -73,18 +78,20 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
     """The part of `run_session` that has the device to itself."""
     chosen = choose_sandbox(config, device)
     agent = agents.load(config.agent)
-    folder, journal, records = started or begin(config, data, device, agent)
+    walls = canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
+    folder, journal, records = started or begin(config, data, device, agent, walls)
+    witness = Witness()
     mirror = tracking.load(config.tracker, folder)
     with contextlib.ExitStack() as stack:
         stack.enter_context(journal)
         stack.enter_context(contextlib.closing(mirror))
-        bench = stack.enter_context(parts(config, folder, data, device, chosen, view.on_progress))
+        bench = stack.enter_context(parts(config, folder, data, device, chosen, witness, view.on_progress))
         line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
         if isinstance(agent, Finishes):
             stack.callback(agent.close)
         if len(records) > 1 or journal.recovered:
             check_same(fold(records), data, device)
-            records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
+            records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
         session_key = fold(records).opened["key"]
         state = Session(
             config,
@@ -96,17 +103,18 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
             trackers=[view, mirror],
             nonce=json.loads((folder / "secret.json").read_text())["nonce"],
             earlier_baselines=baselines.known(session_key, device),
+            witness=witness,
             line=line,
         ).run()
         baselines.remember(session_key, device, state)
     return folder
 
 
-def begin(config: Config, data: DataInfo, device: Device, agent: Agent) -> Started:
+def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: Walls) -> Started:
     """Open a new session; nothing of it is left when its configuration does not hold together."""
     if isinstance(agent, Repeats):
         config.session.experiments = agent.num_experiments()
-    opening = opening_facts(config, data, device)
+    opening = opening_facts(config, data, device, walls)
     if isinstance(agent, Stated):
         opening["researcher"] = agent.facts()
     if agents.needs_llm(agent):
@@ -149,7 +157,17 @@ def new_folder(config: Config) -> Path:
     return folder
 
 
-def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
+def resuming_facts(journal: Journal, records: list[Record], walls: Walls) -> dict[str, Any]:
+    """A session that goes on behind other walls is behind the weakest of them."""
+    before = fold(records).walls
+    return {
+        "reason": journal.recovered or "resumed",
+        "walls": to_json(canaries.weakest(before, walls) if before else walls),
+        "unranked": list(canaries.missing(walls)),
+    }
+
+
+def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:
     """What the session is; fails before anything was made when the configuration does not hold together."""
     stock = knobs.stock_source(STOCK, config.task.knobs)
     program = Path(config.program or PROGRAM)
@@ -169,6 +187,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
             "torch": device.identity["torch_version"],
             "platform": platform.platform(),
         },
+        "packages": packages(),
         "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
         "stock_source": stock,
         "data": data.meta,
@@ -177,8 +196,15 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
         "program_sha256": hashlib.sha256(instructions.encode()).hexdigest(),
         "num_baseline": config.task.baseline_seeds,
         "num_confirm": config.task.confirm_seeds,
-        "unranked": list(unranked(config)),
+        "walls": to_json(walls),
+        "unranked": list(unranked(config, walls)),
     }
+
+
+def packages() -> dict[str, str]:
+    """The installed version of everything that bpbench itself requires."""
+    names = (re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in requires("bpbench") or () if ";" not in line)
+    return {name: version(name) for name in sorted(names)}
 
 
 def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[Journal, list[Record]]:
@@ -210,17 +236,17 @@ def key(config: Config, stock: str, data: DataInfo) -> dict[str, Any]:
     }
 
 
-def unranked(config: Config) -> Iterator[str]:
+def unranked(config: Config, walls: Walls) -> Iterator[str]:
     """What keeps such a session off the leaderboard whatever its result."""
     if config.task.clock == "ticks":
         yield "task.clock=ticks: a step clock is no time"
     if config.data.source == "synthetic":
         yield "data.source=synthetic: generated text"
+    yield from canaries.missing(walls)
     if config.llm.scripted.wire:
         yield "llm.scripted: a script, no language model"
     if config.agent.name == "external":
         yield "agent=external: its network is not limited to its model's provider"
-    yield "isolation level 1: agent code can read the validation text"
 
 
 def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
@@ -252,13 +278,19 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
 
 @contextlib.contextmanager
 def parts(
-    config: Config, folder: Path, data: DataInfo, device: Device, chosen: Sandbox | None, on_progress: OnProgress
+    config: Config,
+    folder: Path,
+    data: DataInfo,
+    device: Device,
+    chosen: Sandbox | None,
+    witness: Witness,
+    on_progress: OnProgress,
 ) -> Iterator[LocalBench]:
     """The bench of a session; its long-lived processes end with the context. No sandbox chosen: level 0, forked."""
     ticking = config.task.clock == "ticks"
     environment = child_environment(device.environment)
     with contextlib.ExitStack() as stack:
-        walls = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
+        box = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
         trusted: Sandbox = ProcessSandbox()
         if ticking:
             trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
@@ -271,23 +303,25 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=walls,
+            sandbox=box,
             max_setup_seconds=config.task.max_setup_seconds,
             max_memory_bytes=config.task.max_memory_bytes,
             ticks=config.task.ticks if ticking else 0,
             on_progress=on_progress,
             compile_cache=private / "compile_cache",
+            witness=witness,
         )
         evaluator = Evaluator(
             task={**view, "audit_cuts": config.task.audit_cuts},
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=walls,
+            sandbox=box,
             trusted=trusted,
             max_memory_bytes=config.task.max_memory_bytes,
             on_progress=on_progress,
             private_dir=private,
             entropy=seeds.derive("audit", config.task.name) if ticking else None,
+            witness=witness,
         )
         yield LocalBench(task=config.task, runner=runner, evaluator=evaluator, runs_dir=folder / "runs")

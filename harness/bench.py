@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.calibrate import calibrate, check_budget
 from harness.config import TaskConfig
 from harness.evaluate import Evaluator
+from harness.folders import remove
 from harness.records import Calibration, Role, RunResult, Smoke, Status
 from harness.runner import Runner, TrainRequest
 from harness.smoke import smoke_run
@@ -17,6 +18,7 @@ from harness.smoke import smoke_run
 FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
 EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
 SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
+LEAKS = ("leak_uniform", "leak_targeted")
 BULKY = ("box", "home", "server", "server_home", "scorer", "model.safetensors", "incoming.safetensors")
 
 
@@ -51,7 +53,7 @@ class LocalBench:
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         started = time.monotonic()
         run_dir = self.runs_dir / run_id
-        shutil.rmtree(run_dir, ignore_errors=True)
+        remove(run_dir)
         trained = self.runner.train(
             TrainRequest(
                 run_id=run_id,
@@ -91,6 +93,8 @@ class LocalBench:
         stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)
         limit = EVAL_FACTOR * self.stock_eval_seconds if self.stock_eval_seconds and not stock else None
         score = self.evaluator.score(run_id, run_dir, result.split, limit, save_nll=stock)
+        if score.code in LEAKS:
+            self.evaluator.witness.note(run_id, "leak", f"{score.code}: {score.reason}")
         bpb = score.bpb
         if bpb is not None and result.split == "val":
             bpb = round(bpb, FEEDBACK_DECIMALS)
@@ -109,4 +113,4 @@ def sweep(run_dir: Path) -> None:
     """Keep the logs of a run, drop what is large or was agent-writable."""
     for name in BULKY:
         path = run_dir / name
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        remove(path) if path.is_dir() else path.unlink(missing_ok=True)

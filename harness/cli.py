@@ -16,6 +16,8 @@ from harness.errors import ConfigError, HarnessError
 if TYPE_CHECKING:
     from harness.config import Config
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as a shell reports it
 DEFAULT_ROOT = Path("sessions")
 
@@ -30,9 +32,12 @@ Overrides choose an option of a group (agent=random) or set a value (session.exp
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (it failed), 2 (wrong input) or 130 (interrupted)."""
-    arguments = _parse(argv)
+def main(argv: Sequence[str] | None = None, more: Callable[[Commands], None] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (it failed), 2 (wrong input) or 130 (interrupted).
+
+    `more` adds the commands of packages that build on this one: bpbench itself starts in leaderboard/cli.py.
+    """
+    arguments = _parse(argv, more)
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite kill leaves as tidily as Ctrl-C
     try:
         status: int = arguments.command(arguments)
@@ -89,7 +94,7 @@ def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
     return max(statuses)
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None, more: Callable[[Commands], None] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bpbench",
         description="Measures how good an LLM is as a machine-learning researcher.",
@@ -107,8 +112,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     prepare.set_defaults(command=_prepare)
     config = commands.add_parser("config", help="print the configuration that overrides add up to")
     config.set_defaults(command=_config)
-    doctor = commands.add_parser("doctor", help="say whether a language model can be asked, and what is missing")
-    doctor.add_argument("--ping", action="store_true", help="also ask it one small question")
+    doctor = commands.add_parser("doctor", help="say what this machine can do, and what keeps sessions from ranking")
+    doctor.add_argument("--ping", action="store_true", help="also ask the language model one small question")
     doctor.set_defaults(command=_doctor)
     for command in (run, prepare, config, doctor):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES_HELP)
@@ -133,7 +138,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     cli_llm.add_serve(commands)
     cli_llm.add_mcp(commands)
-
+    if more is not None:
+        more(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes the overrides behind an option for unknown arguments.
     flags = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
@@ -219,17 +225,22 @@ def _track(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
-    from harness.compose import compose
-
-    return 0 if cli_llm.print_findings(compose(arguments.overrides), ping=arguments.ping) else EXIT_ERROR
-
-
 def _config(arguments: argparse.Namespace) -> int:
     from harness.compose import compose, to_yaml
 
     print(to_yaml(compose(arguments.overrides)), end="")
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from harness.compose import compose
+    from harness.doctor import diagnose, lines
+
+    config = compose(arguments.overrides)
+    diagnosis = diagnose(config)
+    print(*lines(diagnosis), sep="\n")
+    ready = config.llm.name == "none" or cli_llm.print_findings(config, ping=arguments.ping)
+    return 0 if diagnosis.rankable and ready else EXIT_ERROR
 
 
 def _print_session(folder: Path) -> None:

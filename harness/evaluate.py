@@ -11,15 +11,17 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.codec import from_json
 from harness.errors import HarnessError, JournalError
+from harness.folders import fresh
+from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import Audit, Progress, Status
-from harness.runner import MAX_LOG_BYTES, fresh, private_folders
+from harness.runner import MAX_LOG_BYTES, private_folders
 from harness.wire import BadMessage, Channel
 
 # Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.
@@ -49,12 +51,13 @@ class Evaluator:
     on_progress: OnProgress
     private_dir: Path  # where the scorer keeps the stock model's per-token losses; no sandbox sees it
     entropy: int | None = None  # fixes the scorer's secrets, on the null backend only
+    witness: Witness = field(default_factory=Witness)
 
     def score(self, run_id: str, run_dir: Path, split: str, max_eval_seconds: float | None, save_nll: bool) -> Score:
         """Score `run_dir/model.safetensors` with `run_dir/box/train.py` on `split`."""
         started = time.monotonic()
         channel, theirs = Channel.pair()
-        servers = Servers(self, run_dir)
+        servers = Servers(self, run_dir, run_id)
         with theirs:
             scorer = self.trusted.launch(
                 Launch(
@@ -131,9 +134,11 @@ class Evaluator:
 class Servers:
     """One model server at a time, each in a fresh folder and a fresh process tree."""
 
-    def __init__(self, evaluator: Evaluator, run_dir: Path) -> None:
+    def __init__(self, evaluator: Evaluator, run_dir: Path, run_id: str) -> None:
         self.evaluator = evaluator
         self.run_dir = run_dir
+        self.run_id = run_id
+        self.canary: DataCanary | None = None
         self.process: Process | None = None
 
     def start(self) -> Any:
@@ -145,6 +150,7 @@ class Servers:
             (box / source.name).chmod(0o444)
         box.chmod(0o755)  # whatever the umask: behind the walls it may be another user's
         home = fresh(self.run_dir / "server_home")
+        self.canary = DataCanary(home)
         ours, theirs = Channel.pair()
         with theirs:
             self.process = self.evaluator.sandbox.launch(
@@ -170,6 +176,8 @@ class Servers:
         if self.process:
             self.process.kill()
             self.process = None
+        if self.canary and self.canary.was_opened():
+            self.evaluator.witness.note(self.run_id, "data_canary", "the model opened it while it was evaluated")
 
 
 def as_score(result: Mapping[str, Any], eval_seconds: float) -> Score:

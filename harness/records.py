@@ -47,6 +47,24 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Walls:
+    """What a sandbox holds back, as tried from inside: harness/sandbox/canaries.py."""
+
+    name: str  # the file in harness/sandbox/
+    level: int
+    canaries: dict[str, str]  # held | open | unknown
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Something that a wall, a limit or the audit stopped. Evidence, not a judgement: it may have been an accident."""
+
+    run_id: str
+    family: str  # one of harness/integrity.py
+    evidence: str  # one line: untrusted text
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """One line of the training log. `seconds` is the runner's clock; step, loss and tokens are what the code claims."""
 
@@ -274,6 +292,8 @@ class SessionState:
     stopped_early: str | None = None
     closed: bool = False
     unranked: tuple[str, ...] = ()  # what keeps this session off the leaderboard
+    walls: Walls | None = None  # the weakest that held around agent code at any time; None: an older journal
+    attempts: tuple[Attempt, ...] = ()
     active: ActiveRun | None = None
     proposing: int | None = None  # the experiment that the researcher is thinking about
     turn: Turn | None = None

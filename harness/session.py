@@ -15,9 +15,10 @@ from harness.codec import to_json
 from harness.config import Config
 from harness.desk import CapReached, Line, SessionDesk
 from harness.edits import apply_edit
-from harness.errors import ExperimentFailed, HarnessError
+from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
 from harness.fold_llm import usage
+from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.protocols import Agent, Bench, Finishes, NeedsDesk, Tracker
 from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
@@ -39,6 +40,7 @@ class Session:
         trackers: Sequence[Tracker],
         nonce: str,
         earlier_baselines: Sequence[Sequence[float]] = (),
+        witness: Witness | None = None,
         line: Line | None = None,
     ) -> None:
         self.config = config
@@ -49,6 +51,7 @@ class Session:
         self.trackers = trackers
         self.nonce = nonce
         self.earlier_baselines = earlier_baselines
+        self.witness = witness or Witness()
         self.line = line
         self.state = fold(records)
         self._tell(records)
@@ -80,7 +83,9 @@ class Session:
         if self.state.baseline_bpb is None:
             values = [run.bpb for run in self.state.baseline if run.bpb is not None]
             sigma = stats.pooled_sigma([*self.earlier_baselines, values], self.config.task.sigma_prior_bpb)
-            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma)
+            # What sigma was pooled from lies outside the journal, so it is written down: a reader can recompute it.
+            earlier = [list(group) for group in self.earlier_baselines]
+            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma, earlier_baselines=earlier)
 
     def experiment(self, index: int) -> None:
         """Propose, run, rerun if it looks better, decide."""
@@ -153,6 +158,7 @@ class Session:
                 f"the stock train.py failed ({result.status}: {result.reason}); see runs/{identity['run_id']}; "
                 f"then `bpbench resume {self.journal.path.parent}`"
             )
+        self._testify()
         self._write("run_finished", **identity, result=to_json(result))
         return result
 
@@ -166,6 +172,8 @@ class Session:
         if proposal is None or isinstance(proposal, Stop):
             self._write("stopped", reason=proposal.reason if proposal else f"{self.agent.name} proposed nothing more")
             return False
+        outcome = self._through_the_door(index, proposal)
+        self._testify()
         self._write(
             "proposal",
             index=index,
@@ -173,7 +181,7 @@ class Session:
             note=proposal.note,
             usage=to_json(proposal.usage or usage(self.state.turn)),
             recorded=to_json(proposal.recorded),
-            **self._through_the_door(proposal),
+            **outcome,
         )
         return True
 
@@ -188,7 +196,12 @@ class Session:
         except CapReached as reached:
             return Stop(str(reached))
 
-    def _through_the_door(self, proposal: Proposal | Refused) -> dict[str, Any]:
+    def _testify(self) -> None:
+        """Write down what was attempted, before the record that ends what it was attempted in."""
+        for attempt in self.witness.take():
+            self._write("integrity", **to_json(attempt))
+
+    def _through_the_door(self, index: int, proposal: Proposal | Refused) -> dict[str, Any]:
         """The new train.py, or why there is none. The one place where a researcher's failure is caught."""
         if isinstance(proposal, Refused):
             return {"edit": None, "source": None, "refused": proposal.reason, "code": proposal.code}
@@ -196,6 +209,8 @@ class Session:
         try:
             source = apply_edit(proposal.edit, self.incumbent_source, self.stock_source)
         except ExperimentFailed as error:
+            if isinstance(error, EditRefused) and error.family is not None:
+                self.witness.note(f"proposal-{index:03d}", error.family, str(error))
             return {"edit": edit, "source": None, "refused": str(error), "code": "edit"}
         return {"edit": edit, "source": source, "refused": None, "code": None}
 
@@ -301,7 +316,10 @@ def commit_experiment(workspace: Workspace, experiment: Experiment) -> str:
 
 
 def message(experiment: Experiment) -> str:
-    """The commit message of a decided experiment."""
+    """The commit message of a decided experiment.
+
+    The commit's id, which the journal records, depends on every byte of it: a change here is a change of protocol.
+    """
     first = " ".join(experiment.hypothesis.split())[:72] or "(no hypothesis)"
     result = f"{experiment.status}"
     if experiment.val_bpb is not None:
@@ -309,4 +327,13 @@ def message(experiment: Experiment) -> str:
     elif experiment.reason:
         result += f": {experiment.reason}"
     verdict = "kept" if experiment.kept else "discarded"
-    return f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n"
+    return storable(f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n")
+
+
+def storable(text: str) -> str:
+    """`text` without what git would refuse or silently rewrite: NUL, lone surrogates, noncharacters."""
+    return "".join(char for char in text if char != "\0" and not _is_unstorable(ord(char)))
+
+
+def _is_unstorable(code: int) -> bool:
+    return 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE

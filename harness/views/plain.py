@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.codec import from_json
 from harness.fold import apply
 from harness.journal import Record
-from harness.records import Progress, RunResult, SessionState
+from harness.records import Attempt, Progress, RunResult, SessionState
 from harness.views import rows, text
 
 _QUARTER_LINES_FROM_SECONDS = 60.0  # shorter phases get one line, not five
@@ -87,6 +88,8 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
             words = f"{record.type}: {text.line(str(data.get('reason') or ''))}"
         case "incident":
             words = f"incident: {text.line(data['text'])}"
+        case "integrity":
+            words = f"integrity: {rows.attempt_line(from_json(Attempt, data))}"
     return words
 
 
