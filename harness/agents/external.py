@@ -238,8 +238,9 @@ class _Turn:
                 self.smokes += 1
                 asked.answer(_lookup.smoke(self.desk.smoke(source)))
                 return None
-        except EditRefused as refused:
-            return self._repair(asked, str(refused))
+        except EditRefused as error:
+            self.desk.refused(error)
+            return self._repair(asked, str(error))
         assert self.agent.running is not None
         self.agent.running.waiting = asked
         return Proposal(move.hypothesis, move.edit, move.note)
