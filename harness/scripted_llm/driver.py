@@ -1,4 +1,4 @@
-"""What the scripted model says inside a coding agent: it reads the task and the file, and proposes until told to stop."""
+"""What the scripted model says inside a coding agent: it reads the task and the file, then proposes until stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.scripted_llm.forms import Asked, Call, Said
 from harness.scripted_llm.research import change
 
 _RESULT = re.compile(r"^Experiment (\d+): ", re.MULTILINE)
-_OVER = ("That was the last experiment", "all experiments are used", "the session is over")
+_OVER = ("That was the last experiment", "nothing more can be asked", "the session is over")
 
 
 def drives(asked: Asked) -> bool:
