@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, seeds, tracking, views
+from harness import agents, baselines, compose, knobs, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -25,7 +25,7 @@ from harness.errors import ConfigError, DataError, DeviceError
 from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.journal import Journal, Record
-from harness.protocols import OnProgress, Repeats, Stated, Tracker
+from harness.protocols import OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState
 from harness.runner import Runner, child_environment
 from harness.sandbox.forked import ForkedSandbox
@@ -54,6 +54,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
         on_progress = view.on_progress
         data = prepare(config, lambda event: on_progress(stage_progress(event)))
         device = probe(config.backend)
+        chosen = choose_sandbox(config)
         agent = agents.load(config.agent)
         if resume is None:
             if isinstance(agent, Repeats):
@@ -64,7 +65,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             resume = new_folder(config)
             journal, records = open_session(resume, config, opening)
         mirror = tracking.load(config.tracker, resume)
-        with journal, parts(config, resume, data, device, on_progress) as bench, contextlib.closing(mirror):
+        with journal, parts(config, resume, data, device, chosen, on_progress) as bench, contextlib.closing(mirror):
             if len(records) > 1 or journal.recovered:
                 check_same(fold(records), data, device)
                 records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
@@ -83,6 +84,13 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             baselines.remember(session_key, device, state)
     views.write_all(resume)
     return resume
+
+
+def choose_sandbox(config: Config) -> Sandbox | None:
+    """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
+    if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
+        return None
+    return sandbox.load(config.sandbox.level, allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:
@@ -208,16 +216,15 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
 
 @contextlib.contextmanager
 def parts(
-    config: Config, folder: Path, data: DataInfo, device: Device, on_progress: OnProgress
+    config: Config, folder: Path, data: DataInfo, device: Device, chosen: Sandbox | None, on_progress: OnProgress
 ) -> Iterator[LocalBench]:
-    """The bench of a session; its long-lived processes end with the context."""
+    """The bench of a session; its long-lived processes end with the context. No sandbox chosen: level 0, forked."""
     ticking = config.task.clock == "ticks"
     environment = child_environment(device.environment)
     with contextlib.ExitStack() as stack:
-        sandbox: ProcessSandbox | ForkedSandbox = ProcessSandbox()
-        trusted: ProcessSandbox | ForkedSandbox = sandbox
+        walls = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
+        trusted: Sandbox = ProcessSandbox()
         if ticking:
-            sandbox = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
             trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
         folder = folder.absolute()  # every process has a folder of its own
         private = folder / "private"
@@ -228,7 +235,7 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=sandbox,
+            sandbox=walls,
             max_setup_seconds=config.task.max_setup_seconds,
             max_memory_bytes=config.task.max_memory_bytes,
             ticks=config.task.ticks if ticking else 0,
@@ -240,7 +247,7 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=sandbox,
+            sandbox=walls,
             trusted=trusted,
             max_memory_bytes=config.task.max_memory_bytes,
             on_progress=on_progress,

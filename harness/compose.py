@@ -30,6 +30,7 @@ CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = ("agent", "llm", "backend", "task", "data", "session", "tracker")
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
+SANDBOX_LEVELS = ("auto", "3", "2", "1", "0")
 _CLOCKS = ("wall", "ticks")
 _DTYPES = ("float32", "bfloat16", "float16")
 _NOT_A_STRING = re.compile(r"(?<![\w'\".-])(null|true|false|[-+]?[\d.]+)(?![\w'\".-])", re.IGNORECASE)
@@ -115,6 +116,7 @@ def validate(config: Config) -> None:
     _validate_session(config)
     _validate_task(config)
     _validate_backend(config)
+    _validate_sandbox(config)
     agents.load(config.agent)
     tracking.check(config.tracker)
 
@@ -162,6 +164,13 @@ def _validate_backend(config: Config) -> None:
     if backend.name == "null":
         raise ConfigError(f"backend=null counts steps, task={config.task.name} counts seconds: use task=tiny")
     raise ConfigError(f"task={config.task.name} counts steps, not seconds: it needs backend=null, not {backend.name}")
+
+
+def _validate_sandbox(config: Config) -> None:
+    level = config.sandbox.level
+    _require(level in SANDBOX_LEVELS, "sandbox.level", f"one of {', '.join(SANDBOX_LEVELS)}", level)
+    allowed = level != "0" or config.sandbox.allow_unsafe or config.task.clock == "ticks"
+    _require(allowed, "sandbox.level", "above 0, or sandbox.allow_unsafe=true: 0 puts no wall around agent code", level)
 
 
 def _require(condition: bool, key: str, expected: str, value: object) -> None:

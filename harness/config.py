@@ -80,6 +80,14 @@ class TrackerConfig:
 
 
 @dataclass
+class SandboxConfig:
+    """The walls around agent code. A weaker wall never changes a number, only whether the session can be ranked."""
+
+    level: str = "auto"  # 3 | 2 | 1 | 0; auto: the best that works here (the step clock: 0, for speed)
+    allow_unsafe: bool = False  # whether level 0 may be asked for
+
+
+@dataclass
 class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     llm: LLMConfig = field(default_factory=LLMConfig)
@@ -88,4 +96,5 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     program: str | None = None  # a file of instructions instead of program.md

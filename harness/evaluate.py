@@ -142,7 +142,9 @@ class Servers:
         box = fresh(self.run_dir / "server")
         for source in (self.run_dir / "box" / "train.py", self.run_dir / "model.safetensors"):
             shutil.copyfile(source, box / source.name)
-            (box / source.name).chmod(0o400)
+            (box / source.name).chmod(0o444)
+        box.chmod(0o755)  # whatever the umask: behind the walls it may be another user's
+        home = fresh(self.run_dir / "server_home")
         ours, theirs = Channel.pair()
         with theirs:
             self.process = self.evaluator.sandbox.launch(
@@ -151,7 +153,7 @@ class Servers:
                     cwd=box,
                     env={
                         **self.evaluator.environment,
-                        **private_folders(fresh(self.run_dir / "server_home")),
+                        **private_folders(home),
                         "BPBENCH_FD": str(theirs.fileno()),
                     },
                     fds=(theirs.fileno(),),
@@ -159,6 +161,7 @@ class Servers:
                     log_path=self.run_dir / "server.txt",
                     max_log_bytes=MAX_LOG_BYTES,
                     max_memory_bytes=self.evaluator.max_memory_bytes,
+                    writable=(home,),
                 )
             )
         return ours.sock

@@ -67,6 +67,8 @@ class Launch:
     log_path: Path  # stdout and stderr, capped at max_log_bytes
     max_log_bytes: int
     max_memory_bytes: int | None
+    writable: tuple[Path, ...] = ()  # fresh folders of its own; everything else it may at most read
+    max_processes: int = 1024  # threads count
 
 
 class Process(Protocol):
@@ -78,15 +80,27 @@ class Process(Protocol):
     def memory_bytes(self) -> int | None:
         """Resident memory of the whole tree now."""
 
+    def stop(self) -> bool:
+        """Stop the whole tree where it is; True once every thread was seen still, False if it evades."""
+
+    def resume(self) -> int | None:
+        """Let it go on; CPU ticks it used since `stop()`, 0 unless something evaded. None: cannot be known here."""
+
     def kill(self) -> int:
         """Kill the whole tree, also children that left the session; the number killed, once none is left."""
+
+    def num_forks_refused(self) -> int | None:
+        """How often the limit of processes was hit, known after `kill()`. None: nobody counts here."""
 
 
 class Sandbox(Protocol):
     """A wall to run untrusted code behind."""
 
-    name: str
-    level: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def level(self) -> int: ...
 
     def launch(self, launch: Launch) -> Process: ...
 

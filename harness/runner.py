@@ -111,6 +111,7 @@ class Runner:
                         log_path=run_dir / "log.txt",
                         max_log_bytes=MAX_LOG_BYTES,
                         max_memory_bytes=self.max_memory_bytes,
+                        writable=(box, home),
                     )
                 )
             conversation = Conversation(

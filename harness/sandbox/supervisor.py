@@ -1,16 +1,16 @@
 """Starts one process at a time, holds its log down, and kills everything that descends from it.
 
-Run as `python -I -S supervisor.py` (standard library only, about 15 ms) or, with `--preload`, as a parent that has
-already imported torch and forks its children (the null backend: a run of one second must not spend two on imports).
+Run by `python -I -S` (standard library only, about 15 ms) or, given modules to import, as a parent that has already
+imported torch and forks its children (the null backend: a run of one second must not spend two on imports).
 
-`killpg` is not enough: a child that forks twice and calls setsid leaves its process group. So the supervisor is a
-*subreaper* (prctl(2), PR_SET_CHILD_SUBREAPER): orphans become its own children, and it kills the tree below itself
-until two sweeps in a row find nothing. It does the same when its control socket closes, so nothing outlives a
-harness that was killed with SIGKILL.
+It is a subreaper (harness/sandbox/tree.py) and kills the tree below itself on request, and also when its control
+socket closes, so nothing outlives a harness that was killed with SIGKILL.
 
-Control messages are lines of JSON: `{"op": "spawn", "argv", "cwd", "env", "fds", "max_log_bytes"}` with the
-descriptors (the log file first), answered by `{"pid"}` and later `{"exit": status}`; `{"op": "kill"}`, answered by
-`{"killed": number}` once no descendant is left.
+Control messages are lines of JSON. `{"op": "spawn", "argv", "cwd", "env", "fds", "max_log_bytes", "plan", "ready_fd"}`
+comes with the descriptors (the log file first) and is answered by `{"pid"}` and later `{"exit": status, "started"}`;
+`plan` is for harness/sandbox/enter.py. What is started says so with one byte: here, just before exec, or, where exec
+only leads to another wall, behind that wall through `ready_fd`. `{"op": "kill"}` is answered by `{"killed": number}`
+once no descendant is left, `{"op": "stop"}` by `{"stopped": bool}`, `{"op": "resume"}` by `{"ticks": int | null}`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import fcntl
 import importlib
 import json
 import os
@@ -25,42 +26,14 @@ import selectors
 import signal
 import socket
 import sys
-import time
 from collections import deque
 from typing import Any
+
+from harness.sandbox import tree
 
 PR_SET_CHILD_SUBREAPER = 36
 MAX_MESSAGE_BYTES = 1 << 20
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def descendants(root: int) -> list[int]:
-    """Process ids below `root`, from /proc (Linux) or ps (elsewhere). Zombies are left out."""
-    parents: dict[int, int] = {}
-    if sys.platform.startswith("linux"):
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
-                continue
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    # The command name is in parentheses and may contain anything; the fields follow the last one.
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
-            except OSError:
-                continue
-            if state != b"Z":
-                parents[int(name)] = int(parent)
-    else:
-        with os.popen("ps -axo pid=,ppid=,stat=") as listing:
-            for line in listing:
-                pid, parent_pid, stat = line.split()[:3]
-                if not stat.startswith("Z"):
-                    parents[int(pid)] = int(parent_pid)
-    found: list[int] = []
-    frontier = {root}
-    while frontier:
-        frontier = {pid for pid, parent_pid in parents.items() if parent_pid in frontier}
-        found.extend(frontier)
-    return found
 
 
 class Log:
@@ -112,6 +85,8 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.selector.register(control, selectors.EVENT_READ)
         self.child: int | None = None
+        self.ready: int | None = None  # where the child says that it was started
+        self.ticks_at_stop: int | None = None
         self.log: Log | None = None
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -144,11 +119,25 @@ class Supervisor:
         while b"\n" in self.buffer:
             line, _, self.buffer = self.buffer.partition(b"\n")
             message = json.loads(line)
-            if message["op"] == "spawn":
-                self.spawn(message)
-            else:
-                self.send({"killed": self.kill()})
+            self.send(self.answer(message))
         return len(self.buffer) < MAX_MESSAGE_BYTES
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        root = os.getpid()
+        match message["op"]:
+            case "spawn":
+                return {"pid": self.spawn(message)}
+            case "stop":
+                stopped = tree.stop_all(root, self.reap)
+                self.ticks_at_stop = tree.cpu_ticks(root)
+                return {"stopped": stopped}
+            case "resume":
+                now = tree.cpu_ticks(root)
+                tree.resume_all(root)
+                before = self.ticks_at_stop
+                return {"ticks": None if now is None or before is None else now - before}
+            case _:
+                return {"killed": self.kill()}
 
     def send(self, message: dict[str, Any]) -> None:
         try:
@@ -157,43 +146,41 @@ class Supervisor:
             # The harness is gone; the next read of the socket says so and ends this process.
             return
 
-    def spawn(self, message: dict[str, Any]) -> None:
+    def spawn(self, message: dict[str, Any]) -> int:
         (log_target, *fds), self.received_fds = self.received_fds, []
         read_end, write_end = os.pipe()
+        self.ready, ready_end = os.pipe()
         os.set_blocking(read_end, False)
+        os.set_blocking(self.ready, False)
         pid = os.fork()
         if pid == 0:
-            self.become(message, dict(zip(message["fds"], fds, strict=True)), write_end)
-        os.close(write_end)
-        for fd in fds:
+            self.become(message, dict(zip(message["fds"], fds, strict=True)), write_end, ready_end)
+        for fd in (write_end, ready_end, *fds):
             os.close(fd)
         self.child = pid
         self.log = Log(read_end, log_target, message["max_log_bytes"])
         self.selector.register(read_end, selectors.EVENT_READ)
-        self.send({"pid": pid})
+        return pid
 
-    def become(self, message: dict[str, Any], fds: dict[int, int], output: int) -> None:
+    def become(self, message: dict[str, Any], fds: dict[int, int], output: int, ready: int) -> None:
         """In the child: never returns."""
-        status = 127
+        status, said = 127, ready
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for number in GROUP_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            moved = {wanted: os.dup2(fd, 200 + wanted) for wanted, fd in fds.items()}
-            null = os.open(os.devnull, os.O_RDONLY)
-            for source, target in ((null, 0), (output, 1), (output, 2), *((fd, n) for n, fd in moved.items())):
-                os.dup2(source, target)
-            keep = {0, 1, 2, *fds}
+            said = place(fds, output, ready, message["ready_fd"])
+            if message["plan"] is not None:
+                from harness.sandbox import enter
+
+                enter.enter(message["plan"])
             os.chdir(message["cwd"])
-            for fd in range(3, 512):
-                if fd not in keep:
-                    try:
-                        os.close(fd)
-                    except OSError:
-                        continue
+            if message["ready_fd"] is None:
+                os.write(said, b"s")
             if self.preloaded:
+                os.close(said)
                 status = run_in_place(message["argv"], message["env"])
             else:
                 os.execve(message["argv"][0], message["argv"], message["env"])
@@ -203,12 +190,26 @@ class Supervisor:
 
             traceback.print_exc()
             status = 1
+            if not self.preloaded:
+                os.write(said, b"f")
         finally:
             try:
                 sys.stdout.flush()
                 sys.stderr.flush()
             finally:
                 os._exit(status)
+
+    def was_started(self) -> bool:
+        """Whether what has just ended had got behind its walls."""
+        if self.ready is None:
+            return True
+        try:
+            said = os.read(self.ready, 2)
+        except BlockingIOError:  # a child of it is alive and holds the other end
+            said = b""
+        os.close(self.ready)
+        self.ready = None
+        return said == b"s"
 
     def reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -222,26 +223,19 @@ class Supervisor:
                 return
             if pid == self.child:
                 self.child = None
-                self.send({"exit": os.waitstatus_to_exitcode(status)})
+                started = self.was_started()
+                if not started:
+                    self.close_log()  # its last line says why
+                self.send({"exit": os.waitstatus_to_exitcode(status), "started": started})
 
     def kill(self) -> int:
-        """SIGKILL every descendant until two sweeps in a row find none; how many there were."""
-        killed: set[int] = set()
-        clean_sweeps = 0
-        while clean_sweeps < 2:
-            found = descendants(os.getpid())
-            clean_sweeps = 0 if found else clean_sweeps + 1
-            for pid in found:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.add(pid)
-                except ProcessLookupError:
-                    continue
-            self.reap()
-            if found:
-                time.sleep(0.001)
+        self.reap()  # what had ended by itself says so first; what dies now was started as far as anyone cares
+        if self.ready is not None:
+            os.close(self.ready)
+            self.ready = None
+        killed = tree.kill_all(os.getpid(), self.reap)
         self.close_log()
-        return len(killed)
+        return killed
 
     def close_log(self) -> None:
         if self.log:
@@ -257,6 +251,22 @@ def select_readable(fd: int) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_READ)
         return bool(selector.select(timeout=0))
+
+
+def place(fds: dict[int, int], output: int, ready: int, ready_fd: int | None) -> int:
+    """Put the descriptors of a child where they belong and close all others; where `ready` is then."""
+    above = max([2, ready_fd or 0, *fds]) + 1
+    null = os.open(os.devnull, os.O_RDONLY)
+    wanted = {0: null, 1: output, 2: output, **fds} | ({} if ready_fd is None else {ready_fd: ready})
+    moved = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for target, fd in wanted.items()}
+    said = fcntl.fcntl(ready, fcntl.F_DUPFD_CLOEXEC, above) if ready_fd is None else ready_fd
+    for target, fd in moved.items():
+        os.dup2(fd, target)
+    for name in os.listdir("/dev/fd"):
+        if int(name) not in (*wanted, said):
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(int(name))
+    return said
 
 
 def run_in_place(argv: list[str], env: dict[str, str]) -> int:

@@ -1,0 +1,73 @@
+"""Level 2: Landlock, a seccomp filter, resource limits and the subreaper's sweep. Linux only, nothing to install.
+
+Works where containers forbid namespaces. What it leaves visible, the canaries say: the existence of files and of
+processes, by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.protocols import Launch
+from harness.sandbox import limits, runtime, seccomp
+from harness.sandbox.process import Entry, SupervisedProcess, supervise
+
+_READ = (
+    *("/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems"),
+    *("/proc/mounts", "/proc/sys/kernel", "/proc/sys/vm", *runtime.ETC, *runtime.SYSFS),
+)
+_WRITE = ("/dev/null", "/dev/zero")
+_ACCELERATOR = ("/sys", "/proc/driver", "/proc/modules", "/proc/devices", "/proc/self")
+_LINKS = ("/lib", "/lib64", "/lib32", "/bin", "/sbin")  # where these are no links to /usr
+
+
+@dataclass(frozen=True)
+class LandlockSandbox:
+    devices: tuple[str, ...] = ()  # nodes of the assigned accelerator
+    user: int | None = field(default_factory=runtime.unused_user)
+    name: str = "landlock"
+    level: int = 2
+
+    def launch(self, launch: Launch) -> SupervisedProcess:
+        env = {**launch.env, "USER": "box", "LOGNAME": "box", **packages(launch)}
+        runtime.give_to(self.user, launch.writable)
+        bounds = limits.Limits(launch.max_memory_bytes, launch.max_processes)
+        cgroup = limits.make_cgroup(bounds)
+        own_user, accelerator = self.user is not None, bool(self.devices)
+        plan: dict[str, Any] = {
+            "cgroups": [str(folder) for folder in cgroup.folders] if cgroup else [],
+            "rlimits": limits.rlimits(bounds, own_user=own_user, accelerator=accelerator),
+            "landlock": self.rules(launch),
+            "seccomp": seccomp.program(unix_sockets=False, same_user=not own_user).hex(),
+        }
+        if self.user is not None:
+            visible = (*runtime.runtime().paths, launch.cwd, *launch.writable)
+            plan |= {"user": self.user, "reveal": [str(path) for path in visible]}
+        entry = Entry(launch.argv, str(launch.cwd), env, launch.fds, plan, cgroup=cgroup)
+        return supervise(launch, entry)
+
+    def rules(self, launch: Launch) -> dict[str, list[str]]:
+        """Paths for `harness.sandbox.enter.landlock`."""
+        execute = [*runtime.runtime().paths, *(Path(link) for link in _LINKS)]
+        return {
+            "execute": [str(path) for path in execute],
+            "read": [*_READ, *(_ACCELERATOR if self.devices else ()), str(launch.cwd)],
+            "write": [*_WRITE, *self.devices, *(str(path) for path in launch.writable)],
+        }
+
+
+def packages(launch: Launch) -> dict[str, str]:
+    """Where Python finds this project's packages: links in the home of the run, and the variable that names them.
+
+    Python lists a folder before it imports from it, and a right to list the project's own would be one to list the
+    sessions in it.
+    """
+    if "HOME" not in launch.env:
+        return {}
+    folder = Path(launch.env["HOME"]) / "packages"
+    folder.mkdir(exist_ok=True)
+    for name in runtime.PACKAGES:
+        (folder / name).symlink_to(runtime.PROJECT / name)
+    return {"PYTHONPATH": str(folder)}

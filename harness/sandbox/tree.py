@@ -1,0 +1,127 @@
+"""A process tree seen from above: who is in it, killing it, stopping it. Standard library only.
+
+`killpg` is not enough: a child that forks twice and calls setsid leaves its process group. A subreaper above the tree
+(prctl(2), PR_SET_CHILD_SUBREAPER) keeps orphans below itself, so a sweep over parents finds them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+LINUX = sys.platform.startswith("linux")
+STOP_SECONDS = 2.0  # a tree that is not still by then is evading
+_STILL = b"TtZX"  # states in which a thread runs nothing
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids below `root`, from /proc (Linux) or ps (elsewhere). Zombies are left out."""
+    parents = _linux_parents() if LINUX else _ps_parents()
+    found: list[int] = []
+    frontier = {root}
+    while frontier:
+        frontier = {pid for pid, parent_pid in parents.items() if parent_pid in frontier}
+        found.extend(frontier)
+    return found
+
+
+def kill_all(root: int, reap: Callable[[], None]) -> int:
+    """SIGKILL every descendant of `root` until two sweeps in a row find none; how many there were."""
+    killed: set[int] = set()
+    clean_sweeps = 0
+    while clean_sweeps < 2:
+        found = descendants(root)
+        clean_sweeps = 0 if found else clean_sweeps + 1
+        killed.update(pid for pid in found if _signal(pid, signal.SIGKILL))
+        reap()
+        if found:
+            time.sleep(0.001)
+    return len(killed)
+
+
+def stop_all(root: int, reap: Callable[[], None]) -> bool:
+    """SIGSTOP every descendant of `root` until two sweeps in a row find each thread still; False if that fails in time."""
+    deadline = time.monotonic() + STOP_SECONDS
+    clean_sweeps = 0
+    while clean_sweeps < 2:
+        if time.monotonic() > deadline:
+            return False
+        moving = [pid for pid in descendants(root) if not _is_still(pid)]
+        clean_sweeps = 0 if moving else clean_sweeps + 1
+        for pid in moving:
+            _signal(pid, signal.SIGSTOP)
+        reap()  # unreaped zombies slow every sweep down
+        time.sleep(0.0005)
+    return True
+
+
+def resume_all(root: int) -> None:
+    for pid in descendants(root):
+        _signal(pid, signal.SIGCONT)
+
+
+def cpu_ticks(root: int) -> int | None:
+    """CPU time of all descendants of `root` so far, in clock ticks (usually 1/100 s), what they waited for included."""
+    if not LINUX:
+        return None
+    total = 0
+    for pid in descendants(root):
+        fields = _stat(f"/proc/{pid}/stat")
+        if fields:
+            total += sum(int(value) for value in fields[11:15])  # utime stime cutime cstime
+    return total
+
+
+def _stat(path: str) -> list[bytes]:
+    """The fields of a stat file from the state on (proc(5)); empty when the process is gone."""
+    try:
+        with open(path, "rb") as file:
+            # The command name is in parentheses and may contain anything; the fields follow the last one.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def _linux_parents() -> dict[int, int]:
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        fields = _stat(f"/proc/{name}/stat")
+        # A process whose first thread has ended shows as a zombie while its other threads run on.
+        if fields and (fields[0] != b"Z" or int(fields[17]) > 1):
+            parents[int(name)] = int(fields[1])
+    return parents
+
+
+def _ps_parents() -> dict[int, int]:
+    parents: dict[int, int] = {}
+    with os.popen("ps -axo pid=,ppid=,stat=") as listing:
+        for line in listing:
+            pid, parent_pid, stat = line.split()[:3]
+            if not stat.startswith("Z"):
+                parents[int(pid)] = int(parent_pid)
+    return parents
+
+
+def _is_still(pid: int) -> bool:
+    if not LINUX:
+        with os.popen(f"ps -o stat= -p {pid}") as listing:
+            return listing.read().strip()[:1] in ("T", "Z", "")
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    states = (_stat(f"/proc/{pid}/task/{thread}/stat") for thread in threads)
+    return all(not fields or fields[0] in _STILL for fields in states)
+
+
+def _signal(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
