@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from harness.calibrate import calibrate, check_budget
 from harness.config import TaskConfig
 from harness.evaluate import Evaluator
+from harness.folders import remove
 from harness.records import Calibration, Role, RunResult, Smoke, Status
 from harness.runner import Runner, TrainRequest
 from harness.smoke import smoke_run
@@ -38,7 +38,7 @@ class LocalBench:
         cache = self.runner.compile_cache
         if cache and self.task.compile:
             # Only the stock script has run here, so its compiled code may speed up the setup of every later run.
-            shutil.rmtree(cache, ignore_errors=True)
+            remove(cache)
             (run_dir / "home" / "compile_cache").replace(cache)
         sweep(run_dir)
         check_budget(calibration, self.task)
@@ -51,7 +51,7 @@ class LocalBench:
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         started = time.monotonic()
         run_dir = self.runs_dir / run_id
-        shutil.rmtree(run_dir, ignore_errors=True)
+        remove(run_dir)
         trained = self.runner.train(
             TrainRequest(
                 run_id=run_id,
@@ -76,7 +76,7 @@ class LocalBench:
             log_tail=trained.log_tail,
         )
         if trained.status is Status.OK:
-            result = self.scored(result, run_id, run_dir, role)
+            result = self.scored(result, run_id, run_dir, source, role)
         sweep(run_dir)
         return replace(result, wall_seconds=time.monotonic() - started)
 
@@ -87,10 +87,10 @@ class LocalBench:
         sweep(run_dir)
         return smoke
 
-    def scored(self, result: RunResult, run_id: str, run_dir: Path, role: Role) -> RunResult:
+    def scored(self, result: RunResult, run_id: str, run_dir: Path, source: str, role: Role) -> RunResult:
         stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)
         limit = EVAL_FACTOR * self.stock_eval_seconds if self.stock_eval_seconds and not stock else None
-        score = self.evaluator.score(run_id, run_dir, result.split, limit, save_nll=stock)
+        score = self.evaluator.score(run_id, run_dir, source, result.split, limit, save_nll=stock)
         bpb = score.bpb
         if bpb is not None and result.split == "val":
             bpb = round(bpb, FEEDBACK_DECIMALS)
@@ -108,5 +108,4 @@ class LocalBench:
 def sweep(run_dir: Path) -> None:
     """Keep the logs of a run, drop what is large or was agent-writable."""
     for name in BULKY:
-        path = run_dir / name
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        remove(run_dir / name)

@@ -17,9 +17,10 @@ from typing import Any
 
 from harness.codec import from_json
 from harness.errors import HarnessError, JournalError
+from harness.folders import fresh
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import Audit, Progress, Status
-from harness.runner import MAX_LOG_BYTES, fresh, private_folders
+from harness.runner import MAX_LOG_BYTES, private_folders
 from harness.wire import BadMessage, Channel
 
 # Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.
@@ -50,11 +51,13 @@ class Evaluator:
     private_dir: Path  # where the scorer keeps the stock model's per-token losses; no sandbox sees it
     entropy: int | None = None  # fixes the scorer's secrets, on the null backend only
 
-    def score(self, run_id: str, run_dir: Path, split: str, max_eval_seconds: float | None, save_nll: bool) -> Score:
-        """Score `run_dir/model.safetensors` with `run_dir/box/train.py` on `split`."""
+    def score(
+        self, run_id: str, run_dir: Path, source: str, split: str, max_eval_seconds: float | None, save_nll: bool
+    ) -> Score:
+        """Score `run_dir/model.safetensors`, a model of the train.py `source`, on `split`."""
         started = time.monotonic()
         channel, theirs = Channel.pair()
-        servers = Servers(self, run_dir)
+        servers = Servers(self, run_dir, source)
         with theirs:
             scorer = self.trusted.launch(
                 Launch(
@@ -131,18 +134,21 @@ class Evaluator:
 class Servers:
     """One model server at a time, each in a fresh folder and a fresh process tree."""
 
-    def __init__(self, evaluator: Evaluator, run_dir: Path) -> None:
+    def __init__(self, evaluator: Evaluator, run_dir: Path, source: str) -> None:
         self.evaluator = evaluator
         self.run_dir = run_dir
+        self.source = source
         self.process: Process | None = None
 
     def start(self) -> Any:
         """Start a server; the returned socket is its other end, to be passed to the scorer and closed here."""
         self.stop()
         box = fresh(self.run_dir / "server")
-        for source in (self.run_dir / "box" / "train.py", self.run_dir / "model.safetensors"):
-            shutil.copyfile(source, box / source.name)
-            (box / source.name).chmod(0o444)
+        # Not the file in the box where it ran: that may by now be other code, a link or a pipe.
+        (box / "train.py").write_text(self.source, encoding="utf-8")
+        shutil.copyfile(self.run_dir / "model.safetensors", box / "model.safetensors")
+        for path in box.iterdir():
+            path.chmod(0o444)
         box.chmod(0o755)  # whatever the umask: behind the walls it may be another user's
         home = fresh(self.run_dir / "server_home")
         ours, theirs = Channel.pair()

@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.folders import fresh
 from harness.gate import ProgressPage, SnapshotRefused, copy_snapshot, token_stream
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import CurvePoint, Progress, Status
@@ -29,6 +31,7 @@ MAX_LOG_BYTES = 256 * 1024
 MAX_TAIL_CHARS = 6000
 MAX_MESSAGES = 200_000
 MAX_CURVE_POINTS = 200
+MAX_CLAIM = 10**15  # what code says of itself may be any number; beyond this it says nothing
 MEMORY_POLL_SECONDS = 0.1
 TICK_CLOCK_DEADLINE_SECONDS = 120.0  # the null backend counts steps; this only ends a script that never stops
 OOM_SIGNS = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory|Cannot allocate memory")
@@ -260,16 +263,11 @@ class Conversation:
         """Note a line of the training log. All of it is the code's claim, shown but never used for a score."""
         watch = self.watch
         step, loss, tokens = message.get("step"), message.get("loss"), message.get("tokens")
-        if (
-            watch.started is None
-            or type(step) is not int
-            or not isinstance(loss, int | float)
-            or not math.isfinite(loss)
-        ):
+        if watch.started is None or not claimed(step, int) or not claimed(loss, int | float):
             return
         now = time.monotonic()
         seconds = now - watch.started
-        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if type(tokens) is int else None))
+        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if claimed(tokens, int) else None))
         budget = watch.budget_seconds
         self.runner.on_progress(
             Progress(
@@ -330,6 +328,11 @@ def failure(exit_status: int, log: str, box: Path) -> tuple[Status, str]:
     return Status.CRASH, (last_line(log) or f"exit status {exit_status}") + where
 
 
+def claimed(value: Any, kind: type | UnionType) -> bool:
+    """Whether `value` can be calculated with: JSON also has NaN, infinities and integers of 4000 digits."""
+    return isinstance(value, kind) and not isinstance(value, bool) and -MAX_CLAIM <= value <= MAX_CLAIM
+
+
 def last_line(log: str) -> str:
     return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
 
@@ -342,14 +345,6 @@ def thin(curve: list[CurvePoint]) -> tuple[CurvePoint, ...]:
 
 def token_dtype(vocab_size: int) -> str:
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
-
-
-def fresh(folder: Path) -> Path:
-    """An empty folder: nothing survives from one run to the next except through the harness."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def private_folders(home: Path) -> dict[str, str]:
