@@ -1,4 +1,4 @@
-"""Devices. The folder is the registry: every file here except `base` and `probe` is a backend."""
+"""Devices. The folder is the registry: every file is a backend but `base`, `probe` and those with a leading _."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFERENCE = ("cuda", "rocm", "mps", "cpu")
 def names() -> tuple[str, ...]:
     """All backends that exist, available on this machine or not."""
     stems = (path.stem for path in Path(__file__).parent.glob("*.py"))
-    return tuple(sorted(stem for stem in stems if stem not in _NOT_BACKENDS))
+    return tuple(sorted(stem for stem in stems if stem not in _NOT_BACKENDS and not stem.startswith("_")))
 
 
 def load(name: str, threads: int | None = None, dtype: str | None = None) -> Backend:

@@ -6,12 +6,19 @@ The file's name is the backend's name; nothing else has to be told about it.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 
 DTYPES = ("float32", "bfloat16")
+# Below this the conversions between float32 and bfloat16 around each product eat the gain.
+MIN_BF16_SPEEDUP = 1.2
 
 
 class Backend(Protocol):
@@ -47,6 +54,12 @@ class Backend(Protocol):
     def identity(self) -> dict[str, Any]:
         """What this device is, JSON-ready, with a `fingerprint` that is equal for interchangeable devices."""
 
+    def power_state(self) -> dict[str, Any] | None:
+        """What the platform tells of clocks, power and slowdowns right now; None where it tells nothing."""
+
+    def device_nodes(self) -> list[str]:
+        """Files under /dev that a walled process needs for this device, and for no other; none for a CPU."""
+
     def environment(self) -> dict[str, str]:
         """Environment variables that must be set before a process on this device is launched."""
 
@@ -65,3 +78,27 @@ def resolve_threads(threads: int | None, available: int) -> int:
     if not 1 <= threads <= available:
         raise ValueError(f"backend.threads={threads}: expected 1 to {available}, the cores this process may use")
     return threads
+
+
+def fingerprint(stable: Mapping[str, Any]) -> str:
+    """Equal for devices that agree in all of `stable`."""
+    return hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would use, or None."""
+    return shutil.which("g++") or shutil.which("clang++")
+
+
+def bf16_speedup(device: torch.device, synchronize: Callable[[], None], size: int, rounds: int) -> float:
+    """Time of a float32 product of `size` x `size` over that of a bfloat16 one, best of interleaved rounds."""
+    best: dict[torch.dtype, float] = {}
+    for dtype in (torch.float32, torch.bfloat16) * rounds:
+        a = torch.ones(size, size, dtype=dtype, device=device)
+        synchronize()
+        start = time.perf_counter()
+        a @ a
+        synchronize()
+        seconds = time.perf_counter() - start
+        best[dtype] = min(seconds, best.get(dtype, seconds))
+    return best[torch.float32] / best[torch.bfloat16]

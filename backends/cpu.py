@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import resource
-import shutil
 import sys
-import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,10 +13,8 @@ from typing import Any
 import psutil
 import torch
 
-from backends.base import DTYPES, resolve_dtype, resolve_threads
-
-# Below this the conversions between float32 and bfloat16 around each product eat the gain.
-MIN_BF16_SPEEDUP = 1.2
+from backends import base
+from backends.base import DTYPES, MIN_BF16_SPEEDUP, compiler, fingerprint, resolve_dtype, resolve_threads
 
 
 def unavailable() -> str | None:
@@ -57,6 +51,12 @@ class Backend:
     def identity(self) -> dict[str, Any]:
         return describe(self.name, self.threads, self.dtype)
 
+    def power_state(self) -> dict[str, Any] | None:
+        return power_state()
+
+    def device_nodes(self) -> list[str]:
+        return []
+
     def environment(self) -> dict[str, str]:
         return {
             "OMP_NUM_THREADS": str(self.threads),
@@ -69,6 +69,21 @@ class Backend:
             "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
             "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         }
+
+
+def power_state(sys_root: Path = Path("/sys/devices/system/cpu")) -> dict[str, Any] | None:
+    """The first core's clock and governor, and how often the package was too hot (Linux: cpufreq, thermal_throttle)."""
+    facts: dict[str, Any] = {}
+    for name, path, convert in (
+        ("governor", "cpufreq/scaling_governor", str),
+        ("clock_khz", "cpufreq/scaling_cur_freq", int),
+        ("max_clock_khz", "cpufreq/cpuinfo_max_freq", int),
+        ("num_package_throttles", "thermal_throttle/package_throttle_count", int),
+    ):
+        file = sys_root / "cpu0" / path
+        if file.is_file():
+            facts[name] = convert(file.read_text().strip())
+    return facts or None
 
 
 def usable_cores() -> int:
@@ -90,12 +105,10 @@ def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
     }
     # Firmware takes a few megabytes that differ from boot to boot: equal machines must agree.
     stable = hardware | {"memory_bytes": round(psutil.virtual_memory().total / 2**30)}
-    fingerprint = hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:16]
-    compiler = shutil.which("g++") or shutil.which("clang++")
     return hardware | {
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint(stable),
         "torch_version": torch.__version__,
-        "has_compiler": compiler is not None,
+        "has_compiler": compiler() is not None,
     }
 
 
@@ -109,19 +122,14 @@ def fastest_dtype(threads: int) -> str:
     return "bfloat16" if bf16_speedup(threads) >= MIN_BF16_SPEEDUP else "float32"
 
 
-def bf16_speedup(threads: int, size: int = 512, rounds: int = 8) -> float:
-    """Time of a float32 product over that of a bfloat16 one, best of interleaved rounds. Takes about 20 ms."""
+def bf16_speedup(threads: int) -> float:
+    """How much faster bfloat16 products are on this many threads. Takes about 20 ms."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    best: dict[torch.dtype, float] = {}
-    for dtype in (torch.float32, torch.bfloat16) * rounds:
-        a = torch.ones(size, size, dtype=dtype)
-        start = time.perf_counter()
-        a @ a
-        seconds = time.perf_counter() - start
-        best[dtype] = min(seconds, best.get(dtype, seconds))
-    torch.set_num_threads(before)
-    return best[torch.float32] / best[torch.bfloat16]
+    try:
+        return base.bf16_speedup(torch.device("cpu"), lambda: None, size=512, rounds=8)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _has_bf16_instructions() -> bool:

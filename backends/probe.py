@@ -1,7 +1,7 @@
 """Answers which device there is: `python -I -m backends.probe '{"name": "auto", "threads": null, "dtype": null}'`.
 
-Prints one line of JSON: `{"name", "threads", "dtype", "identity", "environment"}`, or `{"error": one line}` with
-exit status 1.
+Prints one line of JSON: `{"name", "threads", "dtype", "identity", "environment", "power_state", "device_nodes"}`,
+or `{"error": one line}` with exit status 1.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
         "dtype": backend.dtype,
         "identity": backend.identity(),
         "environment": backend.environment(),
+        "power_state": backend.power_state(),
+        "device_nodes": backend.device_nodes(),
     }
 
 

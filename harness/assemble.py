@@ -18,16 +18,21 @@ from omegaconf import OmegaConf
 
 from harness import agents, baselines, compose, knobs, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
+from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
 from harness.device import Device, probe
 from harness.errors import ConfigError, DataError, DeviceError
 from harness.evaluate import Evaluator
 from harness.fold import fold
+from harness.integrity import Witness
 from harness.journal import Journal, Record
-from harness.protocols import OnProgress, Repeats, Sandbox, Stated, Tracker
-from harness.records import Progress, SessionState
+from harness.lease import lease, physical_name
+from harness.protocols import Agent, OnProgress, Repeats, Sandbox, Stated, Tracker
+from harness.records import Progress, SessionState, Walls
 from harness.runner import Runner, child_environment
+from harness.sandbox import canaries
+from harness.sandbox.bait import Targets
 from harness.sandbox.forked import ForkedSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.session import Session
@@ -45,52 +50,75 @@ PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "tr
 def run_session(config: Config | None, *, resume: Path | None = None, tracker: Tracker | None = None) -> Path:
     """Run a new session, or what is left of the one at `resume`; returns its folder. Raises HarnessError."""
     view = tracker or views.make()
-    with contextlib.closing(view):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(view))
+        started: Started | None = None
         if resume is not None:
             journal, records = Journal.open(resume / "journal.jsonl")
+            started = (resume, stack.enter_context(journal), records)
             config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
-        on_progress = view.on_progress
-        data = prepare(config, lambda event: on_progress(stage_progress(event)))
+        data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         device = probe(config.backend)
-        chosen = choose_sandbox(config)
-        agent = agents.load(config.agent)
-        if resume is None:
-            if isinstance(agent, Repeats):
-                config.session.experiments = agent.num_experiments()
-            opening = opening_facts(config, data, device)
-            if isinstance(agent, Stated):
-                opening["researcher"] = agent.facts()
-            resume = new_folder(config)
-            journal, records = open_session(resume, config, opening)
-        mirror = tracking.load(config.tracker, resume)
-        with journal, parts(config, resume, data, device, chosen, on_progress) as bench, contextlib.closing(mirror):
-            if len(records) > 1 or journal.recovered:
-                check_same(fold(records), data, device)
-                records = [*records, journal.append("resumed", reason=journal.recovered or "resumed")]
-            session_key = fold(records).opened["key"]
-            state = Session(
-                config,
-                journal,
-                records,
-                agent=agent,
-                bench=bench,
-                workspace=Workspace(resume / "workspace"),
-                trackers=[view, mirror],
-                nonce=json.loads((resume / "secret.json").read_text())["nonce"],
-                earlier_baselines=baselines.known(session_key, device),
-            ).run()
-            baselines.remember(session_key, device, state)
-    views.write_all(resume)
-    return resume
+        name = resume.name if resume else session_name(config)
+        physical = physical_name(device.name, device.identity)
+        with lease(physical, name, lambda who: view.on_progress(Progress(phase="wait", run_id=who))):
+            folder = run_on(device, data, config, started, view)
+    views.write_all(folder)
+    return folder
 
 
-def choose_sandbox(config: Config) -> Sandbox | None:
+Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open journal, and what that holds
+
+
+def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
+    """The part of `run_session` that has the device to itself."""
+    chosen = choose_sandbox(config, device)
+    agent = agents.load(config.agent)
+    walls = canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
+    folder, journal, records = started or begin(config, data, device, agent, walls)
+    witness = Witness()
+    mirror = tracking.load(config.tracker, folder)
+    made = parts(config, folder, data, device, chosen, witness, view.on_progress)
+    with journal, contextlib.closing(mirror), made as bench:
+        if len(records) > 1 or journal.recovered:
+            check_same(fold(records), data, device)
+            records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
+        session_key = fold(records).opened["key"]
+        state = Session(
+            config,
+            journal,
+            records,
+            agent=agent,
+            bench=bench,
+            workspace=Workspace(folder / "workspace"),
+            trackers=[view, mirror],
+            nonce=json.loads((folder / "secret.json").read_text())["nonce"],
+            earlier_baselines=baselines.known(session_key, device),
+            witness=witness,
+        ).run()
+        baselines.remember(session_key, device, state)
+    return folder
+
+
+def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: Walls) -> Started:
+    """Open a new session; nothing of it is left when its configuration does not hold together."""
+    if isinstance(agent, Repeats):
+        config.session.experiments = agent.num_experiments()
+    opening = opening_facts(config, data, device, walls)
+    if isinstance(agent, Stated):
+        opening["researcher"] = agent.facts()
+    folder = new_folder(config)
+    return folder, *open_session(folder, config, opening)
+
+
+def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
     """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
     if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
         return None
-    return sandbox.load(config.sandbox.level, allow_unsafe=config.sandbox.allow_unsafe)
+    nodes = tuple(device.device_nodes)
+    return sandbox.load(config.sandbox.level, devices=nodes, allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:
@@ -118,7 +146,17 @@ def new_folder(config: Config) -> Path:
     return folder
 
 
-def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
+def resuming_facts(journal: Journal, records: list[Record], walls: Walls) -> dict[str, Any]:
+    """A session that goes on behind other walls is behind the weakest of them."""
+    before = fold(records).walls
+    return {
+        "reason": journal.recovered or "resumed",
+        "walls": to_json(canaries.weakest(before, walls) if before else walls),
+        "unranked": list(canaries.missing(walls)),
+    }
+
+
+def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:
     """What the session is; fails before anything was made when the configuration does not hold together."""
     stock = knobs.stock_source(STOCK, config.task.knobs)
     program = Path(config.program or PROGRAM)
@@ -130,6 +168,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
         "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
         "key": key(config, stock, data),
         "device": device.identity,
+        "power_state": device.power_state,
         "backend": device.for_child(),
         "versions": {
             "bpbench": version("bpbench"),
@@ -145,7 +184,8 @@ def opening_facts(config: Config, data: DataInfo, device: Device) -> dict[str, A
         "program_sha256": hashlib.sha256(instructions.encode()).hexdigest(),
         "num_baseline": config.task.baseline_seeds,
         "num_confirm": config.task.confirm_seeds,
-        "unranked": list(unranked(config)),
+        "walls": to_json(walls),
+        "unranked": list(unranked(config, walls)),
     }
 
 
@@ -178,13 +218,13 @@ def key(config: Config, stock: str, data: DataInfo) -> dict[str, Any]:
     }
 
 
-def unranked(config: Config) -> Iterator[str]:
+def unranked(config: Config, walls: Walls) -> Iterator[str]:
     """What keeps such a session off the leaderboard whatever its result."""
     if config.task.clock == "ticks":
         yield "task.clock=ticks: a step clock is no time"
     if config.data.source == "synthetic":
         yield "data.source=synthetic: generated text"
-    yield "isolation level 1: agent code can read the validation text"
+    yield from canaries.missing(walls)
 
 
 def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
@@ -216,13 +256,19 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
 
 @contextlib.contextmanager
 def parts(
-    config: Config, folder: Path, data: DataInfo, device: Device, chosen: Sandbox | None, on_progress: OnProgress
+    config: Config,
+    folder: Path,
+    data: DataInfo,
+    device: Device,
+    chosen: Sandbox | None,
+    witness: Witness,
+    on_progress: OnProgress,
 ) -> Iterator[LocalBench]:
     """The bench of a session; its long-lived processes end with the context. No sandbox chosen: level 0, forked."""
     ticking = config.task.clock == "ticks"
     environment = child_environment(device.environment)
     with contextlib.ExitStack() as stack:
-        walls = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
+        box = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
         trusted: Sandbox = ProcessSandbox()
         if ticking:
             trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
@@ -235,23 +281,25 @@ def parts(
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=walls,
+            sandbox=box,
             max_setup_seconds=config.task.max_setup_seconds,
             max_memory_bytes=config.task.max_memory_bytes,
             ticks=config.task.ticks if ticking else 0,
             on_progress=on_progress,
             compile_cache=private / "compile_cache",
+            witness=witness,
         )
         evaluator = Evaluator(
             task={**view, "audit_cuts": config.task.audit_cuts},
             backend=device.for_child(),
             environment=environment,
             data_dir=data.path,
-            sandbox=walls,
+            sandbox=box,
             trusted=trusted,
             max_memory_bytes=config.task.max_memory_bytes,
             on_progress=on_progress,
             private_dir=private,
             entropy=seeds.derive("audit", config.task.name) if ticking else None,
+            witness=witness,
         )
         yield LocalBench(task=config.task, runner=runner, evaluator=evaluator, runs_dir=folder / "runs")

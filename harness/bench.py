@@ -17,6 +17,7 @@ from harness.smoke import smoke_run
 FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
 EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
 SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
+LEAKS = ("leak_uniform", "leak_targeted")
 BULKY = ("box", "home", "server", "server_home", "scorer", "model.safetensors", "incoming.safetensors")
 
 
@@ -91,6 +92,8 @@ class LocalBench:
         stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)
         limit = EVAL_FACTOR * self.stock_eval_seconds if self.stock_eval_seconds and not stock else None
         score = self.evaluator.score(run_id, run_dir, source, result.split, limit, save_nll=stock)
+        if score.code in LEAKS:
+            self.evaluator.witness.note(run_id, "leak", f"{score.code}: {score.reason}")
         bpb = score.bpb
         if bpb is not None and result.split == "val":
             bpb = round(bpb, FEEDBACK_DECIMALS)

@@ -105,7 +105,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     prepare.set_defaults(command=_prepare)
     config = commands.add_parser("config", help="print the configuration that overrides add up to")
     config.set_defaults(command=_config)
-    for command in (run, prepare, config):
+    doctor = commands.add_parser("doctor", help="say what this machine can do, and what keeps sessions from ranking")
+    doctor.set_defaults(command=_doctor)
+    for command in (run, prepare, config, doctor):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES_HELP)
 
     show = commands.add_parser("show", help="print a session's table and result")
@@ -215,6 +217,15 @@ def _config(arguments: argparse.Namespace) -> int:
 
     print(to_yaml(compose(arguments.overrides)), end="")
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from harness.compose import compose
+    from harness.doctor import diagnose, lines
+
+    diagnosis = diagnose(compose(arguments.overrides))
+    print(*lines(diagnosis), sep="\n")
+    return 0 if diagnosis.rankable else EXIT_ERROR
 
 
 def _print_session(folder: Path) -> None:

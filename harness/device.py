@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ class Device:
     dtype: str
     identity: dict[str, Any]
     environment: dict[str, str]  # to be set before a process on this device is launched
+    power_state: dict[str, Any] | None = None  # clocks, power and slowdowns, as far as the platform tells
+    device_nodes: Sequence[str] = ()  # files that a walled process needs for it
 
     @property
     def fingerprint(self) -> str:

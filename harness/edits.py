@@ -38,7 +38,7 @@ _CARRIERS = (
 def apply_edit(edit: Edit, incumbent_source: str, stock_source: str) -> str:
     """The train.py that `edit` makes of `incumbent_source`, checked. Raises EditRefused with one line."""
     if edit.path != FILE_NAME:
-        raise EditRefused(f"only {FILE_NAME} may be changed, not {_quote(edit.path)}")
+        raise EditRefused(f"only {FILE_NAME} may be changed, not {_quote(edit.path)}", "edit_path")
     if (edit.source is None) == (not edit.blocks):
         raise EditRefused("an edit is either the whole new file or search/replace blocks: give exactly one of them")
     if edit.source is not None:
@@ -57,7 +57,8 @@ def check_source(source: str, stock_source: str) -> None:
     _check_encoding(source)
     size, limit = len(source.encode()), len(stock_source.encode()) + MAX_GROWTH_BYTES
     if size > limit:
-        raise EditRefused(f"{FILE_NAME} would have {size} bytes; the limit is {limit}, the stock file and 32 KiB")
+        message = f"{FILE_NAME} would have {size} bytes; the limit is {limit}, the stock file and 32 KiB"
+        raise EditRefused(message, "edit_size")
     tree = _parse(source)
     _check_literals(tree)
     _check_contract(tree)
@@ -137,7 +138,8 @@ def _check_characters(source: str) -> None:
     for index, character in enumerate(source):
         if character not in "\n\t" and unicodedata.category(character) in _REFUSED_CATEGORIES:
             line = source.count("\n", 0, index) + 1
-            raise EditRefused(f"line {line}: character U+{ord(character):04X} is not allowed: use visible text only")
+            message = f"line {line}: character U+{ord(character):04X} is not allowed: use visible text only"
+            raise EditRefused(message, "edit_text")
 
 
 def _check_encoding(source: str) -> None:
@@ -150,7 +152,7 @@ def _check_encoding(source: str) -> None:
     except SyntaxError:
         encoding = "an unknown one"
     if encoding != "utf-8":
-        raise EditRefused(f"the first lines name an encoding ({_quote(encoding)}): only UTF-8 is allowed")
+        raise EditRefused(f"the first lines name an encoding ({_quote(encoding)}): only UTF-8 is allowed", "edit_text")
 
 
 def _parse(source: str) -> ast.Module:
@@ -179,7 +181,8 @@ def _check_literals(tree: ast.Module) -> None:
         size = own + sum(sizes.get(id(child), 0) for child in ast.iter_child_nodes(node))
         if size > MAX_LITERAL_BYTES:
             line = getattr(node, "lineno", "?")
-            raise EditRefused(f"line {line}: a literal of {size} bytes; the limit is {MAX_LITERAL_BYTES}: compute it")
+            message = f"line {line}: a literal of {size} bytes; the limit is {MAX_LITERAL_BYTES}: compute it"
+            raise EditRefused(message, "edit_size")
         sizes[id(node)] = size
 
 

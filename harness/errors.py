@@ -20,7 +20,11 @@ class ExperimentFailed(Exception):
 
 
 class EditRefused(ExperimentFailed):
-    """The edit broke a rule and was not run."""
+    """The edit broke a rule and was not run. `family`: one of harness/integrity.py if the rule is against cheating."""
+
+    def __init__(self, message: str, family: str | None = None) -> None:
+        super().__init__(message)
+        self.family = family
 
 
 class HarnessError(Exception):

@@ -11,13 +11,14 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.codec import from_json
 from harness.errors import HarnessError, JournalError
 from harness.folders import fresh
+from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import Audit, Progress, Status
 from harness.runner import MAX_LOG_BYTES, private_folders
@@ -50,6 +51,7 @@ class Evaluator:
     on_progress: OnProgress
     private_dir: Path  # where the scorer keeps the stock model's per-token losses; no sandbox sees it
     entropy: int | None = None  # fixes the scorer's secrets, on the null backend only
+    witness: Witness = field(default_factory=Witness)
 
     def score(
         self, run_id: str, run_dir: Path, source: str, split: str, max_eval_seconds: float | None, save_nll: bool
@@ -57,7 +59,7 @@ class Evaluator:
         """Score `run_dir/model.safetensors`, a model of the train.py `source`, on `split`."""
         started = time.monotonic()
         channel, theirs = Channel.pair()
-        servers = Servers(self, run_dir, source)
+        servers = Servers(self, run_dir, run_id, source)
         with theirs:
             scorer = self.trusted.launch(
                 Launch(
@@ -134,10 +136,12 @@ class Evaluator:
 class Servers:
     """One model server at a time, each in a fresh folder and a fresh process tree."""
 
-    def __init__(self, evaluator: Evaluator, run_dir: Path, source: str) -> None:
+    def __init__(self, evaluator: Evaluator, run_dir: Path, run_id: str, source: str) -> None:
         self.evaluator = evaluator
         self.run_dir = run_dir
+        self.run_id = run_id
         self.source = source
+        self.canary: DataCanary | None = None
         self.process: Process | None = None
 
     def start(self) -> Any:
@@ -151,6 +155,7 @@ class Servers:
             path.chmod(0o444)
         box.chmod(0o755)  # whatever the umask: behind the walls it may be another user's
         home = fresh(self.run_dir / "server_home")
+        self.canary = DataCanary(home)
         ours, theirs = Channel.pair()
         with theirs:
             self.process = self.evaluator.sandbox.launch(
@@ -176,6 +181,8 @@ class Servers:
         if self.process:
             self.process.kill()
             self.process = None
+        if self.canary and self.canary.was_opened():
+            self.evaluator.witness.note(self.run_id, "data_canary", "the model opened it while it was evaluated")
 
 
 def as_score(result: Mapping[str, Any], eval_seconds: float) -> Score:

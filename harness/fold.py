@@ -12,6 +12,7 @@ from harness.errors import JournalError
 from harness.journal import Record
 from harness.records import (
     ActiveRun,
+    Attempt,
     Calibration,
     Experiment,
     Gain,
@@ -21,6 +22,7 @@ from harness.records import (
     SessionState,
     Status,
     Usage,
+    Walls,
 )
 
 Data = dict[str, Any]
@@ -30,6 +32,15 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class _Opened:
     config: dict[str, Any]
+    unranked: tuple[str, ...]
+    walls: Walls | None
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    """Present since a session may go on behind other walls than it began."""
+
+    walls: Walls | None
     unranked: tuple[str, ...]
 
 
@@ -111,13 +122,22 @@ def apply(state: SessionState, record: Record) -> SessionState:
 
 
 def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
-    typed = _read(_Opened, data)
+    typed = _read(_Opened, {"walls": None, **data})
     opened = {key: value for key, value in data.items() if key != "config"}
-    return replace(state, config=typed.config, opened=opened, unranked=typed.unranked)
+    return replace(state, config=typed.config, opened=opened, unranked=typed.unranked, walls=typed.walls)
 
 
-def _resumed(state: SessionState, _data: Data, _: Record) -> SessionState:
-    return replace(state, num_restarts=state.num_restarts + 1, active=None, proposing=None)
+def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
+    typed = _read(_Resumed, {"walls": None, "unranked": [], **data})
+    reasons = (*state.unranked, *(reason for reason in typed.unranked if reason not in state.unranked))
+    return replace(
+        state,
+        num_restarts=state.num_restarts + 1,
+        active=None,
+        proposing=None,
+        walls=typed.walls or state.walls,
+        unranked=reasons,
+    )
 
 
 def _calibration(state: SessionState, data: Data, _: Record) -> SessionState:
@@ -189,6 +209,12 @@ def _incident(state: SessionState, data: Data, _: Record) -> SessionState:
     return replace(state, incidents=(*state.incidents, _read(_Text, data).text))
 
 
+def _integrity(state: SessionState, data: Data, _: Record) -> SessionState:
+    attempt = _read(Attempt, data)
+    # A run that was cut off is made again, and tries the same again.
+    return state if attempt in state.attempts else replace(state, attempts=(*state.attempts, attempt))
+
+
 def _confirmed(state: SessionState, data: Data, _: Record) -> SessionState:
     return replace(state, gain=_read(Gain, data))
 
@@ -209,6 +235,7 @@ _STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
     "decision": _decision,
     "stopped": _stopped,
     "incident": _incident,
+    "integrity": _integrity,
     "confirmed": _confirmed,
     "closed": _closed,
 }

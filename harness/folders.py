@@ -1,13 +1,17 @@
-"""Folders that agent code has written in: made fresh, and removed however they were left."""
+"""Folders that agent code wrote into: made fresh, removed and measured without trusting what lies there."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import HarnessError
+
+MAX_ENTRIES = 100_000  # a folder with more is as full as one without space
 
 
 def fresh(folder: Path) -> Path:
@@ -35,6 +39,29 @@ def remove(path: Path) -> None:
             subprocess.run(["chmod", "-R", "u+rwX", "--", path], stderr=subprocess.DEVNULL, check=False)
         done = subprocess.run(["rm", "-rf", "--", path], capture_output=True, text=True, check=False)
         if os.path.lexists(path):
-            raise HarnessError(
-                f"{path}: cannot be removed ({done.stderr.strip()[:200]}); remove it, then resume the session"
-            ) from None
+            why = done.stderr.strip()[:200]
+            raise HarnessError(f"{path} cannot be removed ({why}): remove it by hand, then resume") from None
+
+
+def used_bytes(folders: Iterable[Path]) -> int | None:
+    """What the files in `folders` take on disk; None: too many, or too deep, to count."""
+    total = num_entries = 0
+    waiting = [str(folder) for folder in folders]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            continue  # gone by now
+        num_entries += 1 + len(entries)
+        if num_entries > MAX_ENTRIES:
+            return None
+        for entry in entries:
+            try:
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+            except OSError:  # gone by now
+                continue
+    return total

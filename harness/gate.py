@@ -50,6 +50,13 @@ def read_only(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def seal(fd: int) -> None:
+    """Nobody changes this anonymous file any more, whatever descriptor they have of it."""
+    if LINUX:
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+
+
 def token_stream(data_dir: Path, dtype: str, seed: int) -> tuple[int, int]:
     """The training tokens with their documents permuted by `seed`: (read-only descriptor, number of tokens).
 
@@ -65,9 +72,7 @@ def token_stream(data_dir: Path, dtype: str, seed: int) -> tuple[int, int]:
             spans = [raw[starts[i] : ends[i]] for i in order[first : first + MAX_SPANS]]
             if os.writev(fd, spans) != sum(map(len, spans)):
                 raise OSError("short write of the token stream: not enough memory")
-        if LINUX:
-            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        seal(fd)
         return read_only(fd), len(tokens)
 
 

@@ -45,6 +45,24 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Walls:
+    """What a sandbox holds back, as tried from inside: harness/sandbox/canaries.py."""
+
+    name: str  # the file in harness/sandbox/
+    level: int
+    canaries: dict[str, str]  # held | open | unknown
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Something that a wall, a limit or the audit stopped. Evidence, not a judgement: it may have been an accident."""
+
+    run_id: str
+    family: str  # one of harness/integrity.py
+    evidence: str  # one line: untrusted text
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """One line of the training log. `seconds` is the runner's clock; step, loss and tokens are what the code claims."""
 
@@ -234,8 +252,8 @@ class View:
 class Progress:
     """A fleeting event for the display: never journaled."""
 
-    phase: str  # prepare | calibrate | setup | train | evaluate | audit
-    run_id: str
+    phase: str  # prepare | wait | calibrate | setup | train | evaluate | audit
+    run_id: str  # of prepare: the stage, of wait: for what
     fraction: float | None = None
     loss: float | None = None
     step: int | None = None
@@ -272,6 +290,8 @@ class SessionState:
     stopped_early: str | None = None
     closed: bool = False
     unranked: tuple[str, ...] = ()  # what keeps this session off the leaderboard
+    walls: Walls | None = None  # the weakest that held around agent code at any time; None: an older journal
+    attempts: tuple[Attempt, ...] = ()
     active: ActiveRun | None = None
     proposing: int | None = None  # the experiment that the researcher is thinking about
     incidents: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,8 +21,9 @@ from types import UnionType
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.folders import fresh
+from harness.folders import fresh, used_bytes
 from harness.gate import ProgressPage, SnapshotRefused, copy_snapshot, token_stream
+from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import CurvePoint, Progress, Status
 from harness.views import text
@@ -33,6 +35,8 @@ MAX_MESSAGES = 200_000
 MAX_CURVE_POINTS = 200
 MAX_CLAIM = 10**15  # what code says of itself may be any number; beyond this it says nothing
 MEMORY_POLL_SECONDS = 0.1
+DISK_POLL_SECONDS = 0.5
+MAX_DISK_BYTES = 4 << 30  # in the folders of a run
 TICK_CLOCK_DEADLINE_SECONDS = 120.0  # the null backend counts steps; this only ends a script that never stops
 OOM_SIGNS = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory|Cannot allocate memory")
 
@@ -90,6 +94,7 @@ class Runner:
     ticks: int
     on_progress: OnProgress
     compile_cache: Path | None = None  # filled by calibration with the stock script, copied into every run
+    witness: Witness = field(default_factory=Witness)
 
     def train(self, request: TrainRequest, run_dir: Path) -> Trained:
         """Run `request.source` in a fresh folder. The snapshot, if any, is `run_dir/model.safetensors`."""
@@ -98,6 +103,7 @@ class Runner:
         home = fresh(run_dir / "home")
         if self.compile_cache and self.compile_cache.is_dir():
             shutil.copytree(self.compile_cache, home / "compile_cache")
+        canary = DataCanary(home)
         tokens_fd, num_tokens = token_stream(self.data_dir, token_dtype(self.task["vocab_size"]), request.seed)
         page = ProgressPage(self.ticks)
         channel, theirs = Channel.pair()
@@ -127,6 +133,13 @@ class Runner:
             channel.close()
             page.close()
             os.close(tokens_fd)
+            opened = canary.was_opened()
+        if opened:
+            self.witness.note(request.run_id, "data_canary", f"train.py opened {canary.path.relative_to(home)}")
+        if process.num_forks_refused():
+            self.witness.note(request.run_id, "fork_limit", "train.py started processes until the limit")
+        if exit_status == -signal.SIGSYS:
+            self.witness.note(request.run_id, "forbidden_call", "train.py was killed by SIGSYS")
         return conclude(conversation.watch, exit_status, run_dir, box)
 
 
@@ -148,7 +161,7 @@ class Conversation:
         """Serve the child until it ends or must end; its exit status, or None if it was still running."""
         watch = self.watch
         watch.deadline = watch.launched + self.runner.max_setup_seconds
-        next_memory_poll = watch.launched
+        next_memory_poll = next_disk_poll = watch.launched
         while True:
             now = time.monotonic()
             if now >= watch.deadline:
@@ -157,6 +170,9 @@ class Conversation:
             if now >= next_memory_poll:
                 next_memory_poll = now + MEMORY_POLL_SECONDS
                 self.check_memory()
+            if now >= next_disk_poll:
+                next_disk_poll = now + DISK_POLL_SECONDS
+                self.check_disk()
             if watch.verdict or self.enough():
                 return None
             if (exit_status := self.process.poll()) is not None:
@@ -183,6 +199,15 @@ class Conversation:
                 f"used {used / 2**30:.1f} GiB of memory, the limit is {limit / 2**30:.1f}",
             )
 
+    def check_disk(self) -> None:
+        used = used_bytes((self.run_dir / "box", self.run_dir / "home"))
+        if used is None or used > MAX_DISK_BYTES:
+            self.watch.verdict = (Status.CRASH, f"wrote more than {MAX_DISK_BYTES / 2**30:.0f} GiB of files")
+            self.note("disk_limit", "too many files" if used is None else f"{used / 2**30:.1f} GiB of files")
+
+    def note(self, family: str, evidence: str) -> None:
+        self.runner.witness.note(self.request.run_id, family, evidence)
+
     def serve(self, wait_seconds: float) -> None:
         if self.channel.closed:
             time.sleep(wait_seconds)
@@ -199,6 +224,7 @@ class Conversation:
                         os.close(fd)
         except BadMessage as error:
             self.watch.verdict = (Status.CRASH, f"broke the protocol of lab.py: {error}")
+            self.note("forged_message", str(error))
         except OSError:
             # The child closed its end or does not read its answers. Its exit status or the deadline says the rest.
             self.channel.closed = True
@@ -219,6 +245,7 @@ class Conversation:
             case "start" if watch.started is None:
                 self.start()
             case "start":
+                self.note("start_twice", "start() was called twice")
                 self.channel.send({"ok": False, "error": "start() was called twice"})
             case "save":
                 self.save(fds)
@@ -245,18 +272,23 @@ class Conversation:
     def save(self, fds: list[int]) -> None:
         watch = self.watch
         if watch.started is None or len(fds) != 1:
+            if watch.started is None:
+                self.note("early_save", "save() came before start()")
             self.channel.send({"ok": False, "error": "save() needs start() first and exactly one descriptor"})
             return
         incoming = self.run_dir / "incoming.safetensors"
         try:
             size = copy_snapshot(fds[0], incoming, self.runner.max_memory_bytes)
         except SnapshotRefused as error:
+            self.note("snapshot_refused", str(error))
             self.channel.send({"ok": False, "error": str(error)})
             return
         if time.monotonic() <= watch.deadline:
             incoming.replace(self.run_dir / "model.safetensors")
             watch.num_snapshots += 1
             watch.snapshot_bytes = size
+        else:
+            self.note("late_save", f"{time.monotonic() - watch.deadline:.3f} s after the deadline")
         self.channel.send({"ok": True})
 
     def log(self, message: dict[str, Any]) -> None:

@@ -14,8 +14,9 @@ from harness import seeds, stats
 from harness.codec import to_json
 from harness.config import Config
 from harness.edits import apply_edit
-from harness.errors import ExperimentFailed, HarnessError
+from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
+from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.protocols import Agent, Bench, Tracker
 from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
@@ -37,6 +38,7 @@ class Session:
         trackers: Sequence[Tracker],
         nonce: str,
         earlier_baselines: Sequence[Sequence[float]] = (),
+        witness: Witness | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -46,6 +48,7 @@ class Session:
         self.trackers = trackers
         self.nonce = nonce
         self.earlier_baselines = earlier_baselines
+        self.witness = witness or Witness()
         self.state = fold(records)
         self._tell(records)
 
@@ -147,6 +150,7 @@ class Session:
                 f"the stock train.py failed ({result.status}: {result.reason}); see runs/{identity['run_id']}; "
                 f"then `bpbench resume {self.journal.path.parent}`"
             )
+        self._testify()
         self._write("run_finished", **identity, result=to_json(result))
         return result
 
@@ -160,6 +164,8 @@ class Session:
         if proposal is None or isinstance(proposal, Stop):
             self._write("stopped", reason=proposal.reason if proposal else f"{self.agent.name} proposed nothing more")
             return False
+        outcome = self._through_the_door(index, proposal)
+        self._testify()
         self._write(
             "proposal",
             index=index,
@@ -167,11 +173,16 @@ class Session:
             note=proposal.note,
             usage=to_json(proposal.usage),
             recorded=to_json(proposal.recorded),
-            **self._through_the_door(proposal),
+            **outcome,
         )
         return True
 
-    def _through_the_door(self, proposal: Proposal | Refused) -> dict[str, Any]:
+    def _testify(self) -> None:
+        """Write down what was attempted, before the record that ends what it was attempted in."""
+        for attempt in self.witness.take():
+            self._write("integrity", **to_json(attempt))
+
+    def _through_the_door(self, index: int, proposal: Proposal | Refused) -> dict[str, Any]:
         """The new train.py, or why there is none. The one place where a researcher's failure is caught."""
         if isinstance(proposal, Refused):
             return {"edit": None, "source": None, "refused": proposal.reason, "code": proposal.code}
@@ -179,6 +190,8 @@ class Session:
         try:
             source = apply_edit(proposal.edit, self.incumbent_source, self.stock_source)
         except ExperimentFailed as error:
+            if isinstance(error, EditRefused) and error.family is not None:
+                self.witness.note(f"proposal-{index:03d}", error.family, str(error))
             return {"edit": edit, "source": None, "refused": str(error), "code": "edit"}
         return {"edit": edit, "source": source, "refused": None, "code": None}
 

@@ -108,7 +108,10 @@ class Supervisor:
 
     def on_control(self) -> bool:
         fds = array.array("i")
-        data, ancillary, _, _ = self.control.recvmsg(65536, socket.CMSG_LEN(64 * fds.itemsize))
+        try:
+            data, ancillary, _, _ = self.control.recvmsg(65536, socket.CMSG_LEN(64 * fds.itemsize))
+        except ConnectionError:
+            return False  # a harness that ended with something of ours unread: to the kernel that is a reset
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])

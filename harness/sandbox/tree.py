@@ -43,7 +43,7 @@ def kill_all(root: int, reap: Callable[[], None]) -> int:
 
 
 def stop_all(root: int, reap: Callable[[], None]) -> bool:
-    """SIGSTOP every descendant of `root` until two sweeps in a row find each thread still; False if that fails in time."""
+    """SIGSTOP every descendant of `root` until two sweeps in a row find all still; False if that takes too long."""
     deadline = time.monotonic() + STOP_SECONDS
     clean_sweeps = 0
     while clean_sweeps < 2:

@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.codec import from_json
 from harness.fold import apply
 from harness.journal import Record
-from harness.records import Progress, RunResult, SessionState
+from harness.records import Attempt, Progress, RunResult, SessionState
 from harness.views import rows, text
 
 _QUARTER_LINES_FROM_SECONDS = 60.0  # shorter phases get one line, not five
@@ -41,8 +42,8 @@ class PlainView:
         if same_phase and not long:
             return
         parts = [text.line(progress.phase, 30)]
-        if progress.phase == "prepare":
-            parts.append(text.line(progress.run_id, 30))
+        if progress.phase in ("prepare", "wait"):
+            parts.append(text.line(progress.run_id, 120))
         if quarter:
             parts.append(f"{25 * quarter} %")
         if progress.loss is not None:
@@ -85,6 +86,8 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
             words = f"{record.type}: {text.line(str(data.get('reason') or ''))}"
         case "incident":
             words = f"incident: {text.line(data['text'])}"
+        case "integrity":
+            words = f"integrity: {rows.attempt_line(from_json(Attempt, data))}"
     return words
 
 

@@ -27,6 +27,7 @@ _STYLES = {
 }
 _PHASES = {
     "prepare": "preparing data",
+    "wait": "waiting",
     "calibrate": "calibrating",
     "setup": "setting up",
     "train": "training",
@@ -98,8 +99,8 @@ def _now(state: SessionState, progress: Progress | None) -> tuple[Text, Text, fl
         name.append(f"  {phase}", style="not bold cyan")
     else:
         name = Text(phase, style="bold")
-        if progress.phase == "prepare":
-            name.append(f"  {text.line(progress.run_id, 30)}", style="not bold cyan")
+        if progress.phase in ("prepare", "wait"):
+            name.append(f"  {text.line(progress.run_id, 120)}", style="not bold cyan")
     if progress.loss is not None:
         detail.append("loss ", style="bright_black").append(f"{progress.loss:.3f}  ")
     if progress.fraction is not None:

@@ -97,6 +97,7 @@ def render(records: Sequence[Record]) -> str:
         entries=_entries(state, _edits(records)),
         pairs=_pairs(state),
         incidents=[text.line(item) for item in state.incidents],
+        attempts=[rows.attempt_line(item) for item in state.attempts],
         phase=rows.phase(state),
         details=_details(state),
     )
@@ -150,12 +151,18 @@ def _details(state: SessionState) -> list[tuple[str, str]]:
     known = [
         ("key", _listed(state.opened.get("key"))),
         ("device rate", rate),
+        ("walls", _walls(state)),
         ("work", text.duration(state.working_seconds)),
         ("resumed", text.count(state.num_restarts, "time")),
         ("stock train.py", str(state.opened.get("stock_sha256") or "-")),
         ("versions", _listed(state.opened.get("versions"))),
     ]
     return [(name, text.line(value, 600)) for name, value in known]
+
+
+def _walls(state: SessionState) -> str:
+    walls = state.walls
+    return "-" if walls is None else f"level {walls.level}, {walls.name}: {_listed(walls.canaries)}"
 
 
 def _listed(value: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import ActiveRun, Experiment, Gain, Role, RunResult, SessionState, Status
+from harness.records import ActiveRun, Attempt, Experiment, Gain, Role, RunResult, SessionState, Status
 from harness.views import text
 
 _EXPECTED_RERUNS = 0.4  # share of experiments that earn a second run; until the session shows its own
@@ -219,6 +220,35 @@ def gain_sentence(gain: Gain | None) -> str:
     if gain.high_bpb < 0:
         return f"Confirmed loss: {mean} bpb ({interval}; {pairs}): the candidate is worse than the baseline."
     return f"No confirmed gain: {mean} bpb, but the interval holds 0 ({interval}; {pairs})."
+
+
+def walls_sentence(state: SessionState) -> str | None:
+    """What was around agent code; None: an older journal, which does not say."""
+    walls = state.walls
+    if walls is None:
+        return None
+    where = f"Isolation level {walls.level} ({text.line(walls.name, 40)})"
+    held = sum(value == "held" for value in walls.canaries.values())
+    others = [text.line(f"{name} {value}", 60) for name, value in walls.canaries.items() if value != "held"]
+    if not held:
+        return f"{where}: no wall was tried."
+    exceptions = f"; {', '.join(others)}" if others else ""
+    return f"{where}: {held} of {len(walls.canaries)} walls held{exceptions}."
+
+
+def integrity_sentence(state: SessionState) -> str | None:
+    """How much was attempted and stopped; None: nothing that could be seen."""
+    if not state.attempts:
+        return None
+    counts = Counter(attempt.family for attempt in state.attempts)
+    families = ", ".join(f"{count} {text.line(family, 40)}" for family, count in sorted(counts.items()))
+    attempts = text.count(len(state.attempts), "attempt")
+    return f"Integrity: {attempts} stopped ({families}); evidence, not a judgement."
+
+
+def attempt_line(attempt: Attempt) -> str:
+    """One attempt as a clean line."""
+    return text.line(f"{attempt.family} in {attempt.run_id}: {attempt.evidence}")
 
 
 def _config_name(config: dict[str, Any], group: str) -> str:

@@ -11,6 +11,8 @@ from harness.fold import fold
 from harness.journal import read
 from harness.views import render, replayed, rows, summary, text
 
+MAX_ATTEMPTS = 20  # summary.json has all of them
+
 
 def show(session_dir: Path, console: Console | None = None) -> None:
     """Print the session in `session_dir`, finished, running or interrupted. Changes nothing.
@@ -33,6 +35,8 @@ def show(session_dir: Path, console: Console | None = None) -> None:
         console.print()
     for sentence in summary.sentences(state):
         console.print(Text(sentence))
+    for attempt in state.attempts[:MAX_ATTEMPTS]:
+        console.print(Text(f"  {rows.attempt_line(attempt)}", style="magenta"))
     if not state.closed:
         console.print(
             Text(f"Unfinished ({rows.phase(state)}). Unless it is still running, go on with:", style="yellow")

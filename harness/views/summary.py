@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -56,6 +57,12 @@ def summary(state: SessionState) -> dict[str, Any]:
         "num_runs": len(runs),
         "num_restarts": state.num_restarts,
         "incidents": [text.line(item) for item in state.incidents],
+        "walls": state.walls,
+        "integrity": {
+            "count": len(state.attempts),
+            "by_family": dict(Counter(item.family for item in state.attempts)),
+            "attempts": [replace(item, evidence=text.line(item.evidence)) for item in state.attempts],
+        },
         "stopped_early": None if state.stopped_early is None else text.line(state.stopped_early),
         "session_seed": config["session"].get("seed") if isinstance(config.get("session"), dict) else None,
         "versions": state.opened.get("versions"),
@@ -95,6 +102,7 @@ def sentences(state: SessionState) -> list[str]:
             f"{text.duration(state.working_seconds)} of work, {text.percent(times['budget_share'])} inside budgets, "
             f"{text.percent(times['evaluation_share'])} evaluating."
         )
+    lines += [line for line in (rows.walls_sentence(state), rows.integrity_sentence(state)) if line]
     if reasons := unranked(state):
         lines.append("Not ranked: " + "; ".join(reasons) + ".")
     return lines

@@ -10,10 +10,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from harness.codec import from_json
 from harness.fold import apply
 from harness.journal import Record
-from harness.records import Progress, SessionState
-from harness.views import render, text
+from harness.records import Attempt, Progress, SessionState
+from harness.views import render, rows, text
 
 _OTHER_LINES = 10  # header, bars, table head, baseline, gaps
 _MIN_LINES = 3
@@ -42,6 +43,9 @@ class TerminalView:
         self._progress = None
         if item.type == "incident":
             self._console.print(Text(f"incident: {text.line(item.data['text'])}", style="yellow"))
+        if item.type == "integrity":
+            line = rows.attempt_line(from_json(Attempt, item.data))
+            self._console.print(Text(f"integrity: {line}", style="magenta"))
         self._start()
 
     def on_progress(self, progress: Progress) -> None:

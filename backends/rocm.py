@@ -1,0 +1,98 @@
+"""AMD GPUs. To torch they are CUDA devices of a build with `torch.version.hip`; the rest here is their own.
+
+Written after PyTorch's HIP notes and the amdgpu driver's sysfs (kernel.org, "AMDGPU Misc" and "Power/Thermal");
+not run on such a card.
+
+- Attention: AOTriton's flash kernels are torch's default on Instinct cards; consumer Radeons (gfx11, gfx12) need
+  TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1.
+- Matrix products: hipBLASLt where torch supports it. TunableOp stays off: it would tune inside the first run's budget.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backends import cuda
+
+_MICROWATTS = 1e6
+_MILLIDEGREES = 1e3
+_HERTZ_PER_MHZ = 1e6
+
+
+def unavailable(device_module: Any = torch.cuda, version: Any = torch.version) -> str | None:
+    """Why this backend cannot be used here; None: it can."""
+    if not getattr(version, "hip", None):
+        return f"torch {torch.__version__} is built without ROCm: install the ROCm build of torch=={torch.__version__}"
+    if not device_module.is_available():
+        return "torch finds no ROCm device: check `rocminfo`, that you are in the groups render and video, and /dev/kfd"
+    return None
+
+
+class Backend(cuda.Backend):
+    """See `backends.base.Backend`."""
+
+    name = "rocm"
+
+    def vendor_facts(self, properties: Any) -> dict[str, Any]:
+        return {
+            "architecture": getattr(properties, "gcnArchName", None),
+            "driver_version": read(self._root / "sys/module/amdgpu/version"),
+            "power_limit_watts": scaled(self.sensor(properties, "power1_cap"), _MICROWATTS),
+            "runtime_version": torch.version.hip,
+            "unique_id": read(self.pci_folder(properties) / "unique_id"),
+        }
+
+    def power_state(self) -> dict[str, Any] | None:
+        """Clock, power and temperature right now. The driver's sysfs names no reasons for a slowdown."""
+        properties = self._cuda.get_device_properties(0)
+        facts = {
+            "performance_level": read(self.pci_folder(properties) / "power_dpm_force_performance_level"),
+            "temperature_celsius": scaled(self.sensor(properties, "temp1_input"), _MILLIDEGREES),
+            "power_watts": scaled(self.sensor(properties, "power1_average"), _MICROWATTS),
+            "clock_mhz": scaled(self.sensor(properties, "freq1_input"), _HERTZ_PER_MHZ),
+        }
+        return facts if any(value is not None for value in facts.values()) else None
+
+    def device_nodes(self) -> list[str]:
+        """The compute driver's node, and the one card's render node."""
+        drm = self.pci_folder(self._cuda.get_device_properties(0)) / "drm"
+        names = ["kfd", *sorted(f"dri/{path.name}" for path in drm.glob("renderD*"))]
+        return [f"/dev/{name}" for name in names if (self._root / "dev" / name).exists()]
+
+    def environment(self) -> dict[str, str]:
+        properties = self._cuda.get_device_properties(0)
+        unique_id = read(self.pci_folder(properties) / "unique_id")
+        first = (os.environ.get("HIP_VISIBLE_DEVICES") or "0").split(",")[0]
+        settings = {
+            "OMP_NUM_THREADS": str(self.threads),
+            # The runtime below HIP selects by the card's own number, and numbers what is left from 0.
+            **({"ROCR_VISIBLE_DEVICES": f"GPU-{unique_id}"} if unique_id else {"HIP_VISIBLE_DEVICES": first}),
+            "PYTORCH_TUNABLEOP_ENABLED": "0",
+            "TORCH_BLAS_PREFER_HIPBLASLT": "1",
+        }
+        if str(getattr(properties, "gcnArchName", "")).startswith(("gfx11", "gfx12")):
+            settings["TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"] = "1"
+        return settings
+
+    def pci_folder(self, properties: Any) -> Path:
+        return self._root / "sys/bus/pci/devices" / cuda.pci_address(properties)
+
+    def sensor(self, properties: Any, name: str) -> str | None:
+        """A file of the device's hwmon folder, whose number differs from boot to boot."""
+        found = sorted((self.pci_folder(properties) / "hwmon").glob(f"hwmon*/{name}"))
+        return read(found[0]) if found else None
+
+
+def read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def scaled(text: str | None, unit: float) -> float | None:
+    return float(text) / unit if text and text.isdigit() else None

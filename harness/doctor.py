@@ -1,0 +1,157 @@
+"""`bpbench doctor`: what this machine can do, what keeps its sessions from being ranked, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from harness.config import Config
+from harness.data import home
+from harness.device import Device, probe
+from harness.errors import DeviceError
+from harness.records import Walls
+from harness.sandbox import bubblewrap, canaries, ladder
+from harness.sandbox.bait import Targets
+from harness.views import rows, text
+
+LAUNCHES = 5
+_WIDTH = 11
+# The package is called bubblewrap everywhere; the first tool that is there is the distribution's own.
+_INSTALLERS = {
+    "apt-get": "apt-get install -y bubblewrap",
+    "dnf": "dnf install -y bubblewrap",
+    "pacman": "pacman -S --noconfirm bubblewrap",
+    "zypper": "zypper install -y bubblewrap",
+    "apk": "apk add bubblewrap",
+}
+# Switches that forbid user namespaces: (file, its forbidding value, command)
+_SWITCHES = (
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+    ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    device: Device | None
+    device_error: str | None
+    levels: tuple[ladder.Probed, ...]  # the best first
+    walls: Walls | None  # of the best level that works; None: no process can be started at all
+    bare_launch_seconds: float
+    remedy: str | None  # one command for a better level; None: there is none, or none is known
+
+    @property
+    def rankable(self) -> bool:
+        """Whether sessions here can be ranked as far as device and isolation go."""
+        return self.device is not None and self.walls is not None and not list(canaries.missing(self.walls))
+
+
+def diagnose(config: Config) -> Diagnosis:
+    """Try the device of `config` and every isolation level. Takes a few seconds; changes nothing."""
+    device, device_error = None, None
+    try:
+        device = probe(config.backend)
+    except DeviceError as error:
+        device_error = str(error)
+    sandboxes = ladder.candidates(tuple(device.device_nodes) if device else ())
+    levels = tuple(measured(sandbox) for sandbox in sandboxes)
+    best = next((box for box, level in zip(sandboxes, levels, strict=True) if level.works), None)
+    prepared = sorted(home().glob("data/*/meta.json"))
+    targets = Targets.of(prepared[0].parent) if prepared else Targets()
+    return Diagnosis(
+        device=device,
+        device_error=device_error,
+        levels=levels,
+        walls=canaries.try_walls(best, targets) if best else None,
+        bare_launch_seconds=median(_bare_launch() for _ in range(LAUNCHES)),
+        remedy=remedy(levels[0]),
+    )
+
+
+def measured(sandbox: ladder.Sandbox) -> ladder.Probed:
+    """A level, with the median of several launches."""
+    first = ladder.probe(sandbox)
+    if not first.works:
+        return first
+    times = [first, *(ladder.probe(sandbox) for _ in range(LAUNCHES - 1))]
+    known = [item.launch_seconds for item in times if item.launch_seconds is not None]
+    return ladder.Probed(first.level, first.name, None, median(known))
+
+
+def remedy(best: ladder.Probed) -> str | None:
+    """The command that makes level 3 work, as far as it can be told what keeps it from working."""
+    if best.works or not ladder.LINUX:
+        return None
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    if bubblewrap.version() is None:
+        installer = next((command for tool, command in _INSTALLERS.items() if shutil.which(tool)), None)
+        return f"{sudo}{installer}" if installer else None
+    for file, forbidding, command in _SWITCHES:
+        if Path(file).exists() and Path(file).read_text().strip() == forbidding:
+            return f"{sudo}{command}"
+    return None
+
+
+def lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """What `bpbench doctor` prints."""
+    device = diagnosis.device
+    yield _line("device", rows.device_name(device.identity) if device else f"cannot be used: {diagnosis.device_error}")
+    bare = 1000 * diagnosis.bare_launch_seconds
+    for number, level in enumerate(diagnosis.levels):
+        cost = "" if level.launch_seconds is None else f"works, {1000 * level.launch_seconds - bare:.0f} ms a launch"
+        words = f"{level.level} {level.name:<11}{cost or f'does not work: {text.line(str(level.why_not))}'}"
+        yield _line("" if number else "isolation", words)
+    if diagnosis.walls is None:
+        yield _line("walls", "no process can be started behind any of them")
+    else:
+        yield from _walls(diagnosis.walls, diagnosis.remedy)
+    yield _line(
+        "ranking",
+        "sessions here can be ranked as far as device and isolation go"
+        if diagnosis.rankable
+        else "sessions run here, and cannot be ranked",
+    )
+
+
+def _walls(walls: Walls, better_level: str | None) -> Iterator[str]:
+    held = [name for name, state in walls.canaries.items() if state == canaries.HELD]
+    yield _line("walls", f"level {walls.level}, {walls.name}: {len(held)} of {len(walls.canaries)} hold")
+    if held:
+        yield _line("", f"held: {' '.join(held)}")
+    for name, meaning in {**canaries.NEEDED, **canaries.USEFUL}.items():
+        state = walls.canaries.get(name, canaries.UNKNOWN)
+        if state == canaries.HELD:
+            continue
+        needed = "" if name in canaries.NEEDED else " (ranking does not need it)"
+        yield _line("", f"{state}: {name}: {meaning if state == canaries.OPEN else 'it could not be tried'}{needed}")
+        if command := _command(name, walls, better_level):
+            yield _line("", f"    add it: {command}")
+
+
+def _command(name: str, walls: Walls, better_level: str | None) -> str | None:
+    if name == "memory_limit" and walls.level >= 2:
+        # A control group counts anonymous files, and root may make one.
+        return None if os.geteuid() == 0 else f"sudo {Path(sys.prefix) / 'bin' / 'bpbench'} run"
+    return better_level
+
+
+def _line(label: str, words: str) -> str:
+    return f"{label:<{_WIDTH}}{words}"
+
+
+def _bare_launch() -> float:
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
+    return time.monotonic() - started
