@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from harness.errors import HarnessError
@@ -294,12 +293,13 @@ class Conversation:
     def log(self, message: dict[str, Any]) -> None:
         """Note a line of the training log. All of it is the code's claim, shown but never used for a score."""
         watch = self.watch
-        step, loss, tokens = message.get("step"), message.get("loss"), message.get("tokens")
-        if watch.started is None or not claimed(step, int) or not claimed(loss, int | float):
+        step, loss = claimed(message.get("step")), claimed(message.get("loss"))
+        if watch.started is None or not isinstance(step, int) or loss is None:
             return
+        tokens = claimed(message.get("tokens"))
         now = time.monotonic()
         seconds = now - watch.started
-        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if claimed(tokens, int) else None))
+        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if isinstance(tokens, int) else None))
         budget = watch.budget_seconds
         self.runner.on_progress(
             Progress(
@@ -360,9 +360,11 @@ def failure(exit_status: int, log: str, box: Path) -> tuple[Status, str]:
     return Status.CRASH, (last_line(log) or f"exit status {exit_status}") + where
 
 
-def claimed(value: Any, kind: type | UnionType) -> bool:
-    """Whether `value` can be calculated with: JSON also has NaN, infinities and integers of 4000 digits."""
-    return isinstance(value, kind) and not isinstance(value, bool) and -MAX_CLAIM <= value <= MAX_CLAIM
+def claimed(value: Any) -> int | float | None:
+    """`value` if it can be calculated with: JSON also has NaN, infinities and integers of 4000 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if -MAX_CLAIM <= value <= MAX_CLAIM else None
 
 
 def last_line(log: str) -> str:
