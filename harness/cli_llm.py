@@ -85,7 +85,7 @@ def print_findings(config: Config, *, ping: bool) -> bool:
 
 
 def agree(config: Config, *, yes: bool) -> None:
-    """Say what the model will cost and ask on a terminal. Raises ConfigError where nobody agrees or a key is missing."""
+    """Say what the model will cost and ask on a terminal. Raises ConfigError where nobody agrees or no key is set."""
     from harness import agents, llm_estimate, llm_line, llm_price
 
     llm_line.check(config.llm, os.environ, config.session.seed)

@@ -32,6 +32,7 @@ MAX_LOG_BYTES = 256 * 1024
 MAX_TAIL_CHARS = 6000
 MAX_MESSAGES = 200_000
 MAX_CURVE_POINTS = 200
+MAX_CLAIM = 10**15  # what code says of itself may be any number; beyond this it says nothing
 MEMORY_POLL_SECONDS = 0.1
 DISK_POLL_SECONDS = 0.5
 MAX_DISK_BYTES = 4 << 30  # in the folders of a run
@@ -292,17 +293,13 @@ class Conversation:
     def log(self, message: dict[str, Any]) -> None:
         """Note a line of the training log. All of it is the code's claim, shown but never used for a score."""
         watch = self.watch
-        step, loss, tokens = message.get("step"), message.get("loss"), message.get("tokens")
-        if (
-            watch.started is None
-            or type(step) is not int
-            or not isinstance(loss, int | float)
-            or not math.isfinite(loss)
-        ):
+        step, loss = claimed(message.get("step")), claimed(message.get("loss"))
+        if watch.started is None or not isinstance(step, int) or loss is None:
             return
+        tokens = claimed(message.get("tokens"))
         now = time.monotonic()
         seconds = now - watch.started
-        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if type(tokens) is int else None))
+        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if isinstance(tokens, int) else None))
         budget = watch.budget_seconds
         self.runner.on_progress(
             Progress(
@@ -361,6 +358,13 @@ def failure(exit_status: int, log: str, box: Path) -> tuple[Status, str]:
     lines = re.findall(r'File "[^"]*train\.py", line (\d+)', log.replace(str(box), ""))
     where = f" (train.py line {lines[-1]})" if lines else ""
     return Status.CRASH, (last_line(log) or f"exit status {exit_status}") + where
+
+
+def claimed(value: Any) -> int | float | None:
+    """`value` if it can be calculated with: JSON also has NaN, infinities and integers of 4000 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if -MAX_CLAIM <= value <= MAX_CLAIM else None
 
 
 def last_line(log: str) -> str:

@@ -44,7 +44,8 @@ class Row:
     failures: Mapping[str, int]
     num_early_stops: int
     num_restarts: int
-    num_leaks: int
+    num_attempts: int
+    isolation_level: int | None  # the weakest of its sessions; None: one does not say
     anytime: Mapping[str, list[tuple[float, float]]]  # by axis: (so much of it, mean gain on val)
 
     @property
@@ -157,7 +158,8 @@ def _row(named: Outcome, kept: list[Outcome], left_out: list[str], tpe: Sequence
         failures=dict(sum((Counter(session.failures) for session in kept), Counter[str]())),
         num_early_stops=sum(session.stopped_early is not None for session in kept),
         num_restarts=sum(session.num_restarts for session in kept),
-        num_leaks=sum(session.num_leaks for session in kept),
+        num_attempts=sum(session.num_attempts for session in kept),
+        isolation_level=_level(kept),
         anytime={axis: curve for axis in AXES if (curve := _anytime(kept, axis))},
     )
 
@@ -207,6 +209,12 @@ def grouped(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Row]
 
 def _gains(sessions: Sequence[Outcome]) -> list[float]:
     return [session.gain_bpb or 0.0 for session in sessions]
+
+
+def _level(sessions: Sequence[Outcome]) -> int | None:
+    levels = [session.walls.level if session.walls else None for session in sessions]
+    known = [level for level in levels if level is not None]
+    return min(known) if known and len(known) == len(levels) else None
 
 
 def _anytime(sessions: Sequence[Outcome], axis: str) -> list[tuple[float, float]]:

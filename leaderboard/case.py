@@ -74,7 +74,6 @@ class Opening:
     nonce_sha256: str
     num_baseline: int
     num_confirm: int
-    unranked: tuple[str, ...]
 
 
 @dataclass(frozen=True)

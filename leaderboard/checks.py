@@ -14,6 +14,7 @@ from typing import Any
 from harness import seeds, stats
 from harness.errors import JournalError
 from harness.records import Calibration, Gain, Role
+from harness.sandbox import canaries
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.decisions import check_decisions, check_history
 from leaderboard.plausible import check_plausibility
@@ -64,8 +65,17 @@ def check_opening(case: Case) -> Iterator[Finding]:
     for name, planned in (("num_baseline", task.baseline_seeds), ("num_confirm", task.confirm_seeds)):
         if getattr(opening, name) != planned:
             yield broken("opening", f"{name} is {getattr(opening, name)}, the task's configuration says {planned}")
-    if task.clock == "ticks" and not opening.unranked:
-        yield broken("opening", "a session on the step clock does not say that it is not ranked")
+    yield from _check_ranking(case)
+
+
+def _check_ranking(case: Case) -> Iterator[Finding]:
+    """A session that cannot be ranked says so."""
+    walls = case.state.walls
+    open_walls = list(canaries.missing(walls)) if walls else []
+    if case.task.clock == "ticks" or open_walls:
+        why = open_walls[0] if open_walls else "a session on the step clock"
+        if not case.state.unranked:
+            yield broken("opening", f"does not say that it is not ranked: {why}")
 
 
 def check_nonce(case: Case) -> Iterator[Finding]:

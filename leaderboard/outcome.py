@@ -14,13 +14,12 @@ from harness.codec import to_json
 from harness.errors import JournalError
 from harness.fold import apply
 from harness.journal import Record, canonical
-from harness.records import Experiment, Gain, SessionState, Status
+from harness.records import Experiment, Gain, SessionState, Status, Walls
 from harness.views import rows, text
 
 CONDITIONS = ("experiments", "max_hours", "early_stop")  # of config.session: as much a part of a comparison as the key
 # Of config.llm: where a model is served, how long it is waited for, what it costs there.
 _NOT_THE_MODEL = ("name", "api_base", "key_variable", "timeout_seconds", "first_wait_seconds", "price")
-LEAK_CODES = ("leak_uniform", "leak_targeted")  # an audit that found out: honest code can do it too
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Outcome:
     diversity: float | None  # mean distance between the ideas, 0 to 1
     stopped_early: str | None
     num_restarts: int
-    num_leaks: int
-    isolation: Any  # the vector of walls, where the session recorded one
+    walls: Walls | None  # what held around agent code, as tried from inside
+    num_attempts: int  # what walls, limits and audits stopped: evidence, not a judgement
     unranked: tuple[str, ...]
     anytime: tuple[AnytimePoint, ...]
 
@@ -106,8 +105,8 @@ def outcome(records: Sequence[Record]) -> Outcome:
         diversity=diversity(decided, str(state.opened.get("stock_source"))),
         stopped_early=state.stopped_early,
         num_restarts=state.num_restarts,
-        num_leaks=sum(run.code in LEAK_CODES for run in rows.finished_runs(state)),
-        isolation=state.opened.get("walls"),
+        walls=state.walls,
+        num_attempts=len(state.attempts),
         unranked=state.unranked,
         anytime=tuple(anytime),
     )

@@ -128,7 +128,8 @@ def _rows(board: Board) -> RenderableType:
 def _details(board: Board) -> RenderableType:
     """Shown, never ranked."""
     table = _table(
-        "shown, not ranked", "experiments", "kept", "diversity", "failures", "early stops", "restarts", "leaks"
+        *("shown, not ranked", "experiments", "kept", "diversity", "failures", "early stops", "restarts"),
+        *("attempts stopped", "isolation"),
     )
     for row in board.rows:
         failures = ", ".join(f"{count} {text.line(name, 20)}" for name, count in sorted(row.failures.items()))
@@ -141,7 +142,8 @@ def _details(board: Board) -> RenderableType:
             failures or "-",
             str(row.num_early_stops),
             str(row.num_restarts),
-            str(row.num_leaks),
+            str(row.num_attempts),
+            "-" if row.isolation_level is None else f"level {row.isolation_level}",
         )
     return table
 

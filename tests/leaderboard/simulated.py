@@ -17,7 +17,20 @@ from harness.data import DataInfo
 from harness.device import Device
 from harness.journal import Journal, Record
 from harness.protocols import Bench
-from harness.records import Audit, Calibration, CurvePoint, Edit, Proposal, Role, RunResult, Smoke, Status, Stop, View
+from harness.records import (
+    Audit,
+    Calibration,
+    CurvePoint,
+    Edit,
+    Proposal,
+    Role,
+    RunResult,
+    Smoke,
+    Status,
+    Stop,
+    View,
+    Walls,
+)
 from harness.session import Session
 from harness.workspace import Workspace
 
@@ -45,6 +58,9 @@ DEVICE = Device(
     {},
 )
 DATA = DataInfo(Path(), {"data_sha256": "d" * 64, "tokenizer_sha256": "e" * 64, "bos_token": 511})
+
+
+WALLS = Walls("process", 1, {"tcp": "open"})
 
 
 @dataclass
@@ -127,7 +143,7 @@ def run_session(
     bench = bench or SimulatedBench({"0.5": -0.01, "0.6": 0.03, "0.7": 0.01})
     config = configuration(*overrides)
     folder.mkdir(parents=True)
-    opening = {**opening_facts(config, DATA, device), **(facts or {})}
+    opening = {**opening_facts(config, DATA, device, WALLS), **(facts or {})}
     journal, records = open_simulated(folder, config, opening, bench)
     with journal:
         Session(

@@ -42,8 +42,8 @@ BASE = Outcome(
     diversity=0.5,
     stopped_early=None,
     num_restarts=0,
-    num_leaks=0,
-    isolation=None,
+    num_attempts=0,
+    walls=None,
     unranked=(),
     anytime=(AnytimePoint(0, 0.1, 0.0, 0.0, 0), AnytimePoint(6, 0.5, 0.02, None, None)),
 )

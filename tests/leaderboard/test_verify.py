@@ -143,6 +143,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "order": (swapped_pair, "not in ABBA order"),
     "unseen restart": (dropped_run, "without a visible restart"),
     "late calibration": (late_calibration, "calibration is out of place"),
+    "open walls": (lambda x: data(x, "session_open").update(unranked=[]), "does not say that it is not ranked"),
     "too many": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=2), "2 were planned"),
     "too few": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=9), "nothing says why"),
 }
