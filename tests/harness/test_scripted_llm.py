@@ -129,7 +129,7 @@ def test_inside_a_coding_agent_it_reads_proposes_and_ends() -> None:
         said = Script().answer(0, Asked(("go", *texts), tools, len(texts), 100))
         return said.calls[0].name.removeprefix("mcp__bpbench__") if said.calls else said.text
 
-    rules = "# What you are asked to do\n\n# How you work\nbefore all experiments are used\n"
+    rules = "# What you are asked to do\n\nMCP server `bpbench`; no other tool\nbefore all experiments are used\n"
     assert next_call() == "task" and next_call(rules) == "read_train_py" and next_call(rules, STOCK) == "propose"
     result = "Experiment 1: 1.9 val bpb; kept. 1 experiments are left."
     assert next_call(rules, STOCK, result) == "read_train_py"
