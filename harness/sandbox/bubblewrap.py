@@ -47,8 +47,6 @@ class BubblewrapSandbox:
             visible = (*runtime.runtime().paths, launch.cwd, *launch.writable)
             plan |= {"user": self.user, "reveal": [str(path) for path in visible]}
         filter_fd = os.memfd_create("seccomp")
-        # A plain shell knows one-digit numbers only.
-        ready_fd = next(fd for fd in range(3, 10) if fd not in (*launch.fds, filter_fd))
         try:
             os.write(filter_fd, seccomp.program(unix_sockets=True, same_user=False))
             os.lseek(filter_fd, 0, os.SEEK_SET)
