@@ -100,7 +100,7 @@ def test_chances_are_counted(tmp_path: Path) -> None:
     bad = ["propose", {"hypothesis": "x", "blocks": [{"search": "nowhere", "replace": ""}]}]
     plan = [bad, bad, ["smoke", edit(2.0)], ["smoke", edit(2.0)], propose(3.0)]
     state, bench = session(
-        *(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan)), repairs=2, smokes=1
+        *(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain"), repairs=2, smokes=1
     )
     assert len(bench.smokes) == 1
     first, second = state.experiments
@@ -110,7 +110,7 @@ def test_chances_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_new_program_is_told_what_an_earlier_one_did(tmp_path: Path) -> None:
-    session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps([propose(2.0), propose(3.0)]))
+    session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps([propose(2.0), propose(3.0)]), "plain")
     lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
     records = read(tmp_path / "journal.jsonl")[0]
     kept = next(number for number, record in enumerate(records) if record.type == "decision") + 1
@@ -118,9 +118,9 @@ def test_a_new_program_is_told_what_an_earlier_one_did(tmp_path: Path) -> None:
     for log in (tmp_path / "external").glob("output-*.log"):
         log.unlink()
     plan = [["history", {}], propose(4.0)]
-    state, _ = session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan))
+    state, _ = session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain")
     assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 4.0"] and state.closed
-    assert "rate 2.0" in said(tmp_path)[2]["text"]
+    assert "rate 2.0" in said(tmp_path)[0]["text"]
 
 
 def test_the_service_takes_anything(tmp_path: Path) -> None:

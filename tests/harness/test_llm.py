@@ -27,11 +27,13 @@ REQUEST = Request(({"role": "system", "content": "Be brief."}, {"role": "user", 
 KEY = "sk-a-secret-key"
 
 
-def ask(wire: str, *steps: dict[str, Any], request: Request = REQUEST, **changes: Any) -> tuple[Reply, Served]:
+def ask(
+    wire: str, *steps: dict[str, Any], request: Request = REQUEST, timeout: float = 20.0, **changes: Any
+) -> tuple[Reply, Served]:
     with ScriptedServer(Script(steps=steps), retry_after_seconds=7) as server:
         settings = {"model": MODELS[wire], "key_variable": "A_KEY", "max_output_tokens": 500, **changes}
         config = LLMConfig(name="it", api_base=server.url + PATHS[wire], **settings)
-        reply = llm.LiteLLM(config, environment={"A_KEY": KEY}).send(request, 20.0)
+        reply = llm.LiteLLM(config, environment={"A_KEY": KEY}).send(request, timeout)
         return reply, server.served[0]
 
 
@@ -58,6 +60,13 @@ def test_what_a_failure_becomes(
     assert (failed.value.outcome, failed.value.charged) == (outcome, charged)
     assert failed.value.retry_after_seconds == retry_after
     assert "\n" not in str(failed.value) and KEY not in str(failed.value) and len(str(failed.value)) < 600
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_call_that_hangs_is_left_in_time_and_may_have_cost_something(wire: str) -> None:
+    with pytest.raises(CallFailed) as failed:
+        ask(wire, {"fault": "hang"}, timeout=0.4)
+    assert failed.value.outcome is Outcome.TIMEOUT and failed.value.charged
 
 
 @pytest.mark.parametrize("wire", WIRES)

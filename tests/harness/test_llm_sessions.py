@@ -85,7 +85,7 @@ def test_the_same_session_in_the_text_form(calm: Path, tmp_path: Path) -> None:
     assert not any(served.body.get("tools") for served in server.served)
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ["openai", *(pytest.param(wire, marks=pytest.mark.slow) for wire in WIRES[1:])])
 def test_a_storm_of_faults_changes_nothing_and_charges_nothing_twice(calm: Path, tmp_path: Path, wire: str) -> None:
     config = configured("agent.options.repairs=8", "session.experiments=10", wire=wire)
     waits: list[float] = []
@@ -111,13 +111,19 @@ def test_a_storm_of_faults_changes_nothing_and_charges_nothing_twice(calm: Path,
     assert len(waits) == sum(data["outcome"] != "ok" for data in finished)
 
 
-def test_cut_after_every_record(calm: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("experiments", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_cut_after_every_record(tmp_path: Path, experiments: int) -> None:
+    config = configured(f"session.experiments={experiments}")
+    calm = tmp_path / "calm"
+    with line(calm, config, Script()) as (to, _):
+        whole = run(calm, config, to)
     records = read(calm / "journal.jsonl")[0]
     lines = (calm / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    config = configured()
-    whole = state_of(calm)
+    # What comes before the first turn and behind the last is cut in test_resume.py.
+    turns = [number for number, record in enumerate(records) if record.type in ("proposal_started", "proposal")]
+    num_smokes = sum(record.type == "smoke_finished" for record in records)
     with line(tmp_path, config, Script()) as (to, server):
-        for kept in range(1, len(lines)):
+        for kept in range(turns[0] + 1, turns[-1] + 2):
             folder = tmp_path / str(kept)
             shutil.copytree(calm / "llm", folder / "llm")
             # Half of the next line is there too: a kill in the middle of a write.
@@ -130,7 +136,7 @@ def test_cut_after_every_record(calm: Path, tmp_path: Path) -> None:
                 lost["prompt_tokens"] + lost["completion_tokens"] if lost else 0
             )
             assert len(server.served) - served == unanswered(records, kept), f"cut after record {kept}"
-            assert len(bench.smokes) == 2 - sum(item.type == "smoke_finished" for item in records[:kept])
+            assert len(bench.smokes) == num_smokes - sum(item.type == "smoke_finished" for item in records[:kept])
 
 
 def unanswered(records: list[Record], kept: int) -> int:
@@ -221,6 +227,7 @@ def test_a_huge_answer_is_not_sent_back_whole(tmp_path: Path) -> None:
     assert len(json.dumps(server.served[1].body)) < 60_000
 
 
+@pytest.mark.slow
 def test_a_hung_call_is_left_and_charged(tmp_path: Path) -> None:
     config = configured("session.experiments=1", "llm.timeout_seconds=3")
     with line(tmp_path, config, Script(steps=({}, {"fault": "hang"}))) as (to, _):
