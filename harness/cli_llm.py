@@ -61,7 +61,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def add_mcp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    mcp = commands.add_parser("mcp", help="the experiment service of a running session over MCP; agent=external starts it")
+    mcp = commands.add_parser("mcp", help="a running session's experiment service over MCP; agent=external starts it")
     mcp.add_argument("socket", type=Path, metavar="SOCKET")
     mcp.set_defaults(command=_mcp)
 
@@ -85,9 +85,10 @@ def print_findings(config: Config, *, ping: bool) -> bool:
 
 
 def agree(config: Config, *, yes: bool) -> None:
-    """Say what the model will cost, and ask on a terminal. Raises ConfigError where nobody agreed."""
-    from harness import agents, llm_estimate, llm_price
+    """Say what the model will cost and ask on a terminal. Raises ConfigError where nobody agrees or no key is set."""
+    from harness import agents, llm_estimate, llm_line, llm_price
 
+    llm_line.check(config.llm, os.environ, config.session.seed)
     agent = agents.load(config.agent)
     if not agents.needs_llm(agent):
         return

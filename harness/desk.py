@@ -18,8 +18,9 @@ from typing import Any, Protocol
 from harness import llm_price
 from harness.codec import from_json, to_json
 from harness.config import Config
-from harness.errors import ConfigError, LLMError
+from harness.errors import ConfigError, EditRefused, LLMError
 from harness.exchange import CallFailed, Client, Model, Outcome, Reply, Request, ToolCall
+from harness.integrity import Witness
 from harness.llm_price import Charge
 from harness.llm_store import Store
 from harness.records import SessionState, Smoke, Usage
@@ -57,6 +58,7 @@ class SessionDesk:
     write: Write
     run_smoke: Callable[[str], Smoke]
     line: Line
+    witness: Witness = field(default_factory=Witness)
     _num_answered: int = 0
     _num_smoked: int = 0
     _on_record: bool = True  # whether the turn so far is the one that was recorded
@@ -106,6 +108,10 @@ class SessionDesk:
     @property
     def folder(self) -> Path:
         return self.line.store.folder.parent
+
+    def refused(self, error: EditRefused) -> None:
+        if error.family is not None:
+            self.witness.note(f"proposal-{self._turn().index:03d}", error.family, str(error))
 
     def spent(self, usage: Usage) -> None:
         self.write("researcher_spent", usage=to_json(usage))

@@ -6,6 +6,7 @@ tried again. Here each vendor's failure becomes one `CallFailed` that says wheth
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ from harness.errors import ConfigError
 from harness.exchange import CallFailed, Outcome, Reply, Request, ToolCall
 
 MAX_MESSAGE_CHARS = 300
+MAX_NAME_CHARS = 200
 _OVERFLOW_SIGNS = (
     "context length",
     "context_length",
@@ -145,7 +147,12 @@ def wire_parameters(details: Mapping[str, Any]) -> dict[str, Any]:
     known = body.items() if isinstance(body, Mapping) else ()
     named = {name: value for name, value in known if name not in texts and value not in (None, {}, [])}
     address = urlsplit(str(more.get("api_base") or ""))
-    return {"host": address.hostname, **named}
+    return {"host": address.hostname, **plain(named)}
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: vendors mix in objects of their own."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
@@ -163,12 +170,12 @@ def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
         calls=tuple(
             ToolCall(str(call.id), str(call.function.name), str(call.function.arguments or "")) for call in calls
         ),
-        finish=finish,
+        finish=None if finish is None else str(finish)[:MAX_NAME_CHARS],
         refused=bool(refusal) or finish == "content_filter",
         has_reasoning=bool(getattr(message, "reasoning_content", None)),
         message=to_send_back(message, calls, config),
         usage=usage,
-        model=getattr(response, "model", None),
+        model=str(getattr(response, "model", None) or "")[:MAX_NAME_CHARS] or None,
         sent=sent,
     )
 
@@ -183,7 +190,7 @@ def to_send_back(message: Any, calls: list[Any], config: LLMConfig) -> dict[str,
     # Both refuse the answer to a tool call when the thinking before it is missing; others refuse the field.
     kept = {"anthropic": "thinking_blocks", "deepseek": "reasoning_content"}.get(provider)
     if kept and calls and getattr(message, kept, None):
-        again[kept] = getattr(message, kept)
+        again[kept] = plain(getattr(message, kept))
     return again
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from harness.errors import EditRefused
 from harness.exchange import Model, Reply, Request
 from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, Usage, View
 
@@ -46,6 +47,9 @@ class Desk(Protocol):
 
     def smoke(self, source: str) -> Smoke:
         """A few seconds of training, as `Bench.smoke`."""
+
+    def refused(self, error: EditRefused) -> None:
+        """An edit that never became a proposal; if it broke a rule against cheating, that goes on record."""
 
     def spent(self, usage: Usage) -> None:
         """Tokens and dollars that a researcher with a model of its own says it used. Recorded, not checked."""

@@ -220,7 +220,7 @@ class Gain:
     """The confirmed result: baseline minus candidate on `test`, paired by seed. Positive is better."""
 
     num_pairs: int
-    mean_bpb: float | None
+    mean_bpb: float | None  # None also where the candidate failed in some pair
     low_bpb: float | None  # 95 % t interval of the mean of the paired differences
     high_bpb: float | None
     baseline_bpb: tuple[float | None, ...]

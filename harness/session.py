@@ -190,7 +190,7 @@ class Session:
             return self.agent.propose(view)
         if self.line is None:
             raise HarnessError(f"agent={self.agent.name} thinks with a model, and the session has no line to one")
-        desk = SessionDesk(self.config, lambda: self.state, self._write, self.bench.smoke, self.line)
+        desk = SessionDesk(self.config, lambda: self.state, self._write, self.bench.smoke, self.line, self.witness)
         try:
             return self.agent.at(desk).propose(view)
         except CapReached as reached:

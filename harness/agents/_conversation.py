@@ -36,6 +36,7 @@ class Conversation:
     prompt: str
     budget_tokens: int  # of a whole request
     smoke: Callable[[str], Smoke]
+    refused: Callable[[EditRefused], None]  # told of each edit that is not let through
     repairs: int = 0  # used
     lookups: int = 0
     smokes: int = 0
@@ -86,8 +87,9 @@ class Conversation:
         """Do what an answer asks for: the end of the turn, or what is said back."""
         try:
             return self._do(read())
-        except EditRefused as refused:
-            return self._repair(str(refused))
+        except EditRefused as error:
+            self.refused(error)
+            return self._repair(str(error))
 
     def _do(self, move: Move) -> tuple[Ending | None, str]:
         match move.action:

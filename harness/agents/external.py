@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from harness.views import text
 MAX_LOG_BYTES = 64 << 20
 LAST_WORDS_SECONDS = 60.0  # for the program to end by itself after the last experiment
 _POLL_SECONDS = 0.1
+_EXPERIMENT_SECONDS = 4 * 3600.0  # an experiment and its second run take less; agents would give up before
 _HISTORY_TOKENS = 30_000  # of the answer to `history`
 _TAIL_BYTES = 4 << 20
 _CODE = {"propose": _answer.PROPOSE, "smoke": _answer.SMOKE}
@@ -54,6 +55,7 @@ class Running:
 class External:
     program: str
     argv: tuple[str, ...]
+    arguments: tuple[str, ...]  # more of them, where argv says {arguments}
     environment: tuple[str, ...]
     parser: str
     repairs: int
@@ -74,6 +76,7 @@ class External:
             "category": "external",
             "program": self.program,
             "argv": list(self.argv),
+            "arguments": list(self.arguments),
             "environment": list(self.environment),
             "prompts_sha256": _prompt.sha256(_prompt.FOLDER / "external"),
             "repairs": self.repairs,
@@ -131,6 +134,7 @@ class External:
             running.service.close()
 
     def _start(self, folder: Path) -> Running:
+        program = _found(self.argv[0])
         place = folder.absolute() / "external"
         work, home = place / "work", place / "home"
         for path in (work, home):
@@ -138,20 +142,20 @@ class External:
             path.mkdir(parents=True)
         place.chmod(0o700)
         service = Service(place / f"{secrets.token_hex(4)}.sock")
-        server = {"command": sys.executable, "args": ["-I", "-m", "harness.cli", "mcp", str(service.path)]}
+        arguments = ["-I", "-m", "harness.cli", "mcp", str(service.path)]
         config = place / "mcp.json"
+        server = {"command": sys.executable, "args": arguments, "timeout": int(1000 * _EXPERIMENT_SECONDS)}
         config.write_text(json.dumps({"mcpServers": {"bpbench": server}}))
         words = {
             "prompt": _prompt.template("external/start"),
             "mcp_config": str(config),
-            "mcp_command": server["command"],
-            "mcp_args": json.dumps(server["args"]),
+            "mcp_command": sys.executable,
+            "mcp_args": json.dumps(arguments),
             "work": str(work),
         }
         log_path = place / f"output-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}.log"
-        argv = tuple(_filled(part, words) for part in self.argv)
         launch = Launch(
-            argv=(_found(argv[0]), *argv[1:]),
+            argv=(program, *(_filled(part, words) for part in self._arguments())),
             cwd=work,
             env=environment(self.environment, home, os.environ),
             fds=(),
@@ -161,6 +165,10 @@ class External:
         )
         process = ProcessSandbox().launch(launch)
         return Running(process, service, log_path, time.monotonic())
+
+    def _arguments(self) -> Iterator[str]:
+        for part in self.argv[1:]:
+            yield from self.arguments if part == "{arguments}" else (part,)
 
     def _report(self) -> None:
         """Hand on what the program's output says of its tokens and dollars."""
@@ -224,12 +232,15 @@ class _Turn:
             source = apply_edit(move.edit, self.view.incumbent_source, self.view.stock_source)
             if asked.op == "smoke":
                 if self.smokes >= self.agent.smokes:
-                    raise EditRefused(f"the {self.agent.smokes} smoke runs before this experiment are used: propose now")
+                    raise EditRefused(
+                        f"the {self.agent.smokes} smoke runs before this experiment are used: propose now"
+                    )
                 self.smokes += 1
                 asked.answer(_lookup.smoke(self.desk.smoke(source)))
                 return None
-        except EditRefused as refused:
-            return self._repair(asked, str(refused))
+        except EditRefused as error:
+            self.desk.refused(error)
+            return self._repair(asked, str(error))
         assert self.agent.running is not None
         self.agent.running.waiting = asked
         return Proposal(move.hypothesis, move.edit, move.note)
@@ -258,16 +269,17 @@ def result(view: View) -> str:
 
 
 def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> dict[str, str]:
-    """The program's whole environment: a fresh home, and of ours only what is named."""
+    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE."""
     plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
     given = {name: ours[name] for name in names if name in ours}
-    return {**plain, "HOME": str(home), "TMPDIR": str(home), **given}
+    fixed = dict(name.split("=", 1) for name in names if "=" in name)
+    return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
 
 
 def _found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
-        raise ConfigError(f"agent.options.argv: there is no program '{program}' on the PATH: install it, or give its path")
+        raise ConfigError(f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path")
     return path
 
 
@@ -281,6 +293,7 @@ def make(
     *,
     program: str = "external",
     argv: list | None = None,  # type: ignore[type-arg]
+    arguments: list | None = None,  # type: ignore[type-arg]
     environment: list | None = None,  # type: ignore[type-arg]
     parser: str = "none",
     repairs: int = 3,
@@ -291,6 +304,7 @@ def make(
         raise ConfigError("agent.options.argv must be the program and its arguments, such as [my-agent, '{prompt}']")
     if parser not in PARSERS:
         raise ConfigError(f"agent.options.parser must be one of {', '.join(PARSERS)}, not '{parser}'")
-    if not all(isinstance(part, str) for part in [*argv, *(environment or [])]):
-        raise ConfigError("agent.options.argv and environment must be lists of strings")
-    return External(program, tuple(argv), tuple(environment or ()), parser, repairs, smokes, max_turn_seconds)
+    if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
+        raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
+    lists = tuple(argv), tuple(arguments or ()), tuple(environment or ())
+    return External(program, *lists, parser, repairs, smokes, max_turn_seconds)

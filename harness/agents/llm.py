@@ -70,7 +70,7 @@ class LLM:
         room = min(self.context_tokens, model.context_tokens) - model.max_output_tokens
         fixed = _prompt.num_tokens(system, json.dumps(offer.tools()))
         prompt = _prompt.experiment(view, room - room // _FOR_EXCHANGES - fixed)
-        return Conversation(view, offer, system, prompt, room, desk.smoke)
+        return Conversation(view, offer, system, prompt, room, desk.smoke, desk.refused)
 
 
 def make(*, repairs: int = 3, lookups: int = 4, smokes: int = 2, context_tokens: int = 96_000) -> LLM:

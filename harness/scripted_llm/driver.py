@@ -1,4 +1,4 @@
-"""What the scripted model says inside a coding agent: it reads the task and the file, and proposes until told to stop."""
+"""What the scripted model says inside a coding agent: it reads the task and the file, then proposes until stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from harness.scripted_llm.forms import Asked, Call, Said
 from harness.scripted_llm.research import change
 
 _RESULT = re.compile(r"^Experiment (\d+): ", re.MULTILINE)
-_OVER = ("That was the last experiment", "all experiments are used", "the session is over")
+_MAX_ANSWERS = 500  # where every call fails somebody must give up
+_OVER = ("That was the last experiment", "nothing more can be asked", "the session is over")
 
 
 def drives(asked: Asked) -> bool:
@@ -20,15 +21,15 @@ def drives(asked: Asked) -> bool:
 def drive(asked: Asked, seed: int) -> Said:
     """The next call, from what the last one returned."""
     last = asked.texts[-1] if asked.texts else ""
-    if any(sign in last for sign in _OVER):
+    if asked.num_answers > _MAX_ANSWERS or any(sign in last for sign in _OVER):
         return Said("All experiments are done.")
-    if "def build_model" in last and "# What you are asked to do" not in last:
+    if "def build_model" in last and "MCP server `bpbench`; no other tool" not in last:
         number = 1 + len({match for text in asked.texts for match in _RESULT.findall(text)})
         _, old, new = change(last, seeds.derive("scripted", seed, number))
         blocks = [{"search": f"{old}\n", "replace": f"{new}\n"}]
         hypothesis = f"{new.split('#')[0].strip()}, by the script"
         return _call(asked, "propose", {"hypothesis": hypothesis, "blocks": blocks})
-    told = any("# How you work" in text for text in asked.texts)
+    told = any("MCP server `bpbench`; no other tool" in text for text in asked.texts)
     return _call(asked, "read_train_py" if told else "task", {})
 
 

@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(raw)
             asked = wire.read(body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._send(400, wire.error(400, "invalid_request_error", f"cannot read the request: {error!r}"))
+            self._send(400, wire.error("invalid_request_error", f"cannot read the request: {error!r}"))
             return
         scripted = self.server.scripted
         number = scripted.next_number()
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, kind, message = _STATUS[said.fault]
             after = self.server.scripted.retry_after_seconds
             headers = {"Retry-After": f"{after:g}"} if said.fault == "rate_limit" else {}
-            self._send(status, wire.error(status, kind, message), headers)
+            self._send(status, wire.error(kind, message), headers)
             return
         answer = wire.write(body, said)
         streamed = wire.stream if body.get("stream") else None

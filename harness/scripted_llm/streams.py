@@ -1,4 +1,4 @@
-"""The same answers as server-sent events, which coding agents insist on: Anthropic's messages and OpenAI's responses."""
+"""The same answers as server-sent events, as coding agents want them: Anthropic's messages, OpenAI's responses."""
 
 from __future__ import annotations
 

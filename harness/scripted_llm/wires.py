@@ -1,6 +1,6 @@
 """The wire formats: OpenAI's chat and responses, Anthropic's messages, Ollama's chat; requests in, answers out.
 
-The same answers as streams are in `streams`. Counts of tokens are bytes divided by four: invented, but the same every time.
+The same answers as streams are in `streams`. Counts of tokens are bytes divided by four: invented, but always the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Wire:
     path: str  # of the request
     read: Callable[[Body], Asked]
     write: Callable[[Body, Said], Body]
-    error: Callable[[int, str, str], Body]  # status, kind, message
+    error: Callable[[str, str], Body]  # kind, message
     stream: Callable[[Body], Iterator[bytes]] | None = None  # the answer as server-sent events
 
 
@@ -110,7 +110,7 @@ def _write_openai(body: Body, said: Said) -> Body:
     }
 
 
-def _error_openai(status: int, kind: str, message: str) -> Body:
+def _error_openai(kind: str, message: str) -> Body:
     return {"error": {"message": message, "type": kind, "param": None, "code": kind}}
 
 
@@ -152,7 +152,7 @@ def _write_anthropic(body: Body, said: Said) -> Body:
     }
 
 
-def _error_anthropic(status: int, kind: str, message: str) -> Body:
+def _error_anthropic(kind: str, message: str) -> Body:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
@@ -183,7 +183,7 @@ def _write_ollama(body: Body, said: Said) -> Body:
     }
 
 
-def _error_ollama(status: int, kind: str, message: str) -> Body:
+def _error_ollama(_kind: str, message: str) -> Body:
     return {"error": message}
 
 

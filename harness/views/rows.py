@@ -212,7 +212,11 @@ def gain_sentence(gain: Gain | None) -> str:
         return "Not confirmed yet."
     if gain.mean_bpb is None or gain.low_bpb is None or gain.high_bpb is None:
         failed = sum(value is None for value in gain.candidate_bpb)
-        why = f"the candidate failed in {failed} of {gain.num_pairs} runs" if failed else "too few runs ended well"
+        why = (
+            f"the candidate failed in {failed} of {len(gain.candidate_bpb)} runs"
+            if failed
+            else "too few runs ended well"
+        )
         return f"No confirmed gain: {why}, so there is no interval."
     pairs = f"{gain.num_pairs} pairs of fresh seeds on test"
     interval = f"95 % interval {text.bpb(gain.low_bpb, sign=True)} to {text.bpb(gain.high_bpb, sign=True)}"

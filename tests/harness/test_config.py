@@ -83,7 +83,7 @@ def test_null_stays_no_value_elsewhere():
     [
         (
             "agent=tpee",
-            "unknown agent=tpee; did you mean 'tpe'? valid: claude_code, cmaes, codex, external, llm, noop, random, replay, scripted, tpe",
+            "unknown agent=tpee; did you mean 'tpe'? valid: claude_code, cmaes, codex, external, llm, noop, ",
         ),
         ("session=3", "unknown session=3; valid: default, overnight, quick"),
         ("tracker=null", "unknown tracker=null; valid: none, wandb"),

@@ -23,7 +23,11 @@ def talk(
 ) -> Conversation:
     offer = Offer(repairs, lookups, smokes, may_stop=True, with_tools=with_tools)
     seen = view(experiment(0))
-    return Conversation(seen, offer, "SYSTEM", "PROMPT", budget, lambda source: Smoke(Status.OK, num_steps=len(source)))
+    return Conversation(seen, offer, "SYSTEM", "PROMPT", budget, smoke=ran, refused=print)
+
+
+def ran(source: str) -> Smoke:
+    return Smoke(Status.OK, num_steps=len(source))
 
 
 def said(

@@ -274,3 +274,17 @@ def test_facts_of_the_scaffold() -> None:
     agent = agents.load(configured().agent)
     facts = agent.facts()  # type: ignore[attr-defined]
     assert facts["scaffold_version"] == 1 and len(facts["prompts_sha256"]) == 64 and facts["repairs"] == 3
+
+
+def test_an_edit_that_tries_to_cheat_is_on_record_though_it_cost_no_experiment(tmp_path: Path) -> None:
+    config = configured("session.experiments=1")
+    blob = "x" * 5000
+    cheat = {
+        "hypothesis": "carry data",
+        "blocks": [{"search": "RATE = 1.0", "replace": f"BLOB = '{blob}'\nRATE = 1.0"}],
+    }
+    with line(tmp_path, config, Script(steps=({"tool": "propose_experiment", "arguments": cheat},))) as (to, _):
+        state = run(tmp_path, config, to)
+    assert state.experiments[0].source and [(item.run_id, item.family) for item in state.attempts] == [
+        ("proposal-000", "edit_size")
+    ]

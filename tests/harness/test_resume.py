@@ -66,7 +66,8 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edits = [
         "# A rate that learns\n" + BLOCK.format(old=weak, new=f"EMBED_LR = {STRONG}"),
         "# Crash\n" + BLOCK.format(old="    run = lab.open()", new="    raise RuntimeError('on purpose')"),
-        "# Nothing to find\n" + BLOCK.format(old="no such line", new=""),
+        "# Too much in one line\n"
+        + BLOCK.format(old=f"EMBED_LR = {STRONG}", new=f"EMBED_LR = {STRONG}; X = '{'x' * 3000}'"),
     ]
     for number, text in enumerate(edits):
         (folder / f"{number}.edit").write_text(text)
@@ -109,6 +110,8 @@ def test_a_session_is_what_its_journal_says(whole: Path) -> None:
     assert [str(item.status) for item in state.experiments] == ["ok", "crash", "invalid"]
     assert [item.kept for item in state.experiments] == [True, False, False]
     assert "RuntimeError: on purpose" in str(state.experiments[1].reason)
+    assert [(item.run_id, item.family) for item in state.attempts] == [("proposal-002", "edit_size")]
+    assert state.walls is not None and state.walls.level == 0
     assert state.stopped_early
     assert state.closed and state.gain is not None and state.gain.num_pairs == 2
     summary = json.loads((whole / "summary.json").read_text())

@@ -51,8 +51,9 @@ def test_what_it_proposes_depends_on_the_prompt_and_the_seed_alone() -> None:
 
 def test_faults_come_at_their_rate_and_the_same_again() -> None:
     stormy = Script(fault_rate=0.3)
-    faults = [stormy.answer(number, asked(answers=1)).fault for number in range(400)]
-    assert faults == [stormy.answer(number, asked(answers=1)).fault for number in range(400)]
+    question = asked(answers=1)
+    faults = [stormy.answer(number, question).fault for number in range(400)]
+    assert faults == [stormy.answer(number, question).fault for number in range(400)]
     assert 80 < sum(fault is not None for fault in faults) < 160
     assert {fault for fault in faults if fault} == set(PASSING_FAULTS)
 
@@ -97,7 +98,8 @@ def post(url: str, body: Any) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.parametrize("wire", sorted(WIRES))
 def test_answers_on_the_wire(wire: str) -> None:
-    body = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
+    where = "input" if wire == "responses" else "messages"
+    body = {"model": "scripted", where: [{"role": "user", "content": "hello"}], "max_tokens": 5}
     with ScriptedServer(Script()) as server:
         status, answer = post(server.url + WIRES[wire].path, body)
         assert status == 200 and post(server.url + WIRES[wire].path, body)[1] == answer
@@ -105,10 +107,11 @@ def test_answers_on_the_wire(wire: str) -> None:
             "openai": lambda: answer["choices"][0]["message"]["content"],
             "anthropic": lambda: answer["content"][0]["text"],
             "ollama": lambda: answer["message"]["content"],
+            "responses": lambda: answer["output"][0]["content"][0]["text"],
         }[wire]()
         assert words == "ok"
         assert [served.wire for served in server.served] == [wire, wire] and server.served[0].usage is not None
-        for wrong in ([], {"messages": 3}, {}, {"messages": [{"role": "user"}], "tools": [1]}):
+        for wrong in ([], {}, {where: 3} if where == "messages" else {"tools": 5}, {where: [{}], "tools": [1]}):
             assert post(server.url + WIRES[wire].path, wrong)[0] == 400
         assert post(f"{server.url}/v1/nowhere", {})[0] == 404 and server.other_paths == ["POST /v1/nowhere"]
 
@@ -117,3 +120,33 @@ def test_every_fault_has_its_own_end() -> None:
     assert len(set(FAULTS)) == len(FAULTS)
     for fault in FAULTS:
         assert script.played(fault, asked(), 0).fault == fault
+
+
+def test_inside_a_coding_agent_it_reads_proposes_and_ends() -> None:
+    tools = frozenset({"mcp__bpbench__task", "mcp__bpbench__read_train_py", "mcp__bpbench__propose"})
+
+    def next_call(*texts: str) -> str:
+        said = Script().answer(0, Asked(("go", *texts), tools, len(texts), 100))
+        return said.calls[0].name.removeprefix("mcp__bpbench__") if said.calls else said.text
+
+    rules = "# What you are asked to do\n\nMCP server `bpbench`; no other tool\nbefore all experiments are used\n"
+    assert next_call() == "task" and next_call(rules) == "read_train_py" and next_call(rules, STOCK) == "propose"
+    result = "Experiment 1: 1.9 val bpb; kept. 1 experiments are left."
+    assert next_call(rules, STOCK, result) == "read_train_py"
+    assert next_call(rules, STOCK, result, STOCK) == "propose"
+    over = "Experiment 2: 1.9 val bpb.\n\nThat was the last experiment. Nothing more is asked of you."
+    assert next_call(rules, STOCK, result, STOCK, over) == "All experiments are done."
+
+
+@pytest.mark.parametrize(("wire", "last"), [("anthropic", "message_stop"), ("responses", "response.completed")])
+def test_streams_say_the_same(wire: str, last: str) -> None:
+    where = "input" if wire == "responses" else "messages"
+    body = {"model": "scripted", where: [{"role": "user", "content": "hello"}], "stream": True}
+    with ScriptedServer(Script()) as server:
+        request = urllib.request.Request(server.url + WIRES[wire].path, json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.headers["Content-Type"] == "text/event-stream"
+            events = response.read().decode().strip().split("\n\n")
+    data = [json.loads(event.split("data: ", 1)[1]) for event in events]
+    assert [event.split("\n")[0].removeprefix("event: ") for event in events] == [item["type"] for item in data]
+    assert data[-1]["type"] == last and '"ok"' in json.dumps(data)

@@ -1,0 +1,175 @@
+"""Every level that works here, from outside: what runs, what is stopped, what is killed, what fails to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import sandbox
+from harness.errors import ConfigError, DeviceError, HarnessError
+from harness.protocols import Launch, Process, Sandbox
+from harness.sandbox import bubblewrap, canaries, ladder, runtime
+from harness.sandbox.bait import Targets
+
+WORKING = [box for box in ladder.candidates() if ladder.probe(box).works]
+BY_LEVEL = pytest.mark.parametrize("box", WORKING, ids=[box.name for box in WORKING])
+WALLED = [box for box in WORKING if box.level >= 2]
+AS_USER = """
+import json, os, sys
+from harness.sandbox import enter
+os.environ.update(HOME={home!r}, TMPDIR="/tmp")
+enter.enter({{"user": {user}, "reveal": {visible!r}}})
+from harness.sandbox import canaries, ladder
+from harness.sandbox.bait import Targets
+probed = [(box, ladder.probe(box)) for box in ladder.candidates()]
+assert all(item.level < 2 or not box.user for box, item in probed)
+print(json.dumps({{box.level: canaries.try_walls(box, Targets()).canaries for box, item in probed if item.works}}))
+"""
+
+
+def start(box: Sandbox, folder: Path, script: str) -> Process:
+    home = folder / "home"
+    home.mkdir(parents=True)
+    return box.launch(
+        Launch(
+            argv=(sys.executable, "-I", "-S", "-u", "-c", textwrap.dedent(script)),
+            cwd=home,
+            env={"HOME": str(home)},
+            fds=(),
+            log_path=folder / "log.txt",
+            max_log_bytes=65536,
+            max_memory_bytes=1 << 30,
+            writable=(home,),
+        )
+    )
+
+
+def end_of(process: Process) -> int:
+    try:
+        deadline = time.monotonic() + 60
+        while (status := process.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert status is not None, "still running"
+        return status
+    finally:
+        process.kill()
+
+
+@BY_LEVEL
+@pytest.mark.parametrize(("script", "status"), [("pass", 0), ("raise SystemExit(3)", 3), ("import os; os.abort()", -6)])
+def test_how_a_script_ended(box: Sandbox, tmp_path: Path, script: str, status: int) -> None:
+    assert end_of(start(box, tmp_path, script)) == status
+
+
+@BY_LEVEL
+def test_a_stopped_tree_does_nothing_and_goes_on(box: Sandbox, tmp_path: Path) -> None:
+    script = """
+    import os
+    children = [os.fork() for _ in range(2)]
+    name = f"count{children.count(0)}"
+    while True:
+        with open(name, "ab") as file:
+            file.write(b".")
+    """
+    process = start(box, tmp_path, script)
+
+    def counts() -> list[int]:
+        return [path.stat().st_size for path in sorted((tmp_path / "home").glob("count*"))]
+
+    def until_they_grow(before: list[int]) -> None:
+        deadline = time.monotonic() + 60
+        while not (len(counts()) == 3 and all(new > old for new, old in zip(counts(), before, strict=True))):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    try:
+        until_they_grow([0, 0, 0])
+        assert process.stop()
+        stopped = counts()
+        time.sleep(0.1)
+        assert counts() == stopped
+        assert process.resume() == 0
+        until_they_grow(stopped)
+    finally:
+        assert process.kill() >= 3
+
+
+@pytest.mark.parametrize("box", WALLED, ids=[box.name for box in WALLED])
+def test_needed_walls_hold(box: Sandbox, bpbench_home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "key"
+    data.mkdir(parents=True)
+    for name in ("val.npy", "test.npy", "decoy.npy", "train.bin"):
+        (data / name).write_bytes(b"text")
+    walls = canaries.try_walls(box, Targets.of(data))
+    assert list(canaries.missing(walls)) == [], walls
+    assert (walls.level, walls.name) == (box.level, box.name)
+    assert walls.canaries["fork_limit"] == "held"
+
+
+def test_a_plain_process_holds_little_and_says_so(tmp_path: Path) -> None:
+    val = tmp_path / "val.npy"
+    val.write_bytes(b"text")
+    walls = canaries.try_walls(sandbox.load(1), Targets((val,), (val,)))
+    opened = {name for name, state in walls.canaries.items() if state == "open"}
+    assert {"tcp", "udp", "unix", "write_outside", "read_val", "read_corpus", "read_keys", "signal"} <= opened
+    assert walls.canaries["survive"] == walls.canaries["reopen"] == "held"
+    assert any("read the validation text" in reason for reason in canaries.missing(walls))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_needed_walls_hold_for_an_ordinary_user(tmp_path: Path) -> None:
+    user = runtime.unused_user()
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, user, user)
+    (home / "notes").write_text("mine")
+    visible = [str(path) for path in (*runtime.runtime().paths, runtime.PROJECT, home)]
+    script = AS_USER.format(home=str(home), user=user, visible=visible)
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    vectors = json.loads(done.stdout.splitlines()[-1])
+    assert set(vectors) == {str(box.level) for box in WORKING}
+    for level in set(vectors) - {"1"}:
+        held = {name for name, state in vectors[level].items() if state == "held"}
+        assert set(canaries.NEEDED) <= held, (level, vectors[level])
+
+
+def test_a_wall_that_does_not_stand_is_not_the_scripts_fault(tmp_path: Path) -> None:
+    if not any(box.level == 3 for box in WORKING):
+        pytest.skip("bubblewrap does not work here")
+    process = start(bubblewrap.BubblewrapSandbox(devices=("/dev/no-such-card",)), tmp_path, "pass")
+    with pytest.raises(HarnessError, match=r"could not start.*no-such-card.*bpbench doctor"):
+        end_of(process)
+
+
+def test_a_missing_bubblewrap_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    probed = ladder.probe(bubblewrap.BubblewrapSandbox(program="no-such-bwrap"))
+    assert not probed.works and "not installed" in str(probed.why_not)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeviceError, match=r"sandbox\.level=3 does not work here"):
+        sandbox.load(3)
+    assert sandbox.load("auto").level < 3
+
+
+def test_no_walls_only_when_asked_for() -> None:
+    with pytest.raises(ConfigError, match="allow_unsafe"):
+        sandbox.load("0")
+    assert sandbox.load("0", allow_unsafe=True).level == 0
+    with pytest.raises(ConfigError, match="auto, 3, 2, 1, 0"):
+        sandbox.load("4")
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_a_harness_with_no_open_descriptors_can_launch(tmp_path: Path) -> None:
+    """The filter's descriptor is then the lowest, which another part of a launch takes by number."""
+    code = "from harness.sandbox import ladder; print(ladder.probe(ladder.candidates()[0]).why_not)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "None"
