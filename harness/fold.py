@@ -232,6 +232,8 @@ def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
     experiment = _experiment(state, made.index)
     if experiment.run is None or experiment.kept is not None:
         raise JournalError(f"experiment {made.index} cannot be decided here")
+    if (made.val_bpb is None) != (made.delta_sigma is None):
+        raise JournalError(f"experiment {made.index}: a value without its change in sigmas, or the other way round")
     decided = replace(
         experiment, kept=made.kept, val_bpb=made.val_bpb, delta_sigma=made.delta_sigma, commit=made.commit
     )

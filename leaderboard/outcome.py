@@ -74,24 +74,24 @@ def outcome(records: Sequence[Record]) -> Outcome:
             anytime.append(_anytime(state))
     if not records or not isinstance(state.opened.get("key"), dict):
         raise JournalError("a session without a key cannot be compared")
-    session = state.config.get("session")
-    session = session if isinstance(session, dict) else {}
+    session = _group(state, "session")
     seed = session.get("seed")
     if type(seed) is not int:
         raise JournalError("a session without a seed cannot be compared")
     decided = [item for item in state.experiments if item.kept is not None]
     gain, num_failed = counted_gain(state)
-    device = state.opened.get("device") or {}
+    device = state.opened.get("device")
+    fingerprint = device.get("fingerprint") if isinstance(device, dict) else None
     return Outcome(
         head=records[-1].hash,
         researcher=researcher(state),
         label=label(state),
-        is_tpe=(state.config.get("agent") or {}).get("name") == "tpe",
+        is_tpe=_group(state, "agent").get("name") == "tpe",
         key=state.opened["key"],
         conditions={name: session.get(name) for name in CONDITIONS},
         session_seed=seed,
         opened_at=state.opened_at or 0.0,
-        device=str(device.get("fingerprint")),
+        device=text.line(str(fingerprint), 60),
         device_label=rows.device_name(device),
         closed=state.closed,
         gain_bpb=gain,
@@ -127,7 +127,7 @@ def counted_gain(state: SessionState) -> tuple[float | None, int]:
 
 def researcher(state: SessionState) -> str:
     """A hash of everything that makes the researcher: agent, model, instructions, what it says of itself."""
-    llm = state.config.get("llm") or {}
+    llm = _group(state, "llm")
     made_of = {
         "agent": state.config.get("agent"),
         "llm": {name: value for name, value in llm.items() if name not in _NOT_THE_MODEL},
@@ -139,10 +139,15 @@ def researcher(state: SessionState) -> str:
 
 def label(state: SessionState) -> str:
     """The researcher in a few words."""
-    agent = str((state.config.get("agent") or {}).get("name"))
-    llm = state.config.get("llm") or {}
+    agent = str(_group(state, "agent").get("name"))
+    llm = _group(state, "llm")
     model = str(llm.get("model") or llm.get("name") or "none")
     return text.line(agent if model == "none" else f"{agent} {model}", 40)
+
+
+def _group(state: SessionState, name: str) -> Mapping[str, Any]:
+    group = state.config.get(name)
+    return group if isinstance(group, dict) else {}
 
 
 def diversity(experiments: Sequence[Experiment], stock_source: str) -> float | None:

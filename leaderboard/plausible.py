@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 
 from harness.records import Role, Status
 from leaderboard.case import Case, Finding, odd
+from leaderboard.inference import standard_deviation
 
 BPB_BAND = (0.2, 8.0)  # 8: every byte equally likely; below 0.2 text would have to repeat itself
 STOCK_TOKENS_SHARE = (0.8, 1.25)  # of reference_tokens: the design's limits for a device that changes its speed
@@ -28,8 +28,8 @@ def _scores(case: Case) -> Iterator[Finding]:
         if bpb is not None and not BPB_BAND[0] < bpb < BPB_BAND[1]:
             yield odd(run.identity.run_id, f"{bpb:g} bits per byte")
     values = [run.bpb for run in case.state.baseline if run.bpb is not None]
-    if len(values) > 1 and statistics.stdev(values) > MAX_SPREAD_SIGMAS * case.task.sigma_prior_bpb:
-        yield odd("baseline", f"its seeds scatter by {statistics.stdev(values):.4f} bpb")
+    if len(values) > 1 and (scatter := standard_deviation(values)) > MAX_SPREAD_SIGMAS * case.task.sigma_prior_bpb:
+        yield odd("baseline", f"its seeds scatter by {scatter:.4f} bpb")
     gain, baseline = case.state.gain, case.state.baseline_bpb
     if gain and gain.mean_bpb is not None and baseline and gain.mean_bpb > MAX_GAIN_SHARE * baseline:
         yield odd("confirmation", f"a gain of {100 * gain.mean_bpb / baseline:.0f} % of the baseline")

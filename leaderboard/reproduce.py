@@ -112,7 +112,8 @@ def local_config(whole: Bundle, overrides: Sequence[str]) -> Config:
     """This installation's configuration of the bundle's task and data. Raises ConfigError."""
     chosen = {"agent": "noop"}
     for group in ("task", "data"):
-        chosen[group] = str((whole.state.config.get(group) or {}).get("name"))
+        options = whole.state.config.get(group)
+        chosen[group] = str(options.get("name") if isinstance(options, dict) else options)
         if not _NAME.fullmatch(chosen[group]):
             shown = text.line(chosen[group], 40)
             raise ConfigError(f"the bundle's {group} is called {shown!a}: no such name is possible")

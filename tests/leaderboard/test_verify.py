@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 import simulated
 from doctored import Lines, bundled, data, doctored, finished, lines_of
+from rich.console import Console
 
 from harness.errors import HarnessError
 from harness.journal import Record, read
 from harness.records import Status
-from leaderboard import checks, runs
+from leaderboard import checks, runs, show
+from leaderboard.aggregate import aggregate
 from leaderboard.bundle import write
+from leaderboard.outcome import outcome
 from leaderboard.verify import Verified, examine, verify
 from trainer.trusted import audit
 
@@ -222,8 +226,13 @@ def survives(records: list[Record], rounds: range) -> None:
             container, key = rng.choice([*leaves(line["data"]), (line, "time"), (line, "type"), (line, "data")])
             container[key] = rng.choice(HOSTILE_VALUES)
         try:
-            for _, found in examine(bundled(lines)).findings:
+            result = examine(bundled(lines))
+            for _, found in result.findings:
                 assert all(f.text.isprintable() and f.where.isprintable() for f in found)
+            if result.consistent:
+                shown = io.StringIO()
+                show.boards(aggregate([outcome(result.bundle.records)]), Console(file=shown, width=200))
+                assert shown.getvalue().replace("\n", "").isprintable()
         except HarnessError as error:
             assert "\n" not in str(error)
 
