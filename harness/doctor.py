@@ -114,6 +114,8 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         cost = "" if level.launch_seconds is None else f"works, {1000 * level.launch_seconds - bare:.0f} ms a launch"
         words = f"{level.level} {level.name:<11}{cost or f'does not work: {text.line(str(level.why_not))}'}"
         yield _line("" if number else "isolation", words)
+        if number == 0 and diagnosis.remedy is not None:
+            yield _line("", f"  add it: {diagnosis.remedy}")
     if diagnosis.walls is None:
         yield _line("walls", "no process can be started behind any of them")
     else:

@@ -18,8 +18,8 @@ from typing import Any
 
 from harness import gate
 from harness.protocols import Launch
+from harness.runner import child_environment, private_folders
 from harness.sandbox import runtime
-from harness.surroundings import child_environment, private_folders
 
 PROBE = Path(__file__).with_name("canary_probe.py")
 MAX_PROCESSES, MAX_MEMORY_BYTES = 64, 128 << 20
@@ -114,7 +114,7 @@ def laid(targets: Targets) -> Iterator[Bait]:
         stack.callback(_remove, [path / token for path in outside])
         (folder / "outside").touch(0o666)
         (folder / "outside").chmod(0o666)
-        val = targets.val or ((stand_in / "val.npy",) if stand_in else ())
+        val = targets.val or (() if stand_in is None else (stand_in / "val.npy",))
         request = {
             "token": token,
             "tcp_port": listeners["tcp"].getsockname()[1],

@@ -1,0 +1,82 @@
+"""What `bpbench doctor` says of machines other than this one, and that it runs on this one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import doctor
+from harness.device import Device
+from harness.records import Walls
+from harness.sandbox import canaries
+from harness.sandbox.ladder import Probed
+
+HELD = dict.fromkeys((*canaries.NEEDED, *canaries.USEFUL), "held")
+CPU = Device("cpu", 2, "bfloat16", {"name": "cpu", "cpu_model": "Example CPU", "threads": 2, "fingerprint": "x"}, {})
+GOOD = doctor.Diagnosis(
+    device=CPU,
+    device_error=None,
+    levels=(Probed(3, "bubblewrap", None, 0.055), Probed(2, "landlock", None, 0.03)),
+    walls=Walls("bubblewrap", 3, HELD),
+    bare_launch_seconds=0.01,
+    remedy=None,
+)
+
+
+def test_a_machine_that_can_rank() -> None:
+    said = "\n".join(doctor.lines(GOOD))
+    assert GOOD.rankable and "can be ranked" in said and "Example CPU" in said
+    assert "3 bubblewrap works, 45 ms a launch" in said and "16 of 16 hold" in said and "add it" not in said
+
+
+def test_each_missing_wall_has_its_command() -> None:
+    walls = Walls("landlock", 2, {**HELD, "udp": "open", "stop": "unknown", "fork_limit": "open"})
+    levels = (Probed(3, "bubblewrap", "not installed"), Probed(2, "landlock", None, 0.03))
+    poor = replace(GOOD, walls=walls, levels=levels, remedy="sudo apt-get install -y bubblewrap")
+    said = list(doctor.lines(poor))
+    assert not poor.rankable and "cannot be ranked" in said[-1]
+    for missing in ("open: udp", "unknown: stop", "open: fork_limit"):
+        (place,) = [number for number, line in enumerate(said) if missing in line]
+        assert said[place + 1].strip() == "add it: sudo apt-get install -y bubblewrap"
+    assert any("ranking does not need it" in line for line in said if "fork_limit" in line)
+
+
+def test_a_machine_without_its_device() -> None:
+    said = list(doctor.lines(replace(GOOD, device=None, device_error="backend=cuda: no driver")))
+    assert said[0].split(maxsplit=1) == ["device", "cannot be used: backend=cuda: no driver"]
+    assert "cannot be ranked" in said[-1]
+
+
+def test_the_remedy_fits_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Probed(3, "bubblewrap", "not installed")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for tool in ("dnf", "bwrap"):
+        (tmp_path / tool).write_text("#!/bin/sh\necho bubblewrap 0.9\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    switch = tmp_path / "switch"
+    switch.write_text("0\n")
+    monkeypatch.setattr(doctor, "_SWITCHES", ((str(switch), "0", "sysctl -w switch=1"),))
+    assert doctor.remedy(missing) == "sudo sysctl -w switch=1"
+    switch.write_text("1\n")
+    assert doctor.remedy(missing) is None
+    (tmp_path / "bwrap").unlink()
+    assert doctor.remedy(missing) == "sudo dnf install -y bubblewrap"
+    assert doctor.remedy(Probed(3, "bubblewrap", None, 0.1)) is None
+
+
+def test_it_runs_here(bpbench_home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "doctor", "task=tiny", "backend=null", "data=synthetic"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in (0, 1) and done.stderr == ""
+    labels = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert labels == ["device", "isolation", "walls", "ranking"]
