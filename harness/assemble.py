@@ -31,12 +31,13 @@ from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
 from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState, Walls
-from harness.runner import Runner, child_environment
+from harness.runner import Runner
 from harness.sandbox import canaries
 from harness.sandbox.bait import Targets
 from harness.sandbox.forked import ForkedSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.session import Session
+from harness.surroundings import child_environment
 from harness.workspace import Workspace
 
 PROTOCOL_VERSION = 1

@@ -21,7 +21,8 @@ from harness.folders import fresh
 from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import Audit, Progress, Status
-from harness.runner import MAX_LOG_BYTES, private_folders
+from harness.runner import MAX_LOG_BYTES
+from harness.surroundings import private_folders
 from harness.wire import BadMessage, Channel
 
 # Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.

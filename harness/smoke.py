@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from harness import seeds
+from harness.ending import MAX_CLAIM, Trained
 from harness.records import Smoke
-from harness.runner import MAX_CLAIM, Runner, Trained, TrainRequest, token_dtype
+from harness.runner import Runner, TrainRequest, token_dtype
 
 SMOKE_SECONDS = 10.0
 MAX_TOKENS = 1 << 22

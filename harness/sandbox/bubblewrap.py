@@ -47,15 +47,15 @@ class BubblewrapSandbox:
             visible = (*runtime.runtime().paths, launch.cwd, *launch.writable)
             plan |= {"user": self.user, "reveal": [str(path) for path in visible]}
         filter_fd = os.memfd_create("seccomp")
-        # A plain shell knows one-digit numbers only.
-        ready_fd = next(fd for fd in range(3, 10) if fd not in (*launch.fds, filter_fd))
         try:
             os.write(filter_fd, seccomp.program(unix_sockets=True, same_user=False))
             os.lseek(filter_fd, 0, os.SEEK_SET)
+            fds = (*launch.fds, filter_fd)
+            ready_fd = next(fd for fd in range(3, 10) if fd not in fds)  # a plain shell knows numbers of one digit
             shell = ("/bin/sh", "-c", _SHELL.format(fd=ready_fd), "sh", *launch.argv)
             argv = (program, *self.arguments(launch), "--seccomp", str(filter_fd), "--", *shell)
             # An empty environment: process 1 inside would show it, whatever --clearenv did for the command.
-            entry = Entry(argv, "/", {}, (*launch.fds, filter_fd), plan, ready_fd, shell_status=True, cgroup=cgroup)
+            entry = Entry(argv, "/", {}, fds, plan, ready_fd, shell_status=True, cgroup=cgroup)
             return supervise(launch, entry)
         finally:
             os.close(filter_fd)

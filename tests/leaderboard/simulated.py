@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,8 @@ class Rates:
         return Proposal(f"EMBED_LR = {self.values[view.index]}", Edit(blocks=(block,)), note="simulated")
 
 
-def configuration(*overrides: str) -> Config:
-    return compose([*OVERRIDES, "agent=random", "session.experiments=3", *overrides])
+def configuration(*overrides: str, base: Sequence[str] = OVERRIDES) -> Config:
+    return compose([*base, "agent=random", "session.experiments=3", *overrides])
 
 
 def run_session(
@@ -135,15 +136,17 @@ def run_session(
     *overrides: str,
     bench: SimulatedBench | None = None,
     values: tuple[str, ...] = ("0.5", "0.6", "0.7"),
+    base: Sequence[str] = OVERRIDES,
     device: Device = DEVICE,
+    data: DataInfo = DATA,
     earlier: tuple[tuple[float, ...], ...] = (),
     facts: dict[str, Any] | None = None,
 ) -> Path:
     """Run a simulated session in `folder`; returns it."""
     bench = bench or SimulatedBench({"0.5": -0.01, "0.6": 0.03, "0.7": 0.01})
-    config = configuration(*overrides)
+    config = configuration(*overrides, base=base)
     folder.mkdir(parents=True)
-    opening = {**opening_facts(config, DATA, device, WALLS), **(facts or {})}
+    opening = {**opening_facts(config, data, device, WALLS), **(facts or {})}
     journal, records = open_simulated(folder, config, opening, bench)
     with journal:
         Session(

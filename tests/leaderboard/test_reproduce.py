@@ -12,12 +12,12 @@ import pytest
 import simulated
 
 from harness import knobs
-from harness.assemble import STOCK, run_session
-from harness.compose import compose
+from harness.assemble import STOCK
+from harness.data import prepare
+from harness.device import probe
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.journal import Journal, Record, read
 from harness.records import Gain, Role, RunResult, Status
-from harness.views.plain import PlainView
 from leaderboard import bundle, cli, reproduce
 from leaderboard.reproduction import Reproduction, Subject, fold
 from leaderboard.verdict import Verdict, Word, confidence, differences, judge
@@ -155,26 +155,22 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def tiny(bpbench_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a real session on the null backend, with an experiment that surely gains."""
+    """The bundle of a simulated session with the real key of a task of the null backend; its winner truly gains."""
     root = tmp_path_factory.mktemp("tiny")
-    patches = root / "patches"
-    patches.mkdir()
-    stock = knobs.stock_source(STOCK, {"EMBED_LR": WEAK})
-    weak = next(line for line in stock.splitlines() if line.startswith("EMBED_LR"))
-    (patches / "0.edit").write_text(
-        f"# A rate that learns\n<<<<<<< SEARCH\n{weak}\n=======\nEMBED_LR = {STRONG}\n>>>>>>> REPLACE\n"
+    config = simulated.configuration(base=TINY)
+    folder = simulated.run_session(
+        root / "tiny",
+        "session.experiments=1",
+        base=TINY,
+        bench=simulated.SimulatedBench({str(STRONG): 0.2}),
+        values=(str(STRONG),),
+        device=probe(config.backend),
+        data=prepare(config, lambda _: None),
     )
-    names = (f"agent.options.patches={patches}", f"session.root={root}", "session.name=tiny", "session.experiments=1")
-    with (root / "log").open("w") as log:
-        from rich.console import Console
-
-        folder = run_session(compose([*TINY, "agent=scripted", *names]), tracker=PlainView(Console(file=log)))
     return bundle.write(folder, root / "tiny.bundle.tar")
 
 
-def test_a_real_session_is_verified_and_reproduced(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_is_verified_and_reproduced(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", str(tiny)]) == 0
     command = ["reproduce", str(tiny), "--root", str(tmp_path), *TINY[3:]]
     assert cli.main(command) == 0
@@ -184,6 +180,24 @@ def test_a_real_session_is_verified_and_reproduced(
     assert records.count("run_finished") == 4 and records[-1] == "verdict"
     assert cli.main(command) == 0  # again: the verdict is there already
     assert [record.type for record in read(next(tmp_path.glob("*/journal.jsonl")))[0]] == records
+
+
+@pytest.mark.slow
+def test_a_session_that_was_run_is_bundled_verified_and_reproduced(
+    bpbench_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("patches").mkdir()
+    weak = next(line for line in knobs.stock_source(STOCK, {"EMBED_LR": WEAK}).splitlines() if "EMBED_LR" in line)
+    block = f"<<<<<<< SEARCH\n{weak}\n=======\nEMBED_LR = {STRONG}\n>>>>>>> REPLACE\n"
+    Path("patches/0.edit").write_text(f"# A rate that learns\n{block}")
+    own = ("agent=scripted", "agent.options.patches=patches", "session.name=real", "session.experiments=1")
+    assert cli.main(["run", *TINY, *own]) == 0
+    assert cli.main(["bundle", "real"]) == 0
+    assert cli.main(["verify", "real.bundle.tar"]) == 0
+    assert cli.main(["reproduce", "--all", ".", *TINY]) == 0
+    counts = json.loads(Path("reproductions/report.json").read_text())["counts"]
+    assert counts["reproduced"] == 1 and sum(counts.values()) == 1
 
 
 def test_a_folder_of_bundles_with_a_report(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
