@@ -183,11 +183,3 @@ def test_a_missing_key_is_said_before_anything_is_made(tmp_path):
     done = python("-m", "harness.cli", "run", "--yes", "agent=llm", "llm=claude_haiku", cwd=tmp_path)
     assert done.returncode == 2 and list(tmp_path.iterdir()) == []
     assert done.stderr.splitlines()[-1].endswith("set the environment variable ANTHROPIC_API_KEY")
-
-
-def test_doctor_says_what_a_model_still_needs(capsys, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert main(["doctor", "agent=llm", "llm=gpt"]) == 1
-    printed = capsys.readouterr().out
-    assert "bad  llm=gpt needs a key: set the environment variable OPENAI_API_KEY" in printed
-    assert "--ping makes one small one" in printed

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from llm_bench import MODELS, PATHS
 
-from harness import llm
+from harness import llm, llm_doctor
+from harness.compose import compose
 from harness.config import LLMConfig
 from harness.errors import ConfigError
 from harness.exchange import CallFailed, Outcome, Reply, Request
@@ -156,3 +157,43 @@ def test_the_table_that_comes_with_litellm() -> None:
     assert llm.table_entry("openai/no-such-model") is None
     with pytest.raises(ConfigError, match="no provider 'opnai'"):
         llm.table_entry("opnai/x")
+
+
+def findings(*overrides: str, ping: bool = False, **environment: str) -> list[str]:
+    return [str(finding) for finding in llm_doctor.examine(compose(["agent=llm", *overrides]), environment, ping=ping)]
+
+
+def test_the_doctor_says_what_a_model_still_needs() -> None:
+    found = findings("llm=gpt")
+    assert "bad  llm=gpt needs a key: set the environment variable OPENAI_API_KEY" in found
+    assert "ok   key: OPENAI_API_KEY is set" in findings("llm=gpt", OPENAI_API_KEY="k")
+    assert any("table says" in line for line in findings("llm=gpt", "llm.price.input_usd_per_million=3.0"))
+    assert any("more than the table" in line for line in findings("llm=claude_haiku", "llm.context_tokens=9000000"))
+    named = ("llm=ollama", "llm.model=ollama_chat/some")
+    assert any("price: unknown" in line for line in findings(*named))
+    assert any("Ollama cuts longer prompts" in line for line in findings(*named, "llm.context_tokens=40000"))
+    assert findings("llm=none", "agent=tpe")[0].startswith("note no language model")
+
+
+def test_the_ready_models_agree_with_the_table() -> None:
+    for name in (
+        "claude_opus",
+        "claude_sonnet",
+        "claude_haiku",
+        "gpt",
+        "gpt_mini",
+        "gemini_pro",
+        "gemini_flash",
+        "deepseek",
+    ):
+        bad = [line for line in findings(f"llm={name}") if line.startswith("bad") and "needs a key" not in line]
+        assert not bad, f"llm={name}: {bad}"
+        assert any("is in LiteLLM's table" in line for line in findings(f"llm={name}"))
+
+
+def test_the_doctor_asks_once_when_told_to() -> None:
+    said = findings("llm=scripted", ping=True)[-1]
+    assert said.startswith("ok   ping: scripted answered 'ok' in ") and "tokens, $0.000000" in said
+    with ScriptedServer(Script(steps=({"fault": "bad_key"},))) as server:
+        where = ("llm=openai_compatible", "llm.model=openai/it", f"llm.api_base={server.url}/v1")
+        assert "the key was refused" in findings(*where, ping=True)[-1]

@@ -149,14 +149,8 @@ def test_a_real_coding_agent_drives_two_experiments(
             bpbench("run", *TINY, "agent=claude_code", *name, **environment)
         else:
             provider = f'{{name="scripted",base_url="{server.url}/v1",env_key="CODEX_API_KEY",wire_api="responses"}}'
-            more = [
-                "--model",
-                "scripted",
-                "-c",
-                "model_provider=scripted",
-                "-c",
-                f"model_providers.scripted={provider}",
-            ]
+            more = ["--model", "scripted"]
+            more += ["-c", "model_provider=scripted", "-c", f"model_providers.scripted={provider}"]
             chosen = "[" + ",".join("'" + part + "'" for part in more) + "]"
             bpbench("run", *TINY, "agent=codex", f"agent.options.arguments={chosen}", *name, CODEX_API_KEY="scripted")
     state = state_of(tmp_path / "it")
