@@ -7,16 +7,17 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, sandbox, seeds, tracking, views
+from harness import agents, baselines, compose, knobs, llm_line, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.codec import to_json
 from harness.config import Config
@@ -28,14 +29,15 @@ from harness.fold import fold
 from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
-from harness.protocols import Agent, OnProgress, Repeats, Sandbox, Stated, Tracker
+from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState, Walls
-from harness.runner import Runner, child_environment
+from harness.runner import Runner
 from harness.sandbox import canaries
 from harness.sandbox.bait import Targets
 from harness.sandbox.forked import ForkedSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.session import Session
+from harness.surroundings import child_environment
 from harness.workspace import Workspace
 
 PROTOCOL_VERSION = 1
@@ -59,6 +61,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             config = compose.from_dict(fold(records).config)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
+        llm_line.check(config.llm, os.environ, config.session.seed)
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         device = probe(config.backend)
         name = resume.name if resume else session_name(config)
@@ -80,8 +83,13 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
     folder, journal, records = started or begin(config, data, device, agent, walls)
     witness = Witness()
     mirror = tracking.load(config.tracker, folder)
-    made = parts(config, folder, data, device, chosen, witness, view.on_progress)
-    with journal, contextlib.closing(mirror), made as bench:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(journal)
+        stack.enter_context(contextlib.closing(mirror))
+        bench = stack.enter_context(parts(config, folder, data, device, chosen, witness, view.on_progress))
+        line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
+        if isinstance(agent, Finishes):
+            stack.callback(agent.close)
         if len(records) > 1 or journal.recovered:
             check_same(fold(records), data, device)
             records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
@@ -97,6 +105,7 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
             nonce=json.loads((folder / "secret.json").read_text())["nonce"],
             earlier_baselines=baselines.known(session_key, device),
             witness=witness,
+            line=line,
         ).run()
         baselines.remember(session_key, device, state)
     return folder
@@ -109,6 +118,8 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: W
     opening = opening_facts(config, data, device, walls)
     if isinstance(agent, Stated):
         opening["researcher"] = agent.facts()
+    if agents.needs_llm(agent):
+        opening["researcher"] |= llm_line.facts(config.llm)
     folder = new_folder(config)
     return folder, *open_session(folder, config, opening)
 
@@ -128,7 +139,8 @@ def stage_progress(event: dict[str, Any]) -> Progress:
 
 def session_name(config: Config) -> str:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return config.session.name or f"{stamp}-{config.task.name}-{config.agent.name}-s{config.session.seed}"
+    researcher = config.agent.name if config.llm.name == "none" else config.llm.name
+    return config.session.name or f"{stamp}-{config.task.name}-{researcher}-s{config.session.seed}"
 
 
 def new_folder(config: Config) -> Path:
@@ -176,6 +188,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
             "torch": device.identity["torch_version"],
             "platform": platform.platform(),
         },
+        "packages": packages(),
         "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
         "stock_source": stock,
         "data": data.meta,
@@ -187,6 +200,12 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "walls": to_json(walls),
         "unranked": list(unranked(config, walls)),
     }
+
+
+def packages() -> dict[str, str]:
+    """The installed version of everything that bpbench itself requires."""
+    names = (re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in requires("bpbench") or () if ";" not in line)
+    return {name: version(name) for name in sorted(names)}
 
 
 def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[Journal, list[Record]]:
@@ -225,6 +244,10 @@ def unranked(config: Config, walls: Walls) -> Iterator[str]:
     if config.data.source == "synthetic":
         yield "data.source=synthetic: generated text"
     yield from canaries.missing(walls)
+    if config.llm.scripted.wire:
+        yield "llm.scripted: a script, no language model"
+    if config.agent.name == "external":
+        yield "agent=external: its network is not limited to its model's provider"
 
 
 def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:

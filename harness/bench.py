@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ class LocalBench:
         cache = self.runner.compile_cache
         if cache and self.task.compile:
             # Only the stock script has run here, so its compiled code may speed up the setup of every later run.
-            shutil.rmtree(cache, ignore_errors=True)
+            remove(cache)
             (run_dir / "home" / "compile_cache").replace(cache)
         sweep(run_dir)
         check_budget(calibration, self.task)
@@ -78,7 +77,7 @@ class LocalBench:
             log_tail=trained.log_tail,
         )
         if trained.status is Status.OK:
-            result = self.scored(result, run_id, run_dir, role)
+            result = self.scored(result, run_id, run_dir, source, role)
         sweep(run_dir)
         return replace(result, wall_seconds=time.monotonic() - started)
 
@@ -89,10 +88,10 @@ class LocalBench:
         sweep(run_dir)
         return smoke
 
-    def scored(self, result: RunResult, run_id: str, run_dir: Path, role: Role) -> RunResult:
+    def scored(self, result: RunResult, run_id: str, run_dir: Path, source: str, role: Role) -> RunResult:
         stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)
         limit = EVAL_FACTOR * self.stock_eval_seconds if self.stock_eval_seconds and not stock else None
-        score = self.evaluator.score(run_id, run_dir, result.split, limit, save_nll=stock)
+        score = self.evaluator.score(run_id, run_dir, source, result.split, limit, save_nll=stock)
         if score.code in LEAKS:
             self.evaluator.witness.note(run_id, "leak", f"{score.code}: {score.reason}")
         bpb = score.bpb
@@ -112,5 +111,4 @@ class LocalBench:
 def sweep(run_dir: Path) -> None:
     """Keep the logs of a run, drop what is large or was agent-writable."""
     for name in BULKY:
-        path = run_dir / name
-        remove(path) if path.is_dir() else path.unlink(missing_ok=True)
+        remove(run_dir / name)

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import cli_llm
 from harness.errors import ConfigError, HarnessError
 
 if TYPE_CHECKING:
     from harness.config import Config
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as a shell reports it
 DEFAULT_ROOT = Path("sessions")
@@ -29,9 +32,12 @@ Overrides choose an option of a group (agent=random) or set a value (session.exp
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (it failed), 2 (wrong input) or 130 (interrupted)."""
-    arguments = _parse(argv)
+def main(argv: Sequence[str] | None = None, more: Callable[[Commands], None] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (it failed), 2 (wrong input) or 130 (interrupted).
+
+    `more` adds the commands of packages that build on this one: bpbench itself starts in leaderboard/cli.py.
+    """
+    arguments = _parse(argv, more)
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite kill leaves as tidily as Ctrl-C
     try:
         status: int = arguments.command(arguments)
@@ -88,7 +94,7 @@ def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
     return max(statuses)
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None, more: Callable[[Commands], None] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bpbench",
         description="Measures how good an LLM is as a machine-learning researcher.",
@@ -99,6 +105,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run a session")
+    run.add_argument("--yes", action="store_true", help="agree beforehand to what a language model may cost")
     run.add_argument("-m", "--multirun", action="store_true", help="one session for each combination of listed values")
     run.set_defaults(command=_run)
     prepare = commands.add_parser("prepare", help="fetch and prepare the data of a session, and nothing else")
@@ -106,6 +113,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     config = commands.add_parser("config", help="print the configuration that overrides add up to")
     config.set_defaults(command=_config)
     doctor = commands.add_parser("doctor", help="say what this machine can do, and what keeps sessions from ranking")
+    doctor.add_argument("--ping", action="store_true", help="also ask the language model one small question")
     doctor.set_defaults(command=_doctor)
     for command in (run, prepare, config, doctor):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES_HELP)
@@ -128,6 +136,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     export.add_argument("session", metavar="SESSION", help="the session's folder, or its name")
     export.add_argument("target", metavar="DIR", type=Path, help="a folder that does not exist yet, or is empty")
 
+    cli_llm.add_serve(commands)
+    cli_llm.add_mcp(commands)
+    if more is not None:
+        more(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes the overrides behind an option for unknown arguments.
     flags = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
@@ -148,15 +160,16 @@ class _Version(argparse.Action):
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.multirun:
-        return run_multirun(arguments.overrides, _run_new)
+        return run_multirun(arguments.overrides, lambda config: _run_new(config, arguments.yes))
     from harness.compose import compose
 
-    return _run_new(compose(arguments.overrides))
+    return _run_new(compose(arguments.overrides), arguments.yes)
 
 
-def _run_new(config: Config) -> int:
+def _run_new(config: Config, yes: bool) -> int:
     from harness.assemble import run_session, session_name
 
+    cli_llm.agree(config, yes=yes)
     # Named here, so that it is known where to resume whatever happens.
     config.session.name = session_name(config)
     folder = Path(config.session.root) / config.session.name
@@ -223,9 +236,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from harness.compose import compose
     from harness.doctor import diagnose, lines
 
-    diagnosis = diagnose(compose(arguments.overrides))
+    config = compose(arguments.overrides)
+    diagnosis = diagnose(config)
     print(*lines(diagnosis), sep="\n")
-    return 0 if diagnosis.rankable else EXIT_ERROR
+    ready = config.llm.name == "none" or cli_llm.print_findings(config, ping=arguments.ping)
+    return 0 if diagnosis.rankable and ready else EXIT_ERROR
 
 
 def _print_session(folder: Path) -> None:

@@ -104,7 +104,10 @@ def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong(where, "a number", value)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            raise _wrong(where, "a number below 1e308", value) from None
     if type(value) is not hint:
         raise _wrong(where, hint.__name__, value)
     return value

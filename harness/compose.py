@@ -22,7 +22,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from harness import agents, tracking
+from harness import agents, compose_llm, tracking
 from harness.config import Config
 from harness.errors import ConfigError
 
@@ -117,7 +117,7 @@ def validate(config: Config) -> None:
     _validate_task(config)
     _validate_backend(config)
     _validate_sandbox(config)
-    agents.load(config.agent)
+    compose_llm.validate(config, agents.load(config.agent))
     tracking.check(config.tracker)
 
 

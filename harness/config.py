@@ -60,8 +60,46 @@ class AgentConfig:
 
 
 @dataclass
+class PriceConfig:
+    """What a model costs, frozen at a date. Unknown is null, never 0."""
+
+    input_usd_per_million: float | None = None  # per million tokens
+    output_usd_per_million: float | None = None
+    cached_input_usd_per_million: float | None = None  # null: as input
+    cache_write_usd_per_million: float | None = None  # null: as input
+    usd_per_hour: float | None = None  # of your own machine, while it answers
+    as_of: str | None = None
+    source: str | None = None
+
+
+@dataclass
+class ScriptedConfig:
+    """A model that follows a script, served by bpbench itself (harness/scripted_llm)."""
+
+    wire: str | None = None  # openai | anthropic | ollama; null: a real model
+    fault_rate: float = 0.0  # share of requests that fail
+    script: str | None = None  # a JSON file of steps that come first
+
+
+@dataclass
 class LLMConfig:
     name: str = "none"
+    model: str | None = None  # as LiteLLM writes it: provider/model
+    api_base: str | None = None  # null: the provider's own
+    key_variable: str | None = None  # the environment variable with the key; null: none is sent
+    temperature: float | None = None  # null, here and below: not sent, so the provider's default
+    top_p: float | None = None
+    seed: int | None = None
+    effort: str | None = None  # of reasoning, such as low, medium, high
+    max_output_tokens: int = 16_000  # of one answer, reasoning included
+    context_tokens: int = 128_000  # the model's window
+    tools: bool = True  # tool calls; false: the text form
+    cache_prompts: bool = False  # mark the prompt for caching: anthropic/ only
+    timeout_seconds: float = 600.0
+    first_wait_seconds: float = 1.0  # before a second try
+    extra: dict[str, Any] = field(default_factory=dict)  # sent as it is, such as num_ctx
+    price: PriceConfig = field(default_factory=PriceConfig)
+    scripted: ScriptedConfig = field(default_factory=ScriptedConfig)
 
 
 @dataclass
@@ -72,6 +110,8 @@ class SessionConfig:
     root: str = "sessions"
     early_stop: bool = True  # whether a researcher may stop early
     max_hours: float | None = None
+    max_cost_usd: float | None = None  # a call that could cross it is not made
+    max_llm_tokens: int | None = None  # prompts and answers together; likewise
 
 
 @dataclass

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import io
+import tokenize
 import unicodedata
 import warnings
 
@@ -35,6 +37,13 @@ _CARRIERS = (
 
 def apply_edit(edit: Edit, incumbent_source: str, stock_source: str) -> str:
     """The train.py that `edit` makes of `incumbent_source`, checked. Raises EditRefused with one line."""
+    source = edited(edit, incumbent_source)
+    check_source(source, stock_source)
+    return source
+
+
+def edited(edit: Edit, incumbent_source: str) -> str:
+    """The text that `edit` makes of `incumbent_source`, unchecked. Raises EditRefused where it cannot be applied."""
     if edit.path != FILE_NAME:
         raise EditRefused(f"only {FILE_NAME} may be changed, not {_quote(edit.path)}", "edit_path")
     if (edit.source is None) == (not edit.blocks):
@@ -43,15 +52,13 @@ def apply_edit(edit: Edit, incumbent_source: str, stock_source: str) -> str:
         source = edit.source.replace("\r\n", "\n")
     else:
         source = _replace_blocks(edit.blocks, incumbent_source)
-    if not source.endswith("\n"):
-        source += "\n"
-    check_source(source, stock_source)
-    return source
+    return source if source.endswith("\n") else source + "\n"
 
 
 def check_source(source: str, stock_source: str) -> None:
     """Raises EditRefused where `source` breaks a rule that can be read off its text."""
     _check_characters(source)
+    _check_encoding(source)
     size, limit = len(source.encode()), len(stock_source.encode()) + MAX_GROWTH_BYTES
     if size > limit:
         message = f"{FILE_NAME} would have {size} bytes; the limit is {limit}, the stock file and 32 KiB"
@@ -137,6 +144,19 @@ def _check_characters(source: str) -> None:
             line = source.count("\n", 0, index) + 1
             message = f"line {line}: character U+{ord(character):04X} is not allowed: use visible text only"
             raise EditRefused(message, "edit_text")
+
+
+def _check_encoding(source: str) -> None:
+    """Python reads a file by the encoding that a comment on its first lines names (PEP 263).
+
+    In another one than UTF-8 the same bytes may be other code than what is checked here and shown to people.
+    """
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source.encode()).readline)
+    except SyntaxError:
+        encoding = "an unknown one"
+    if encoding != "utf-8":
+        raise EditRefused(f"the first lines name an encoding ({_quote(encoding)}): only UTF-8 is allowed", "edit_text")
 
 
 def _parse(source: str) -> ast.Module:

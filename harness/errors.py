@@ -7,7 +7,9 @@
          |- ConfigError         a wrong key or value
          |- DataError           data cannot be prepared or does not match its hash
          |- JournalError        the record is damaged or cannot be written
-         `- DeviceError         the device is missing, busy or unfit
+         |- DeviceError         the device is missing, busy or unfit
+         `- LLMError            the language model cannot be asked
+             `- CallFailed      one try failed; harness/desk.py may try again
 
 `ExperimentFailed` is caught in one place, `harness/session.py`; `HarnessError` in one place, `harness/cli.py`.
 """
@@ -45,3 +47,7 @@ class JournalError(HarnessError):
 
 class DeviceError(HarnessError):
     """The device is missing, busy or unfit for the task."""
+
+
+class LLMError(HarnessError):
+    """The language model cannot be asked: a wrong key, a prompt that does not fit, a service that stays down."""

@@ -21,7 +21,8 @@ from harness.folders import fresh
 from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import Audit, Progress, Status
-from harness.runner import MAX_LOG_BYTES, private_folders
+from harness.runner import MAX_LOG_BYTES
+from harness.surroundings import private_folders
 from harness.wire import BadMessage, Channel
 
 # Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.
@@ -53,11 +54,13 @@ class Evaluator:
     entropy: int | None = None  # fixes the scorer's secrets, on the null backend only
     witness: Witness = field(default_factory=Witness)
 
-    def score(self, run_id: str, run_dir: Path, split: str, max_eval_seconds: float | None, save_nll: bool) -> Score:
-        """Score `run_dir/model.safetensors` with `run_dir/box/train.py` on `split`."""
+    def score(
+        self, run_id: str, run_dir: Path, source: str, split: str, max_eval_seconds: float | None, save_nll: bool
+    ) -> Score:
+        """Score `run_dir/model.safetensors`, a model of the train.py `source`, on `split`."""
         started = time.monotonic()
         channel, theirs = Channel.pair()
-        servers = Servers(self, run_dir, run_id)
+        servers = Servers(self, run_dir, run_id, source)
         with theirs:
             scorer = self.trusted.launch(
                 Launch(
@@ -134,10 +137,11 @@ class Evaluator:
 class Servers:
     """One model server at a time, each in a fresh folder and a fresh process tree."""
 
-    def __init__(self, evaluator: Evaluator, run_dir: Path, run_id: str) -> None:
+    def __init__(self, evaluator: Evaluator, run_dir: Path, run_id: str, source: str) -> None:
         self.evaluator = evaluator
         self.run_dir = run_dir
         self.run_id = run_id
+        self.source = source
         self.canary: DataCanary | None = None
         self.process: Process | None = None
 
@@ -145,9 +149,11 @@ class Servers:
         """Start a server; the returned socket is its other end, to be passed to the scorer and closed here."""
         self.stop()
         box = fresh(self.run_dir / "server")
-        for source in (self.run_dir / "box" / "train.py", self.run_dir / "model.safetensors"):
-            shutil.copyfile(source, box / source.name)
-            (box / source.name).chmod(0o444)
+        # Not the file in the box where it ran: that may by now be other code, a link or a pipe.
+        (box / "train.py").write_text(self.source, encoding="utf-8")
+        shutil.copyfile(self.run_dir / "model.safetensors", box / "model.safetensors")
+        for path in box.iterdir():
+            path.chmod(0o444)
         box.chmod(0o755)  # whatever the umask: behind the walls it may be another user's
         home = fresh(self.run_dir / "server_home")
         self.canary = DataCanary(home)

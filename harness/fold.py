@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any, TypeVar
 
+from harness import fold_llm
 from harness.codec import from_json
 from harness.errors import JournalError
 from harness.journal import Record
@@ -24,6 +25,7 @@ from harness.records import (
     Usage,
     Walls,
 )
+from harness.turn import LLMCall
 
 Data = dict[str, Any]
 T = TypeVar("T")
@@ -84,6 +86,17 @@ class _Index:
 
 
 @dataclass(frozen=True)
+class _Spent:
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class _SmokeStarted:
+    index: int
+    source_sha256: str
+
+
+@dataclass(frozen=True)
 class _Reason:
     reason: str
 
@@ -129,6 +142,7 @@ def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
 
 def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
     typed = _read(_Resumed, {"walls": None, "unranked": [], **data})
+    state = fold_llm.settle(state)
     reasons = (*state.unranked, *(reason for reason in typed.unranked if reason not in state.unranked))
     return replace(
         state,
@@ -171,7 +185,30 @@ def _baseline(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, proposing=_read(_Index, data).index)
+    return fold_llm.turn_started(state, _read(_Index, data).index)
+
+
+def _llm_call_started(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.call_started(
+        state, _read(LLMCall, {"outcome": None, "reply_sha256": None, "seconds": None, **data})
+    )
+
+
+def _llm_call_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.call_finished(state, _read(fold_llm.CallFinished, data))
+
+
+def _researcher_spent(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.researcher_spent(state, _read(_Spent, data).usage)
+
+
+def _smoke_started(state: SessionState, data: Data, _: Record) -> SessionState:
+    made = _read(_SmokeStarted, data)
+    return fold_llm.smoke_started(state, made.index, made.source_sha256)
+
+
+def _smoke_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+    return fold_llm.smoke_finished(state, _read(fold_llm.SmokeFinished, data))
 
 
 def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
@@ -187,7 +224,7 @@ def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
         recorded=made.recorded,
         proposed_at=record.time,
     )
-    return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None)
+    return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None, turn=None)
 
 
 def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
@@ -195,6 +232,8 @@ def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
     experiment = _experiment(state, made.index)
     if experiment.run is None or experiment.kept is not None:
         raise JournalError(f"experiment {made.index} cannot be decided here")
+    if (made.val_bpb is None) != (made.delta_sigma is None):
+        raise JournalError(f"experiment {made.index}: a value without its change in sigmas, or the other way round")
     decided = replace(
         experiment, kept=made.kept, val_bpb=made.val_bpb, delta_sigma=made.delta_sigma, commit=made.commit
     )
@@ -202,7 +241,7 @@ def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _stopped(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, stopped_early=_read(_Reason, data).reason, proposing=None)
+    return replace(state, stopped_early=_read(_Reason, data).reason, proposing=None, turn=None)
 
 
 def _incident(state: SessionState, data: Data, _: Record) -> SessionState:
@@ -231,6 +270,11 @@ _STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
     "run_finished": _run_finished,
     "baseline": _baseline,
     "proposal_started": _proposal_started,
+    "llm_call_started": _llm_call_started,
+    "llm_call_finished": _llm_call_finished,
+    "researcher_spent": _researcher_spent,
+    "smoke_started": _smoke_started,
+    "smoke_finished": _smoke_finished,
     "proposal": _proposal,
     "decision": _decision,
     "stopped": _stopped,

@@ -1,9 +1,11 @@
-"""Folders that agent code wrote into: emptied and measured without trusting what lies there."""
+"""Folders that agent code wrote into: made fresh, removed and measured without trusting what lies there."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,33 +21,47 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder whatever rights its owner left in it. Raises HarnessError where that fails."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():
+def remove(path: Path) -> None:
+    """Delete what is at `path`, if anything. Raises HarnessError where that cannot be done.
+
+    `shutil.rmtree` gives up on a folder that its owner has locked, and ends with RecursionError a thousand folders deep
+    (Python < 3.13). chmod(1) and rm(1) do neither, and follow no link that they meet below `path`.
+    """
+    if not os.path.lexists(path):
         return
-    folder.chmod(0o700)
-    for above, names, _ in os.walk(folder):  # from the top, so that what is opened here is walked next
-        for path in (Path(above) / name for name in names):
-            if not path.is_symlink():
-                path.chmod(0o700)
     try:
-        shutil.rmtree(folder)
-    except OSError as error:
-        raise HarnessError(f"{folder} cannot be removed ({error}): remove it by hand, then resume") from error
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except (OSError, RecursionError):
+        if not path.is_symlink():
+            subprocess.run(["chmod", "-R", "u+rwX", "--", path], stderr=subprocess.DEVNULL, check=False)
+        done = subprocess.run(["rm", "-rf", "--", path], capture_output=True, text=True, check=False)
+        if os.path.lexists(path):
+            why = done.stderr.strip()[:200]
+            raise HarnessError(f"{path} cannot be removed ({why}): remove it by hand, then resume") from None
 
 
 def used_bytes(folders: Iterable[Path]) -> int | None:
-    """What the files in `folders` take on disk; None: too many to count."""
-    total = entries = 0
-    for folder in folders:
-        for above, _, names in os.walk(folder):
-            entries += 1 + len(names)
-            if entries > MAX_ENTRIES:
+    """What the files in `folders` take on disk; None: too many, or too deep, to count."""
+    total = num_entries = 0
+    waiting = [str(folder) for folder in folders]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
                 return None
-            for name in names:
-                try:
-                    total += (Path(above) / name).lstat().st_blocks * 512
-                except OSError:  # gone by now
-                    continue
+            continue  # gone by now
+        num_entries += 1 + len(entries)
+        if num_entries > MAX_ENTRIES:
+            return None
+        for entry in entries:
+            try:
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+            except OSError:  # gone by now
+                continue
     return total

@@ -26,6 +26,7 @@ from typing import Any
 from harness.errors import JournalError
 
 GENESIS = "0" * 64
+_LATEST = 1e12  # seconds: far beyond every clock, and a number that can be computed with
 _KEYS = {"seq", "time", "type", "data", "prev", "hash"}
 
 
@@ -111,7 +112,7 @@ class Journal:
         try:
             _lock(fd, path)
             content = path.read_bytes()
-            records, good_length = _parse(content, path)
+            records, good_length = parse(content, path)
             recovered = _cut_tail(fd, path, content, good_length, len(records))
         except OSError as error:
             os.close(fd)
@@ -186,7 +187,7 @@ def read(path: Path) -> tuple[list[Record], str | None]:
         content = path.read_bytes()
     except OSError as error:
         raise JournalError(_cannot_read(path, error)) from error
-    records, good_length = _parse(content, path)
+    records, good_length = parse(content, path)
     return records, _torn_note(path, content, good_length, len(records))
 
 
@@ -202,8 +203,12 @@ def verify(path: Path) -> list[Record]:
     return records
 
 
-def _parse(content: bytes, path: Path) -> tuple[list[Record], int]:
-    """Check the chain; returns the records and the number of bytes that they fill."""
+def parse(content: bytes, path: Path) -> tuple[list[Record], int]:
+    """The records of a journal's bytes and the number of bytes that they fill, a torn last line left out.
+
+    Raises:
+        JournalError: the chain is broken; `path` and the line are named.
+    """
     records: list[Record] = []
     prev = GENESIS
     start = 0
@@ -234,7 +239,7 @@ def _parse_line(line: bytes, seq: int, prev: str, path: Path) -> Record:
         raise JournalError(f"{where}: it does not follow the line before; {mend}")
     record = Record(**fields, hash=digest)
     number = isinstance(record.time, int | float) and not isinstance(record.time, bool)
-    if not (number and isinstance(record.type, str) and isinstance(record.data, dict)):
+    if not (number and abs(record.time) < _LATEST and isinstance(record.type, str) and isinstance(record.data, dict)):
         raise JournalError(f"{where}: time, type or data has the wrong type; {mend}")
     return record
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, View
+from harness.errors import EditRefused
+from harness.exchange import Model, Reply, Request
+from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, Usage, View
 
 OnProgress = Callable[[Progress], None]
 
@@ -23,6 +25,55 @@ class Agent(Protocol):
 
     def propose(self, view: View) -> Proposal | Refused | Stop | None:
         """The next experiment, a turn that came to nothing, or the end (None: without a reason)."""
+
+
+class Desk(Protocol):
+    """What the session does for a researcher while it thinks. All of it is journaled, and told again after a kill."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def folder(self) -> Path:
+        """The session's own."""
+
+    def ask(self, request: Request) -> Reply:
+        """The model's answer, however many tries it takes.
+
+        Raises:
+            CapReached: a limit of the session leaves no room for the call; the session turns it into a stop.
+            LLMError: the model cannot be asked; the session can be resumed.
+        """
+
+    def smoke(self, source: str) -> Smoke:
+        """A few seconds of training, as `Bench.smoke`."""
+
+    def refused(self, error: EditRefused) -> None:
+        """An edit that never became a proposal; if it broke a rule against cheating, that goes on record."""
+
+    def spent(self, usage: Usage) -> None:
+        """Tokens and dollars that a researcher with a model of its own says it used. Recorded, not checked."""
+
+
+@runtime_checkable
+class NeedsDesk(Protocol):
+    """A researcher that works through the session while it thinks."""
+
+    needs_llm: bool  # asks the model of the `llm` group
+
+    def at(self, desk: Desk) -> Agent:
+        """The same researcher, at work."""
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A researcher that holds something open while the session lasts, such as a program."""
+
+    def finish(self, view: View) -> None:
+        """All experiments are done; `view` has the last one's result."""
+
+    def close(self) -> None:
+        """Let go of it, whatever happened. May be called twice."""
 
 
 @runtime_checkable

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from harness.turn import LLMTotals, Turn
+
 
 class Status(StrEnum):
     """How a run ended."""
@@ -218,7 +220,7 @@ class Gain:
     """The confirmed result: baseline minus candidate on `test`, paired by seed. Positive is better."""
 
     num_pairs: int
-    mean_bpb: float | None
+    mean_bpb: float | None  # None also where the candidate failed in some pair
     low_bpb: float | None  # 95 % t interval of the mean of the paired differences
     high_bpb: float | None
     baseline_bpb: tuple[float | None, ...]
@@ -294,6 +296,9 @@ class SessionState:
     attempts: tuple[Attempt, ...] = ()
     active: ActiveRun | None = None
     proposing: int | None = None  # the experiment that the researcher is thinking about
+    turn: Turn | None = None
+    told: Usage | None = None  # what a researcher with a model of its own says it used
+    llm: LLMTotals = field(default_factory=LLMTotals)
     incidents: tuple[str, ...] = ()
     opened_at: float | None = None  # UTC seconds since the epoch
     last_at: float | None = None  # time of the last record

@@ -6,9 +6,7 @@ counts from the moment our own copy of it is complete.
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import select
 import shutil
 import signal
@@ -19,24 +17,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.ending import Trained, Watch, claimed, conclude
 from harness.folders import fresh, used_bytes
 from harness.gate import ProgressPage, SnapshotRefused, copy_snapshot, token_stream
 from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import CurvePoint, Progress, Status
-from harness.views import text
+from harness.surroundings import private_folders
 from harness.wire import BadMessage, Channel
 
 MAX_LOG_BYTES = 256 * 1024
-MAX_TAIL_CHARS = 6000
 MAX_MESSAGES = 200_000
-MAX_CURVE_POINTS = 200
 MEMORY_POLL_SECONDS = 0.1
 DISK_POLL_SECONDS = 0.5
 MAX_DISK_BYTES = 4 << 30  # in the folders of a run
 TICK_CLOCK_DEADLINE_SECONDS = 120.0  # the null backend counts steps; this only ends a script that never stops
-OOM_SIGNS = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory|Cannot allocate memory")
 
 
 @dataclass(frozen=True)
@@ -47,37 +42,6 @@ class TrainRequest:
     budget_seconds: float | None  # None: the tick clock
     free_setup_seconds: float  # setup beyond this is charged to the budget
     stop: Callable[[list[CurvePoint]], bool] | None = None  # calibration ends when it knows enough
-
-
-@dataclass(frozen=True)
-class Trained:
-    status: Status
-    reason: str | None
-    snapshot: Path | None
-    snapshot_bytes: int | None
-    num_snapshots: int
-    budget_seconds: float | None
-    train_seconds: float | None
-    setup_seconds: float | None
-    peak_memory_bytes: int | None
-    curve: tuple[CurvePoint, ...]
-    log_tail: str
-
-
-@dataclass
-class Watch:
-    """What happened so far in one run."""
-
-    launched: float
-    started: float | None = None
-    deadline: float = math.inf
-    budget_seconds: float | None = None
-    snapshot_bytes: int | None = None
-    num_snapshots: int = 0
-    peak_memory_bytes: int | None = None
-    num_messages: int = 0
-    curve: list[CurvePoint] = field(default_factory=list)
-    verdict: tuple[Status, str] | None = None  # set by us, outranks the exit status
 
 
 @dataclass(frozen=True)
@@ -292,17 +256,13 @@ class Conversation:
     def log(self, message: dict[str, Any]) -> None:
         """Note a line of the training log. All of it is the code's claim, shown but never used for a score."""
         watch = self.watch
-        step, loss, tokens = message.get("step"), message.get("loss"), message.get("tokens")
-        if (
-            watch.started is None
-            or type(step) is not int
-            or not isinstance(loss, int | float)
-            or not math.isfinite(loss)
-        ):
+        step, loss = claimed(message.get("step")), claimed(message.get("loss"))
+        if watch.started is None or not isinstance(step, int) or loss is None:
             return
+        tokens = claimed(message.get("tokens"))
         now = time.monotonic()
         seconds = now - watch.started
-        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if type(tokens) is int else None))
+        watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if isinstance(tokens, int) else None))
         budget = watch.budget_seconds
         self.runner.on_progress(
             Progress(
@@ -320,83 +280,5 @@ class Conversation:
         )
 
 
-def conclude(watch: Watch, exit_status: int | None, run_dir: Path, box: Path) -> Trained:
-    """Turn what happened into one of the six ends."""
-    log = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
-    ended = time.monotonic()
-    if watch.verdict:
-        status, reason = watch.verdict
-    elif exit_status not in (None, 0):
-        status, reason = failure(int(exit_status), log, box)
-    elif watch.snapshot_bytes is not None:
-        status, reason = Status.OK, None
-    elif exit_status == 0:
-        status, reason = Status.CRASH, "train.py ended without a run.save(model) that was accepted"
-    else:
-        status, reason = Status.TIMEOUT, "the budget ended before the first run.save(model)"
-    snapshot = run_dir / "model.safetensors"
-    return Trained(
-        status=status,
-        reason=text.line(reason) if reason else None,
-        snapshot=snapshot if status is Status.OK else None,
-        snapshot_bytes=watch.snapshot_bytes,
-        num_snapshots=watch.num_snapshots,
-        budget_seconds=watch.budget_seconds,
-        train_seconds=min(ended, watch.deadline) - watch.started if watch.started else None,
-        setup_seconds=watch.started - watch.launched if watch.started else None,
-        peak_memory_bytes=watch.peak_memory_bytes,
-        curve=thin(watch.curve),
-        log_tail=text.tail(log, MAX_TAIL_CHARS),
-    )
-
-
-def failure(exit_status: int, log: str, box: Path) -> tuple[Status, str]:
-    """Why a script ended by itself with an error: the last line of its traceback, and where in train.py."""
-    if OOM_SIGNS.search(log[-MAX_TAIL_CHARS:]):
-        return Status.OOM, "out of memory: " + last_line(log)
-    if exit_status == -9:
-        return Status.OOM, "killed by the operating system, most likely for memory"
-    if exit_status < 0:
-        return Status.CRASH, f"ended by signal {-exit_status}: {last_line(log)}"
-    lines = re.findall(r'File "[^"]*train\.py", line (\d+)', log.replace(str(box), ""))
-    where = f" (train.py line {lines[-1]})" if lines else ""
-    return Status.CRASH, (last_line(log) or f"exit status {exit_status}") + where
-
-
-def last_line(log: str) -> str:
-    return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
-
-
-def thin(curve: list[CurvePoint]) -> tuple[CurvePoint, ...]:
-    """At most MAX_CURVE_POINTS, the last one always among them."""
-    step = max(1, math.ceil(len(curve) / MAX_CURVE_POINTS))
-    return tuple(curve[::-1][::step][::-1])
-
-
 def token_dtype(vocab_size: int) -> str:
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
-
-
-def private_folders(home: Path) -> dict[str, str]:
-    for name in ("tmp", "compile_cache"):
-        (home / name).mkdir(parents=True, exist_ok=True)
-    return {
-        "HOME": str(home),
-        "TMPDIR": str(home / "tmp"),
-        "XDG_CACHE_HOME": str(home),
-        "TORCHINDUCTOR_CACHE_DIR": str(home / "compile_cache"),
-    }
-
-
-def child_environment(backend_environment: Mapping[str, str]) -> dict[str, str]:
-    """The allow-list: what a child needs to find its interpreter's libraries, and nothing of the user's."""
-    if not Path(sys.executable).is_absolute():
-        raise HarnessError(f"sys.executable={sys.executable!r}: expected an absolute path; start bpbench from a venv")
-    allowed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
-    return {
-        **allowed,
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        **backend_environment,
-    }

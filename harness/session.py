@@ -13,12 +13,14 @@ from typing import Any
 from harness import seeds, stats
 from harness.codec import to_json
 from harness.config import Config
+from harness.desk import CapReached, Line, SessionDesk
 from harness.edits import apply_edit
 from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
+from harness.fold_llm import usage
 from harness.integrity import Witness
 from harness.journal import Journal, Record
-from harness.protocols import Agent, Bench, Tracker
+from harness.protocols import Agent, Bench, Finishes, NeedsDesk, Tracker
 from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
 from harness.workspace import Workspace
 
@@ -39,6 +41,7 @@ class Session:
         nonce: str,
         earlier_baselines: Sequence[Sequence[float]] = (),
         witness: Witness | None = None,
+        line: Line | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -49,6 +52,7 @@ class Session:
         self.nonce = nonce
         self.earlier_baselines = earlier_baselines
         self.witness = witness or Witness()
+        self.line = line
         self.state = fold(records)
         self._tell(records)
 
@@ -61,6 +65,8 @@ class Session:
         while not self.state.stopped_early and (planned is None or index < planned):
             self.experiment(index)
             index += 1
+        if isinstance(self.agent, Finishes):
+            self.agent.finish(self._view(len(self.state.experiments)))
         self.confirm()
         self.close()
         return self.state
@@ -77,7 +83,9 @@ class Session:
         if self.state.baseline_bpb is None:
             values = [run.bpb for run in self.state.baseline if run.bpb is not None]
             sigma = stats.pooled_sigma([*self.earlier_baselines, values], self.config.task.sigma_prior_bpb)
-            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma)
+            # What sigma was pooled from lies outside the journal, so it is written down: a reader can recompute it.
+            earlier = [list(group) for group in self.earlier_baselines]
+            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma, earlier_baselines=earlier)
 
     def experiment(self, index: int) -> None:
         """Propose, run, rerun if it looks better, decide."""
@@ -160,7 +168,7 @@ class Session:
             self._write("stopped", reason=reason)
             return False
         self._write("proposal_started", index=index)
-        proposal = self.agent.propose(self._view(index))
+        proposal = self._ask(self._view(index))
         if proposal is None or isinstance(proposal, Stop):
             self._write("stopped", reason=proposal.reason if proposal else f"{self.agent.name} proposed nothing more")
             return False
@@ -171,11 +179,22 @@ class Session:
             index=index,
             hypothesis=proposal.hypothesis,
             note=proposal.note,
-            usage=to_json(proposal.usage),
+            usage=to_json(proposal.usage or usage(self.state.turn)),
             recorded=to_json(proposal.recorded),
             **outcome,
         )
         return True
+
+    def _ask(self, view: View) -> Proposal | Refused | Stop | None:
+        if not isinstance(self.agent, NeedsDesk):
+            return self.agent.propose(view)
+        if self.line is None:
+            raise HarnessError(f"agent={self.agent.name} thinks with a model, and the session has no line to one")
+        desk = SessionDesk(self.config, lambda: self.state, self._write, self.bench.smoke, self.line, self.witness)
+        try:
+            return self.agent.at(desk).propose(view)
+        except CapReached as reached:
+            return Stop(str(reached))
 
     def _testify(self) -> None:
         """Write down what was attempted, before the record that ends what it was attempted in."""
@@ -248,8 +267,10 @@ class Session:
         )
 
     def _hours_left(self) -> float | None:
-        limit = self.config.session.max_hours
-        return None if limit is None else max(0.0, limit - self.state.working_seconds / 3600)
+        """As they were when the researcher was first asked: after a kill it is told the same again."""
+        limit, turn = self.config.session.max_hours, self.state.turn
+        worked = turn.working_seconds if turn else self.state.working_seconds
+        return None if limit is None else max(0.0, limit - worked / 3600)
 
     def _out_of_time(self) -> str | None:
         limit = self.config.session.max_hours
@@ -295,7 +316,10 @@ def commit_experiment(workspace: Workspace, experiment: Experiment) -> str:
 
 
 def message(experiment: Experiment) -> str:
-    """The commit message of a decided experiment."""
+    """The commit message of a decided experiment.
+
+    The commit's id, which the journal records, depends on every byte of it: a change here is a change of protocol.
+    """
     first = " ".join(experiment.hypothesis.split())[:72] or "(no hypothesis)"
     result = f"{experiment.status}"
     if experiment.val_bpb is not None:
@@ -303,4 +327,13 @@ def message(experiment: Experiment) -> str:
     elif experiment.reason:
         result += f": {experiment.reason}"
     verdict = "kept" if experiment.kept else "discarded"
-    return f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n"
+    return storable(f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n")
+
+
+def storable(text: str) -> str:
+    """`text` without what git would refuse or silently rewrite: NUL, lone surrogates, noncharacters."""
+    return "".join(char for char in text if char != "\0" and not _is_unstorable(ord(char)))
+
+
+def _is_unstorable(code: int) -> bool:
+    return 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE

@@ -31,16 +31,21 @@ def pooled_sigma(groups: Sequence[Sequence[float]], prior: float) -> float:
 
 
 def confirmed_gain(baseline: Sequence[RunResult], candidate: Sequence[RunResult]) -> Gain:
-    """Baseline minus candidate over the pairs in which both runs ended well, with a 95 % t interval."""
+    """Baseline minus candidate over the pairs in which both runs ended well, with a 95 % t interval.
+
+    No number if the candidate failed in any pair: over the rest it would reward code that ends itself when it is
+    unlucky.
+    """
     differences = [
         b.bpb - c.bpb
         for b, c in zip(baseline, candidate, strict=True)
         if b.status is Status.OK and c.status is Status.OK and b.bpb is not None and c.bpb is not None
     ]
-    low, high = t_interval(differences) if len(differences) > 1 else (None, None)
+    whole = bool(differences) and len(differences) == len(candidate)
+    low, high = t_interval(differences) if whole and len(differences) > 1 else (None, None)
     return Gain(
         num_pairs=len(differences),
-        mean_bpb=mean(differences) if differences else None,
+        mean_bpb=mean(differences) if whole else None,
         low_bpb=low,
         high_bpb=high,
         baseline_bpb=tuple(run.bpb for run in baseline),

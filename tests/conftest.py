@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+EXPLOITS = Path(__file__).absolute().parent / "exploits"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run what takes minutes")
     parser.addoption("--gpu", action="store_true", help="also run what needs an accelerator")
+    parser.addoption("--exploits", action="store_true", help="also run the whole exploit suite")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -19,6 +22,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in items:
                 if marker in item.keywords:
                     item.add_marker(pytest.mark.skip(reason=f"needs --{marker}"))
+    if not config.getoption("--exploits") and not any(asks_for_exploits(argument) for argument in config.args):
+        # Left out rather than skipped: over a hundred lines of skips would hide the others.
+        left_out = [item for item in items if "exploits" in item.keywords]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if "exploits" not in item.keywords]
+
+
+def asks_for_exploits(argument: str) -> bool:
+    """Whether a path on the command line lies in tests/exploits."""
+    path = Path(argument.split("::", maxsplit=1)[0]).absolute()
+    return path == EXPLOITS or EXPLOITS in path.parents
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.config import AgentConfig
 from harness.errors import ConfigError
-from harness.protocols import Agent
+from harness.protocols import Agent, NeedsDesk
 
 
 def available() -> list[str]:
@@ -31,6 +31,11 @@ def load(config: AgentConfig) -> Agent:
     make: Callable[..., Agent] = importlib.import_module(f"{__name__}.{config.name}").make
     _check_options(config, make)
     return make(**config.options)
+
+
+def needs_llm(agent: Agent) -> bool:
+    """Whether `agent` asks the model of the `llm` group."""
+    return isinstance(agent, NeedsDesk) and agent.needs_llm
 
 
 def _check_options(config: AgentConfig, make: Callable[..., Agent]) -> None:

@@ -6,6 +6,7 @@ can neither end its section nor start another.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 from collections.abc import Iterator
@@ -36,10 +37,10 @@ def template(name: str, **values: str) -> str:
     return Template((FOLDER / f"{name}.md").read_text(encoding="utf-8")).substitute(values).strip() + "\n"
 
 
-def sha256() -> str:
-    """The hash of all that this scaffold says by itself."""
+def sha256(folder: Path = FOLDER) -> str:
+    """The hash of all that a scaffold says by itself."""
     digest = hashlib.sha256()
-    for path in sorted(FOLDER.glob("*.md")):
+    for path in sorted(folder.glob("*.md")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -107,10 +108,11 @@ def experiment(view: View, budget_tokens: int) -> str:
     num = len(view.history)
     cuts = [Cut(changes=count) for count in range(num + 1)]
     cuts += [Cut(num, count) for count in range(1, num + 1)] + [Cut(num, num, chars) for chars in (1500, 300)]
-    for cut in cuts:
-        body = _render(view, cut)
-        if num_tokens(body) <= budget_tokens:
-            return body
+    # Each cut is shorter than the one before it, and rendering is slow where there are many changes to compare.
+    first = bisect.bisect_left(cuts, True, key=lambda cut: num_tokens(_render(view, cut)) <= budget_tokens)
+    body = _render(view, cuts[min(first, len(cuts) - 1)])
+    if num_tokens(body) <= budget_tokens:
+        return body
     raise ConfigError(
         f"the prompt needs about {num_tokens(body)} tokens besides instructions and answer, and there is room for "
         f"{max(0, budget_tokens)}: choose a model with a longer context, or raise agent.options.context_tokens"

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.agents import _answer, _prompt
 
-_BLOCKS = {
+BLOCKS = {
     "type": "array",
     "description": "search/replace blocks against the current best train.py, applied in order",
     "items": {
@@ -19,7 +19,7 @@ _BLOCKS = {
         "required": ["search", "replace"],
     },
 }
-_SOURCE = {"type": "string", "description": "instead of blocks: the whole new train.py"}
+SOURCE = {"type": "string", "description": "instead of blocks: the whole new train.py"}
 _RUN = {"type": "string", "description": 'the number of an experiment, such as "3", or "baseline"'}
 
 
@@ -61,7 +61,7 @@ class Offer:
             )
         if self.smokes:
             what = "Train an edit for a few seconds on random tokens: does it run, how fast, how large? No score."
-            tools.append(_tool(_answer.SMOKE, what, [], blocks=_BLOCKS, source=_SOURCE))
+            tools.append(_tool(_answer.SMOKE, what, [], blocks=BLOCKS, source=SOURCE))
         return tuple(tools)
 
 
@@ -71,8 +71,8 @@ def _propose() -> dict[str, Any]:
         "Run one experiment with an edit of train.py. Ends your turn.",
         ["hypothesis"],
         hypothesis={"type": "string", "description": "what you change, why, and what you expect"},
-        blocks=_BLOCKS,
-        source=_SOURCE,
+        blocks=BLOCKS,
+        source=SOURCE,
         note={"type": "string", "description": "what you want to remember in later experiments"},
     )
 

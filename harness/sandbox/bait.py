@@ -18,8 +18,8 @@ from typing import Any
 
 from harness import gate
 from harness.protocols import Launch
-from harness.runner import child_environment, private_folders
 from harness.sandbox import runtime
+from harness.surroundings import child_environment, private_folders
 
 PROBE = Path(__file__).with_name("canary_probe.py")
 MAX_PROCESSES, MAX_MEMORY_BYTES = 64, 128 << 20

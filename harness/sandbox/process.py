@@ -123,7 +123,10 @@ class SupervisedProcess:
 
     def _ask(self, operation: str, answer: str) -> Any:
         self.control.sock.settimeout(ANSWER_SECONDS)
-        self.control.send({"op": operation})
+        try:
+            self.control.send({"op": operation})
+        except OSError as error:
+            raise HarnessError(DIED) from error
         while answer not in self._answers:
             try:
                 self._take(self.control.read())

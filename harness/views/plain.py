@@ -80,6 +80,8 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
             words = _proposal(state, data)
         case "decision":
             words = _decision(rows.experiment_row(state.experiments[data["index"]]))
+        case "llm_call_finished" if data["outcome"] != "ok":
+            words = f"the model was asked in vain ({data['outcome']}): {text.line(str(data.get('reason') or ''))}"
         case "confirmed":
             words = rows.gain_sentence(state.gain)
         case "stopped" | "resumed":

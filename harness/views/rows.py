@@ -29,11 +29,17 @@ def names(state: SessionState) -> dict[str, str]:
     """Task, agent, data, device, clock and budget, as far as the state knows them."""
     return {
         "task": _config_name(state.config, "task"),
-        "agent": _config_name(state.config, "agent"),
+        "agent": researcher(state),
         "data": _config_name(state.config, "data"),
         "device": device_name(state.opened.get("device")),
         "budget": text.duration(budget_seconds(state)),
     }
+
+
+def researcher(state: SessionState) -> str:
+    """The agent, with its language model where it has one."""
+    agent, llm = _config_name(state.config, "agent"), _config_name(state.config, "llm")
+    return agent if llm in ("-", "none") else f"{agent} ({llm})"
 
 
 def device_name(device: Any) -> str:
@@ -206,7 +212,11 @@ def gain_sentence(gain: Gain | None) -> str:
         return "Not confirmed yet."
     if gain.mean_bpb is None or gain.low_bpb is None or gain.high_bpb is None:
         failed = sum(value is None for value in gain.candidate_bpb)
-        why = f"the candidate failed in {failed} of {gain.num_pairs} runs" if failed else "too few runs ended well"
+        why = (
+            f"the candidate failed in {failed} of {len(gain.candidate_bpb)} runs"
+            if failed
+            else "too few runs ended well"
+        )
         return f"No confirmed gain: {why}, so there is no interval."
     pairs = f"{gain.num_pairs} pairs of fresh seeds on test"
     interval = f"95 % interval {text.bpb(gain.low_bpb, sign=True)} to {text.bpb(gain.high_bpb, sign=True)}"

@@ -52,7 +52,8 @@ def summary(state: SessionState) -> dict[str, Any]:
             "evaluation_share": _share(state, (run.eval_seconds for run in runs)),
             "mean_run_seconds": _mean(run.wall_seconds for run in runs),
         },
-        "researcher": _usage(state.experiments),
+        "researcher": _usage(state.experiments) if state.told is None else to_json(state.told),
+        "llm": llm(state),
         "replay": replayed.figures(state),
         "num_runs": len(runs),
         "num_restarts": state.num_restarts,
@@ -69,6 +70,34 @@ def summary(state: SessionState) -> dict[str, Any]:
     }
     plain: dict[str, Any] = to_json(figures)
     return plain
+
+
+def llm(state: SessionState) -> dict[str, Any] | None:
+    """What was asked of a language model, every try counted; None where none was asked."""
+    asked = state.llm
+    if not asked.num_calls:
+        return None
+    return {
+        "calls": asked.num_calls,
+        "outcomes": dict(sorted(asked.outcomes.items())),
+        "prompt_tokens": asked.prompt_tokens,
+        "completion_tokens": asked.completion_tokens,
+        "cost_usd": asked.cost_usd,
+        "seconds": asked.seconds,
+    }
+
+
+def llm_sentence(state: SessionState) -> str | None:
+    asked = state.llm
+    if not asked.num_calls:
+        return None
+    cost = "cost unknown" if asked.cost_usd is None else f"${asked.cost_usd:.4f}"
+    failed = {name: count for name, count in sorted(asked.outcomes.items()) if name != "ok"}
+    tries = f" ({', '.join(f'{count} {name}' for name, count in failed.items())})" if failed else ""
+    return (
+        f"The model was asked {text.count(asked.num_calls, 'time')}{tries}: {asked.prompt_tokens:,} tokens in, "
+        f"{asked.completion_tokens:,} out, {cost}, {text.duration(asked.seconds)}."
+    )
 
 
 def unranked(state: SessionState) -> tuple[str, ...]:
@@ -94,6 +123,8 @@ def sentences(state: SessionState) -> list[str]:
         )
     if again := replayed.sentence(state):
         lines.append(again)
+    if asked := llm_sentence(state):
+        lines.append(asked)
     if state.stopped_early:
         lines.append(f"Stopped early: {text.line(state.stopped_early)}")
     times = figures["time"]

@@ -83,12 +83,14 @@ def crash_when_wide(values) -> float | None:
 
 
 def test_the_folder_is_the_registry():
-    assert agents.available() == ["cmaes", "noop", "random", "replay", "scripted", "tpe"]
+    assert agents.available() == ["cmaes", "external", "llm", "noop", "random", "replay", "scripted", "tpe"]
 
 
 @pytest.mark.parametrize("name", ["gradient", "_search", "../os", "harness.errors", ""])
 def test_an_unknown_agent_is_refused_with_the_list(name):
-    with pytest.raises(ConfigError, match=r"unknown agent\.name .*valid: cmaes, noop, random, replay, scripted, tpe$"):
+    with pytest.raises(
+        ConfigError, match=r"unknown agent\.name .*valid: cmaes, external, llm, noop, random, replay, scripted, tpe$"
+    ):
         agents.load(AgentConfig(name))
 
 

@@ -16,10 +16,17 @@ from harness.errors import ConfigError, DataError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def python(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    ours = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    environment = {**ours, "PYTHONPATH": str(ROOT), **more}
     return subprocess.run(
-        [sys.executable, *arguments], check=False, cwd=cwd, env=environment, text=True, capture_output=True
+        [sys.executable, *arguments],
+        check=False,
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -62,7 +69,8 @@ def test_an_error_is_one_line_and_status_2(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "bpbench: unknown agent=tpee; did you mean 'tpe'? valid: cmaes, noop, random, replay, scripted, tpe\n"
+        "bpbench: unknown agent=tpee; did you mean 'tpe'? "
+        "valid: claude_code, cmaes, codex, external, llm, noop, random, replay, scripted, tpe\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -160,3 +168,18 @@ def test_a_session_that_is_stopped_says_how_to_go_on(number, tmp_path):
     assert process.returncode == 130
     assert errors.splitlines()[-1].startswith("bpbench: stopped")
     assert "Traceback" not in errors
+
+
+def test_what_may_cost_money_is_agreed_to_first(tmp_path):
+    command = ("-m", "harness.cli", "run", "agent=llm", "llm=claude_haiku")
+    done = python(*command, cwd=tmp_path, ANTHROPIC_API_KEY="a-key-never-used")
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    asked, refused = done.stderr.splitlines()
+    assert "about $0." in asked and "at most $" in asked and "prices of 2026-11-25" in asked
+    assert refused == "bpbench: this session may cost money and there is no terminal to ask on: add --yes to agree"
+
+
+def test_a_missing_key_is_said_before_anything_is_made(tmp_path):
+    done = python("-m", "harness.cli", "run", "--yes", "agent=llm", "llm=claude_haiku", cwd=tmp_path)
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    assert done.stderr.splitlines()[-1].endswith("set the environment variable ANTHROPIC_API_KEY")

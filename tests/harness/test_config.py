@@ -16,6 +16,12 @@ COMPANIONS = {
     ("backend", "null"): ["task=tiny"],
     ("agent", "scripted"): ["agent.options.patches=PATCHES"],
     ("agent", "replay"): ["agent.options.session=SESSION"],
+    ("agent", "llm"): ["llm=scripted"],
+    ("agent", "external"): ["agent.options.argv=[my-agent]"],
+    ("llm", "ollama"): ["llm.model=ollama_chat/some"],
+    ("llm", "vllm"): ["llm.model=hosted_vllm/some"],
+    ("llm", "openrouter"): ["llm.model=openrouter/some/model"],
+    ("llm", "openai_compatible"): ["llm.model=openai/some", "llm.api_base=http://localhost:1/v1"],
 }
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 
@@ -46,11 +52,14 @@ def test_the_defaults_are_the_first_session():
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(option) for option in OPTIONS])
 def test_every_yaml_composes(group, option, folders):
     needed = COMPANIONS.get((group, option), [])
+    if group == "llm" and option != "none":
+        needed = [*needed, "agent=llm"]
     for name, folder in folders.items():
         needed = [text.replace(name, folder) for text in needed]
     config = compose.compose([f"{group}={option}", *needed])
     if group != "session":
-        assert getattr(config, group).name == option
+        program = config.agent.options.get("program") if group == "agent" else None
+        assert option in (getattr(config, group).name, program)
 
 
 def test_every_group_has_options():
@@ -72,7 +81,10 @@ def test_null_stays_no_value_elsewhere():
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("agent=tpee", "unknown agent=tpee; did you mean 'tpe'? valid: cmaes, noop, random, replay, scripted, tpe"),
+        (
+            "agent=tpee",
+            "unknown agent=tpee; did you mean 'tpe'? valid: claude_code, cmaes, codex, external, llm, noop, ",
+        ),
         ("session=3", "unknown session=3; valid: default, overnight, quick"),
         ("tracker=null", "unknown tracker=null; valid: none, wandb"),
         (
@@ -111,10 +123,40 @@ def test_null_stays_no_value_elsewhere():
         ("backend=null", "backend=null counts steps, task=demo counts seconds: use task=tiny"),
         ("task=tiny", "task=tiny counts steps, not seconds: it needs backend=null, not auto"),
         ("agent=scripted", "agent=scripted needs agent.options.patches=FOLDER"),
+        ("agent=llm", "agent=llm thinks with a language model: choose one with llm=NAME"),
+        ("llm=scripted", "llm=scripted is not asked by agent=tpe: choose agent=llm, or llm=none"),
+        ("session.max_cost_usd=0", "session.max_cost_usd must be above 0"),
+        ("session.max_llm_tokens=0", "session.max_llm_tokens must be at least 1"),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_it(override, expected):
     assert expected in message(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("llm=openrouter", "llm.model must be provider/model"),
+        (
+            "llm=ollama llm.model=qwen",
+            "llm.model must be provider/model, such as openai/gpt-x or ollama_chat/qwen, not 'qwen'",
+        ),
+        ("llm=openai_compatible llm.model=openai/x", "llm.api_base must say where the model is"),
+        ("llm=gpt llm.max_output_tokens=922000", "llm.max_output_tokens must be from 1 to below context_tokens=922000"),
+        ("llm=gpt llm.timeout_seconds=0", "llm.timeout_seconds must be above 0"),
+        ("llm=gpt llm.price.input_usd_per_million=-1", "llm.price.input_usd_per_million must be 0 or more"),
+        ("llm=gpt +llm.extra.api_key=x", "llm.extra.api_key cannot be set there"),
+        ("llm=gpt llm.cache_prompts=true", "llm.cache_prompts marks prompts for anthropic/ models only"),
+        ("llm=scripted llm.scripted.wire=morse", "llm.scripted.wire must be one of openai, anthropic, ollama"),
+        ("llm=scripted llm.scripted.fault_rate=2", "llm.scripted.fault_rate must be from 0 to 1"),
+        ("llm=llamacpp session.max_cost_usd=3", "session.max_cost_usd cannot be kept with llm=llamacpp"),
+        ("llm=scripted agent.options.repairs=99", "agent.options.repairs must be from 0 to 20"),
+        ("llm=scripted agent.options.context_tokens=10", "agent.options.context_tokens must be at least 1000"),
+        ("llm=gpt llm.temprature=1", "unknown key 'temprature' in llm; did you mean 'temperature'?"),
+    ],
+)
+def test_a_wrong_model_is_one_line_that_names_it(overrides, expected):
+    assert expected in message("agent=llm", *overrides.split())
 
 
 @pytest.mark.parametrize(

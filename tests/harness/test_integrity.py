@@ -19,9 +19,10 @@ from harness.integrity import FAMILIES, MAX_PER_FAMILY, DataCanary, Witness
 from harness.journal import Journal
 from harness.protocols import Sandbox
 from harness.records import Attempt, Edit, Status
-from harness.runner import Runner, TrainRequest, child_environment
+from harness.runner import Runner, TrainRequest
 from harness.sandbox import ladder
 from harness.sandbox.process import ProcessSandbox
+from harness.surroundings import child_environment
 from harness.views import report, rows, show, summary
 
 WORKING = [box for box in ladder.candidates() if ladder.probe(box).works]

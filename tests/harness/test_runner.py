@@ -12,9 +12,11 @@ import numpy as np
 import psutil
 import pytest
 
+from harness.ending import Trained, thin
 from harness.records import CurvePoint, Status
-from harness.runner import Runner, Trained, TrainRequest, child_environment, thin
+from harness.runner import Runner, TrainRequest
 from harness.sandbox.process import ProcessSandbox
+from harness.surroundings import child_environment
 
 PREAMBLE = """
 import json, os, sys, time, mmap, struct

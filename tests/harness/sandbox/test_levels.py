@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -164,3 +165,11 @@ def test_no_walls_only_when_asked_for() -> None:
     assert sandbox.load("0", allow_unsafe=True).level == 0
     with pytest.raises(ConfigError, match="auto, 3, 2, 1, 0"):
         sandbox.load("4")
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_a_harness_with_no_open_descriptors_can_launch(tmp_path: Path) -> None:
+    """The filter's descriptor is then the lowest, which another part of a launch takes by number."""
+    code = "from harness.sandbox import ladder; print(ladder.probe(ladder.candidates()[0]).why_not)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "None"

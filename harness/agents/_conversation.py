@@ -1,0 +1,180 @@
+"""One turn of the standard scaffold: what is said back to a model until it proposes, stops, or has used its chances.
+
+Every answer costs something that is bounded: a lookup, a smoke run or a repair. So a turn ends, whatever is said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from harness.agents import _answer, _lookup, _prompt
+from harness.agents._answer import Move
+from harness.agents._tools import Offer
+from harness.edits import apply_edit
+from harness.errors import EditRefused
+from harness.exchange import Reply, Request, ToolCall
+from harness.records import Proposal, Refused, Smoke, Stop, View
+
+MAX_CALLS = 8  # in one answer; more are not heard
+MAX_ECHO_CHARS = 8_000  # of the model's own words, sent back to it
+MAX_ECHO_ARGUMENTS_CHARS = 60_000
+_SILENCE = "(no answer)"
+
+Message = dict[str, Any]
+Ending = Proposal | Refused | Stop
+
+
+@dataclass
+class Conversation:
+    view: View
+    offer: Offer
+    system: str
+    prompt: str
+    budget_tokens: int  # of a whole request
+    smoke: Callable[[str], Smoke]
+    refused: Callable[[EditRefused], None]  # told of each edit that is not let through
+    repairs: int = 0  # used
+    lookups: int = 0
+    smokes: int = 0
+    exchanges: list[list[Message]] = field(default_factory=list)
+    last_edit: Move | None = None  # the last proposal whose edit broke a rule
+
+    def request(self) -> Request:
+        """What is asked next: when it no longer fits, the oldest exchanges of this turn go first."""
+        start: list[Message] = [
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": self.prompt},
+        ]
+        tools = self.offer.tools()
+        while len(self.exchanges) > 1 and _size(start, self.exchanges, tools) > self.budget_tokens:
+            del self.exchanges[0]
+        kept = [message for exchange in self.exchanges for message in exchange]
+        if self.exchanges and _size(start, self.exchanges, tools) > self.budget_tokens:
+            words = str(self.exchanges[-1][-1]["content"])[: _answer.MAX_NOTE_CHARS]
+            start[1] = {"role": "user", "content": f"{self.prompt}\n\n{words}"}
+            kept = []
+        return Request((*start, *kept), tools)
+
+    def take(self, reply: Reply) -> Ending | None:
+        """Hear an answer. The end of the turn, or None when there is more to say."""
+        problem = _problem(reply, self.offer)
+        if problem is not None or not reply.calls:
+            return self._take_text(reply, problem)
+        calls = reply.calls[:MAX_CALLS]
+        exchange: list[Message] = [_echo(reply, calls)]
+        for call in calls:
+            ending, words = self._act(partial(_answer.from_call, call.name, call.arguments))
+            if ending is not None:
+                return ending
+            exchange.append({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": words})
+        self.exchanges.append(exchange)
+        return None
+
+    def _take_text(self, reply: Reply, problem: str | None) -> Ending | None:
+        if problem is not None:
+            ending, words = self._repair(problem)
+        else:
+            ending, words = self._act(lambda: _answer.from_text(reply.text))
+        if ending is None:
+            self.exchanges.append([_echo(reply, ()), {"role": "user", "content": words}])
+        return ending
+
+    def _act(self, read: Callable[[], Move]) -> tuple[Ending | None, str]:
+        """Do what an answer asks for: the end of the turn, or what is said back."""
+        try:
+            return self._do(read())
+        except EditRefused as error:
+            self.refused(error)
+            return self._repair(str(error))
+
+    def _do(self, move: Move) -> tuple[Ending | None, str]:
+        match move.action:
+            case _answer.PROPOSE:
+                self.last_edit = move
+                self._checked(move)
+                return Proposal(move.hypothesis, move.edit, move.note), ""
+            case _answer.STOP:
+                if not self.offer.may_stop:
+                    raise EditRefused("this session does not end early: propose the next experiment")
+                return Stop(f"the researcher stopped: {move.reason or 'it gave no reason'}"), ""
+            case _answer.SMOKE:
+                return None, self._smoke(move)
+        if self.lookups >= self.offer.lookups:
+            raise EditRefused(f"your {self.offer.lookups} lookups before this experiment are used: propose now")
+        self.lookups += 1
+        return None, _lookup.answer(move, self.view)
+
+    def _smoke(self, move: Move) -> str:
+        if self.smokes >= self.offer.smokes:
+            raise EditRefused(f"your {self.offer.smokes} smoke runs before this experiment are used: propose now")
+        source = self._checked(move)
+        self.smokes += 1
+        return _lookup.smoke(self.smoke(source))
+
+    def _checked(self, move: Move) -> str:
+        return apply_edit(move.edit, self.view.incumbent_source, self.view.stock_source)
+
+    def _repair(self, problem: str) -> tuple[Ending | None, str]:
+        """Another chance, or none."""
+        self.repairs += 1
+        if self.repairs <= self.offer.repairs:
+            left = self.offer.repairs - self.repairs
+            return None, f"Not accepted: {problem}\nYou may correct it {left + 1} more time{'s' if left else ''}."
+        tries = "1 answer" if self.repairs == 1 else f"{self.repairs} answers"
+        reason = f"{tries} that could not be used; the last: {problem}"
+        if self.last_edit is not None:
+            return Refused(reason, "edit", self.last_edit.hypothesis, self.last_edit.note), ""
+        return Refused(reason, "no_proposal"), ""
+
+
+def _problem(reply: Reply, offer: Offer) -> str | None:
+    """What is wrong with an answer before it is read."""
+    if reply.finish == "length":
+        return "your answer was cut off at the limit of its length: think and write less"
+    if reply.refused:
+        return "you declined to answer; this is research on training a small language model: propose an experiment"
+    if not reply.calls and not reply.text.strip():
+        how = "call propose_experiment" if offer.with_tools else "answer in the form you were given"
+        return f"{'you only thought' if reply.has_reasoning else 'your answer was empty'}: {how}"
+    return None
+
+
+def _echo(reply: Reply, calls: tuple[ToolCall, ...]) -> Message:
+    """The model's own turn, made fit to be sent again: no empty text, no broken arguments, nothing endless."""
+    again = {**reply.message, "content": _shortened(str(reply.message.get("content") or ""))}
+    listed = {str(item.get("id")): item for item in again.pop("tool_calls", None) or []}
+    kept = [_mended(listed[call.id], call) for call in calls if call.id in listed]
+    if kept:
+        again["tool_calls"] = kept
+    else:
+        again.pop("thinking_blocks", None)
+        again.pop("reasoning_content", None)
+        again["content"] = again["content"] or _SILENCE
+    return again
+
+
+def _mended(item: dict[str, Any], call: ToolCall) -> dict[str, Any]:
+    function = {**item["function"], "arguments": call.arguments if _is_object(call.arguments) else "{}"}
+    return {**item, "function": function}
+
+
+def _is_object(arguments: str) -> bool:
+    if len(arguments) > MAX_ECHO_ARGUMENTS_CHARS:
+        return False
+    try:
+        return isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= MAX_ECHO_CHARS else words[:MAX_ECHO_CHARS] + " … (cut)"
+
+
+def _size(start: list[Message], exchanges: list[list[Message]], tools: tuple[dict[str, Any], ...]) -> int:
+    messages = [*start, *(message for exchange in exchanges for message in exchange)]
+    return _prompt.num_tokens(json.dumps([messages, tools], ensure_ascii=False))

@@ -1,0 +1,69 @@
+"""What coding agents print: their own account of tokens and dollars, read from JSON lines. Untrusted text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from harness.records import Usage
+
+_MAX_COUNT = 10**12
+
+
+def none(_output: str) -> Usage | None:
+    """A program that tells nothing that we can read."""
+    return None
+
+
+def claude_code(output: str) -> Usage | None:
+    """`claude --output-format stream-json`: the last `result` has the whole run's usage and dollars."""
+    result = next((item for item in reversed(list(_lines(output))) if item.get("type") == "result"), None)
+    if result is None:
+        return None
+    used = _mapping(result.get("usage"))
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    parts = [_count(used.get(name)) for name in names]
+    cost = result.get("total_cost_usd")
+    priced = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1e9
+    known = [part for part in parts if part is not None]
+    return Usage(
+        prompt_tokens=sum(known) if known else None,
+        completion_tokens=_count(used.get("output_tokens")),
+        cost_usd=float(cost) if priced else None,
+    )
+
+
+def codex(output: str) -> Usage | None:
+    """`codex exec --json`: each `turn.completed` has the usage of its turn; dollars are not told."""
+    turns = [_mapping(item.get("usage")) for item in _lines(output) if item.get("type") == "turn.completed"]
+    if not turns:
+        return None
+    prompts = [_count(turn.get("input_tokens")) for turn in turns]
+    answers = [_count(turn.get("output_tokens")) for turn in turns]
+    return Usage(
+        prompt_tokens=None if None in prompts else sum(count for count in prompts if count is not None),
+        completion_tokens=None if None in answers else sum(count for count in answers if count is not None),
+    )
+
+
+PARSERS: Mapping[str, Callable[[str], Usage | None]] = {"none": none, "claude_code": claude_code, "codex": codex}
+
+
+def _lines(output: str) -> Iterator[dict[str, Any]]:
+    for line in output.splitlines():
+        if line.startswith("{"):
+            try:
+                item = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(item, dict):
+                yield item
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT else None

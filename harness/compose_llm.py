@@ -1,0 +1,72 @@
+"""The checks of the `llm` group and of the limits on what a model may cost."""
+
+from __future__ import annotations
+
+from harness import llm_price
+from harness.agents import needs_llm
+from harness.config import Config, LLMConfig
+from harness.errors import ConfigError
+from harness.protocols import Agent
+
+NO_LLM = "none"
+WIRES = ("openai", "anthropic", "ollama")
+_OURS = frozenset(
+    {"model", "messages", "tools", "api_base", "api_key", "base_url", "max_tokens", "max_completion_tokens"}
+    | {"stream", "n", "timeout", "max_retries", "num_retries", "drop_params", "logger_fn", "fallbacks", "mock_response"}
+    | {"temperature", "top_p", "seed", "reasoning_effort"}
+)  # fmt: skip
+
+
+def validate(config: Config, agent: Agent) -> None:
+    """Raises ConfigError, one line naming the key."""
+    chosen = config.llm.name != NO_LLM
+    if needs_llm(agent) and not chosen:
+        raise ConfigError(
+            f"agent={agent.name} thinks with a language model: choose one with llm=NAME, a file in conf/llm"
+        )
+    if chosen and not needs_llm(agent):
+        raise ConfigError(f"llm={config.llm.name} is not asked by agent={agent.name}: choose agent=llm, or llm=none")
+    if chosen:
+        _validate_llm(config.llm)
+    _validate_caps(config, chosen)
+
+
+def _validate_llm(llm: LLMConfig) -> None:
+    if not llm.model or "/" not in llm.model:
+        raise ConfigError(
+            f"llm.model must be provider/model, such as openai/gpt-x or ollama_chat/qwen, not {llm.model!r}"
+        )
+    if not (llm.key_variable or llm.api_base or llm.scripted.wire):
+        raise ConfigError("llm.api_base must say where the model is, or llm.key_variable which key its provider wants")
+    if not 1 <= llm.max_output_tokens < llm.context_tokens:
+        raise ConfigError(
+            f"llm.max_output_tokens must be from 1 to below context_tokens={llm.context_tokens}, "
+            f"not {llm.max_output_tokens}"
+        )
+    for name in ("timeout_seconds", "first_wait_seconds"):
+        if not getattr(llm, name) > 0:
+            raise ConfigError(f"llm.{name} must be above 0, not {getattr(llm, name)!r}")
+    for name, value in vars(llm.price).items():
+        if isinstance(value, float) and value < 0:
+            raise ConfigError(f"llm.price.{name} must be 0 or more, not {value!r}; null where it is unknown")
+    if wrong := sorted(_OURS & set(llm.extra)):
+        raise ConfigError(f"llm.extra.{wrong[0]} cannot be set there: it is bpbench's own; see the other keys of llm")
+    if llm.cache_prompts and not llm.model.startswith("anthropic/"):
+        raise ConfigError(f"llm.cache_prompts marks prompts for anthropic/ models only, not for {llm.model}")
+    if llm.scripted.wire not in (None, *WIRES):
+        raise ConfigError(f"llm.scripted.wire must be one of {', '.join(WIRES)}, not {llm.scripted.wire!r}")
+    if not 0 <= llm.scripted.fault_rate <= 1:
+        raise ConfigError(f"llm.scripted.fault_rate must be from 0 to 1, not {llm.scripted.fault_rate!r}")
+
+
+def _validate_caps(config: Config, chosen: bool) -> None:
+    cost, tokens = config.session.max_cost_usd, config.session.max_llm_tokens
+    if cost is not None and not cost > 0:
+        raise ConfigError(f"session.max_cost_usd must be above 0, not {cost!r}")
+    if tokens is not None and tokens < 1:
+        raise ConfigError(f"session.max_llm_tokens must be at least 1, not {tokens!r}")
+    if cost is not None and chosen and not llm_price.is_known(config.llm.price):
+        raise ConfigError(
+            f"session.max_cost_usd cannot be kept with llm={config.llm.name}, whose price is unknown: set "
+            "llm.price.input_usd_per_million and output_usd_per_million, or session.max_llm_tokens instead"
+        )

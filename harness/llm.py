@@ -1,0 +1,278 @@
+"""The way to language models, through LiteLLM, which is imported in this file alone and when the first call is made.
+
+One request, one answer: LiteLLM's own retries, fallbacks and silent drops are off, harness/desk.py decides what is
+tried again. Here each vendor's failure becomes one `CallFailed` that says whether it may have cost something.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.config import LLMConfig
+from harness.errors import ConfigError
+from harness.exchange import CallFailed, Outcome, Reply, Request, ToolCall
+
+MAX_MESSAGE_CHARS = 300
+MAX_NAME_CHARS = 200
+_OVERFLOW_SIGNS = (
+    "context length",
+    "context_length",
+    "context window",
+    "prompt is too long",
+    "too many tokens",
+    "num_ctx",
+)
+_NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing")
+_NO_KEY = "none"  # clients insist on one, and must not take one from the environment instead
+_BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
+
+
+class LiteLLM:
+    """Implements `harness.exchange.Client` for the model that `config` names."""
+
+    def __init__(
+        self, config: LLMConfig, api_base: str | None = None, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        self.config = config
+        self.api_base = api_base or config.api_base
+        self._key = key(config, environment)
+
+    def send(self, request: Request, timeout_seconds: float) -> Reply:
+        """Ask once. Raises CallFailed."""
+        litellm = load()
+        sent: list[dict[str, Any]] = []
+        try:
+            response = litellm.completion(
+                **parameters(self.config, request),
+                api_base=self.api_base,
+                api_key=self._key,
+                timeout=timeout_seconds,
+                logger_fn=lambda details: sent.append(wire_parameters(details)),
+            )
+        # LiteLLM lets through whatever its adapters raise on answers that they did not expect.
+        except Exception as error:
+            if (refusal := policy_refusal(litellm, error)) is not None:
+                return refusal
+            raise failure(litellm, error, self.config) from error
+        return reply(response, self.config, sent[0] if sent else {})
+
+
+def load() -> Any:
+    """LiteLLM, with its network fetches, its `.env` and its own tries off."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_MODE"] = "PRODUCTION"  # else it reads a .env from the working folder
+    first = "litellm" not in sys.modules
+    import litellm
+
+    if first:
+        litellm.suppress_debug_info = True
+        litellm.telemetry = False
+        litellm.drop_params = False
+        litellm.modify_params = False
+        litellm.num_retries = 0
+        for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    return litellm
+
+
+def key(config: LLMConfig, environment: Mapping[str, str]) -> str:
+    """The key. Raises ConfigError when its variable is not set."""
+    if config.key_variable is None:
+        return _NO_KEY
+    value = environment.get(config.key_variable, "").strip()
+    if not value:
+        raise ConfigError(f"llm={config.name} needs a key: set the environment variable {config.key_variable}")
+    return value
+
+
+def table_entry(model: str) -> dict[str, Any] | None:
+    """What LiteLLM's own table, which comes with it, says of `model`. Raises ConfigError for an unknown provider."""
+    litellm = load()
+    provider, _, name = model.partition("/")
+    if provider not in {str(item.value) for item in litellm.provider_list}:
+        raise ConfigError(
+            f"llm.model={model}: LiteLLM has no provider '{provider}'; see docs.litellm.ai/docs/providers"
+        )
+    entry = litellm.model_cost.get(model) or litellm.model_cost.get(name)
+    return dict(entry) if isinstance(entry, dict) else None
+
+
+def parameters(config: LLMConfig, request: Request) -> dict[str, Any]:
+    """What is handed to LiteLLM, the key and the address excepted. What is null is not sent."""
+    # api.openai.com no longer takes max_tokens for reasoning models; many servers that imitate it know nothing else.
+    own_openai = (config.model or "").startswith("openai/") and config.api_base is None and not config.scripted.wire
+    limit = "max_completion_tokens" if own_openai else "max_tokens"
+    optional = {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "seed": config.seed,
+        "reasoning_effort": config.effort,
+        "tools": [dict(tool) for tool in request.tools] or None,
+    }
+    messages = [dict(message) for message in request.messages]
+    return {
+        **config.extra,
+        "model": config.model,
+        "messages": cached(messages) if config.cache_prompts else messages,
+        limit: config.max_output_tokens,
+        "max_retries": 0,
+        "num_retries": 0,
+        "drop_params": False,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def cached(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`messages` with Anthropic's marks: up to the system prompt, and up to the first user's, everything repeats."""
+    marked = list(messages)
+    for role in ("system", "user"):
+        place = next((index for index, item in enumerate(marked) if item["role"] == role), None)
+        if place is not None:
+            part = {"type": "text", "text": marked[place]["content"], "cache_control": {"type": "ephemeral"}}
+            marked[place] = {**marked[place], "content": [part]}
+    return marked
+
+
+def wire_parameters(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What LiteLLM made of the parameters: the body that it sends, without the texts and the key, and where to."""
+    more = details.get("additional_args") or {}
+    body = more.get("complete_input_dict")
+    texts = ("messages", "system", "contents", "tools", "system_instruction", "input", "instructions")
+    known = body.items() if isinstance(body, Mapping) else ()
+    named = {name: value for name, value in known if name not in texts and value not in (None, {}, [])}
+    address = urlsplit(str(more.get("api_base") or ""))
+    return {"host": address.hostname, **plain(named)}
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: vendors mix in objects of their own."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
+    """LiteLLM's answer as ours. Raises CallFailed where there is none in it."""
+    usage = response.usage.model_dump(mode="json", exclude_none=True) if getattr(response, "usage", None) else {}
+    choices = getattr(response, "choices", None) or []
+    if not choices:
+        raise CallFailed(Outcome.MALFORMED, f"{config.model}: an answer without choices", charged=True)
+    message, finish = choices[0].message, choices[0].finish_reason
+    extra = message.provider_specific_fields or {}
+    refusal = extra.get("refusal")
+    calls = [call for call in message.tool_calls or [] if call.function.name]
+    return Reply(
+        text=str(message.content or refusal or ""),
+        calls=tuple(
+            ToolCall(str(call.id), str(call.function.name), str(call.function.arguments or "")) for call in calls
+        ),
+        finish=None if finish is None else str(finish)[:MAX_NAME_CHARS],
+        refused=bool(refusal) or finish == "content_filter",
+        has_reasoning=bool(getattr(message, "reasoning_content", None)),
+        message=to_send_back(message, calls, config),
+        usage=usage,
+        model=str(getattr(response, "model", None) or "")[:MAX_NAME_CHARS] or None,
+        sent=sent,
+    )
+
+
+def to_send_back(message: Any, calls: list[Any], config: LLMConfig) -> dict[str, Any]:
+    """The assistant's turn as the next request repeats it."""
+    again: dict[str, Any] = {"role": "assistant", "content": str(message.content or "")}
+    if calls:
+        # With what a provider hangs on a call: Gemini's signatures must come back.
+        again["tool_calls"] = [call.model_dump(mode="json", exclude_none=True, exclude={"index"}) for call in calls]
+    provider = (config.model or "").partition("/")[0]
+    # Both refuse the answer to a tool call when the thinking before it is missing; others refuse the field.
+    kept = {"anthropic": "thinking_blocks", "deepseek": "reasoning_content"}.get(provider)
+    if kept and calls and getattr(message, kept, None):
+        again[kept] = plain(getattr(message, kept))
+    return again
+
+
+def policy_refusal(litellm: Any, error: Exception) -> Reply | None:
+    """A provider's filter that stopped the model is the model's refusal, not a failure of the line."""
+    if not isinstance(error, litellm.ContentPolicyViolationError):
+        return None
+    words = one_line(error)
+    return Reply(words, (), "content_filter", True, False, {"role": "assistant", "content": words}, {}, None)
+
+
+def failure(litellm: Any, error: Exception, config: LLMConfig) -> CallFailed:
+    """What `error` means for the next try."""
+    words = f"{config.model}: {one_line(error)}"
+    if isinstance(error, litellm.Timeout):
+        return CallFailed(Outcome.TIMEOUT, words, charged=True)
+    status = answered_status(error)
+    if status is not None:
+        return _by_status(litellm, error, status, words, config)
+    if any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes(error)):
+        return CallFailed(Outcome.SERVER, f"{words}; nobody listens at {config.api_base or 'the provider'}")
+    if isinstance(error, litellm.UnsupportedParamsError):
+        return CallFailed(Outcome.REFUSED, f"{words}; set that key of llm to null, or choose another model")
+    if isinstance(error, litellm.BadRequestError | litellm.AuthenticationError | litellm.NotFoundError):
+        return CallFailed(Outcome.REFUSED, words)  # LiteLLM's own, before anything was sent
+    return CallFailed(Outcome.MALFORMED, words, charged=True)
+
+
+def _by_status(litellm: Any, error: Exception, status: int, words: str, config: LLMConfig) -> CallFailed:
+    lower = str(error).lower()
+    if status in _BAD_KEY:
+        where = config.key_variable or "llm.key_variable, which names no variable"
+        return CallFailed(Outcome.REFUSED, f"{words}; the key was refused: check {where}")
+    if status == _NO_MODEL:
+        return CallFailed(
+            Outcome.REFUSED, f"{words}; check llm.model={config.model} and llm.api_base={config.api_base}"
+        )
+    if status == _TOO_MANY and not any(sign in lower for sign in _NO_CREDIT_SIGNS):
+        return CallFailed(Outcome.RATE_LIMIT, words, retry_after_seconds=retry_after(error))
+    if status >= 500:
+        return CallFailed(Outcome.SERVER, words, retry_after_seconds=retry_after(error))
+    overflow = isinstance(error, litellm.ContextWindowExceededError) or any(sign in lower for sign in _OVERFLOW_SIGNS)
+    if status == _TOO_LARGE or overflow:
+        advice = "set llm.context_tokens to the model's window, or agent.options.context_tokens lower"
+        return CallFailed(Outcome.REFUSED, f"{words}; the prompt does not fit: {advice}")
+    return CallFailed(Outcome.REFUSED, f"{words}; the provider refuses this request (status {status})")
+
+
+def answered_status(error: Exception) -> int | None:
+    """The HTTP status that a server really answered with; None where none did: LiteLLM invents some."""
+    for cause in causes(error):
+        if type(cause).__name__ in ("HTTPStatusError", "MaskedHTTPStatusError"):
+            response = getattr(cause, "response", None)
+            status = getattr(response, "status_code", None)
+            return status if isinstance(status, int) else None
+    return None
+
+
+def retry_after(error: Exception) -> float | None:
+    """The seconds of a Retry-After header; None where it is missing or a date."""
+    for cause in causes(error):
+        for headers in (
+            getattr(cause, "litellm_response_headers", None),
+            getattr(getattr(cause, "response", None), "headers", None),
+        ):
+            value = headers.get("retry-after") if headers is not None else None
+            try:
+                return max(0.0, float(value)) if value is not None else None
+            except ValueError:
+                return None
+    return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def one_line(error: Exception) -> str:
+    """The first lines of a vendor's message, without its traceback."""
+    words = " ".join(str(error).split("Traceback", 1)[0].split())
+    return words[:MAX_MESSAGE_CHARS]

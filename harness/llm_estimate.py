@@ -1,0 +1,72 @@
+"""What a session's model will cost, said before the first call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import knobs, llm_price
+from harness.agents import _prompt
+from harness.agents.llm import LLM
+from harness.assemble import PROGRAM, STOCK
+from harness.config import Config
+from harness.protocols import Agent
+
+# An assumption, and said to be one: nobody can know how much a model will think.
+ANSWERS_PER_EXPERIMENT = 3
+TOKENS_PER_ANSWER = 4_000
+_BESIDE_THE_FILE_TOKENS = 3_000  # the form of an answer, tools, facts, and a history that grows
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Dollars, None where a price or the number of experiments is unknown."""
+
+    num_experiments: int | None
+    prompt_tokens: int
+    answer_tokens: int
+    likely_usd: float | None
+    most_usd: float | None
+
+
+def estimate(config: Config, agent: Agent) -> Estimate:
+    """For a session of `agent`, which asks the model of `config.llm`."""
+    llm, price = config.llm, config.llm.price
+    program = Path(config.program or PROGRAM).read_text(encoding="utf-8")
+    prompt = _prompt.num_tokens(program, knobs.stock_source(STOCK, config.task.knobs)) + _BESIDE_THE_FILE_TOKENS
+    answer = min(TOKENS_PER_ANSWER, llm.max_output_tokens)
+    likely = most = None
+    num = config.session.experiments
+    priced = price.input_usd_per_million is not None and price.output_usd_per_million is not None
+    if priced and num is not None and isinstance(agent, LLM):
+        room = min(agent.context_tokens, llm.context_tokens) - llm.max_output_tokens
+        likely = num * ANSWERS_PER_EXPERIMENT * _usd(config, prompt, answer)
+        most = num * agent.max_calls() * _usd(config, room, llm.max_output_tokens)
+    if most is not None and config.session.max_cost_usd is not None:
+        most = min(most, config.session.max_cost_usd)
+    return Estimate(num, prompt, answer, likely, most)
+
+
+def sentence(config: Config, made: Estimate) -> str:
+    """The estimate in words, one line."""
+    who = f"llm={config.llm.name} asks {config.llm.model}"
+    if llm_price.is_free(config.llm.price):
+        return f"{who}, which costs nothing"
+    limit = config.session.max_cost_usd
+    cap = "session.max_cost_usd sets a limit" if limit is None else f"session.max_cost_usd={limit:g} is never crossed"
+    if made.likely_usd is None or made.most_usd is None:
+        if not llm_price.is_known(config.llm.price):
+            return f"{who}: its price is unknown (llm.price), and so is the cost; session.max_llm_tokens sets a limit"
+        return f"{who}: no estimate of the cost, which depends on how long it works; {cap}"
+    per = f"{ANSWERS_PER_EXPERIMENT} answers of {made.answer_tokens:,} tokens to prompts of {made.prompt_tokens:,}"
+    dated = f", prices of {config.llm.price.as_of}" if config.llm.price.as_of else ""
+    return (
+        f"{who}: about ${made.likely_usd:.2f} for {made.num_experiments} experiments if each takes {per}{dated}; "
+        f"at most ${made.most_usd:.2f} before failed tries; {cap}"
+    )
+
+
+def _usd(config: Config, prompt_tokens: int, answer_tokens: int) -> float:
+    price = config.llm.price
+    inward, outward = price.input_usd_per_million or 0.0, price.output_usd_per_million or 0.0
+    return (prompt_tokens * inward + answer_tokens * outward) / 1e6

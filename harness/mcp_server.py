@@ -1,0 +1,96 @@
+"""`bpbench mcp SOCKET`: the experiment service of a running session as an MCP server on standard input and output.
+
+It only translates: what may be done, and how often, is decided by the session behind the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from harness.agents._tools import BLOCKS, SOURCE
+from harness.errors import ConfigError
+
+_NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+_EDIT = {"blocks": BLOCKS, "source": SOURCE}
+TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "task": ("What you are asked to do, the rules, the facts of this session. Read it first.", _NO_ARGUMENTS),
+    "read_train_py": ("The current best train.py, which your edits change.", _NO_ARGUMENTS),
+    "history": ("Every experiment so far, with its change and result, and the last log.", _NO_ARGUMENTS),
+    "smoke": (
+        "Train an edit for a few seconds on random tokens: does it run, how fast, how large? No score.",
+        {"type": "object", "properties": _EDIT},
+    ),
+    "propose": (
+        "Run one experiment with an edit of train.py. Returns its result once it is trained and scored.",
+        {
+            "type": "object",
+            "properties": {
+                "hypothesis": {"type": "string", "description": "what you change, why, and what you expect"},
+                **_EDIT,
+                "note": {"type": "string", "description": "what you want to remember"},
+            },
+            "required": ["hypothesis"],
+        },
+    ),
+}
+
+
+def serve(path: Path) -> None:
+    """Serve until standard input ends. Raises ConfigError."""
+    try:
+        import mcp_types as types
+        from mcp.server import Server
+        from mcp.server.stdio import stdio_server
+    except ImportError as error:
+        raise ConfigError("bpbench mcp needs the mcp package: pip install 'bpbench[external]'") from error
+    link = connect(path)
+
+    async def list_tools(_context: Any, _params: Any) -> Any:
+        return types.ListToolsResult(
+            tools=[types.Tool(name=name, description=words, input_schema=form) for name, (words, form) in TOOLS.items()]
+        )
+
+    async def call_tool(_context: Any, params: Any) -> Any:
+        answer = await asyncio.to_thread(ask, link, params.name, params.arguments or {})
+        failed = "error" in answer
+        words = str(answer.get("error") if failed else answer.get("text"))
+        return types.CallToolResult(content=[types.TextContent(type="text", text=words)], is_error=failed)
+
+    async def run() -> None:
+        server = Server("bpbench", on_list_tools=list_tools, on_call_tool=call_tool)
+        async with stdio_server() as (read, write):
+            await server.run(read, write, server.create_initialization_options())
+
+    asyncio.run(run())
+
+
+def connect(path: Path) -> Path:
+    """`path`, once it is known that a session listens there. Raises ConfigError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(str(path))
+    except OSError as error:
+        raise ConfigError(
+            f"no session listens at {path} ({error.strerror}): bpbench mcp is started by agent=external, by itself"
+        ) from error
+    return path
+
+
+def ask(path: Path, op: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """One request on a connection of its own, so that a long experiment holds up no other. Waits for it."""
+    if op not in TOOLS:
+        return {"error": f"there is no tool {op[:60]!r}; the tools are {', '.join(TOOLS)}"}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, sock.makefile("rwb") as file:
+            sock.connect(str(path))
+            file.write(json.dumps({**arguments, "op": op}).encode() + b"\n")
+            file.flush()
+            line = file.readline()
+        answer = json.loads(line) if line else {"error": "the session is over"}
+        return answer if isinstance(answer, dict) else {"error": "the session is over"}
+    except OSError:
+        return {"error": "the session is over"}

@@ -1,0 +1,66 @@
+"""What no rule forbids and yet deserves a look: figures that a device or a text would hardly give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.records import Role, Status
+from leaderboard.case import Case, Finding, odd
+from leaderboard.inference import standard_deviation
+
+BPB_BAND = (0.2, 8.0)  # 8: every byte equally likely; below 0.2 text would have to repeat itself
+STOCK_TOKENS_SHARE = (0.8, 1.25)  # of reference_tokens: the design's limits for a device that changes its speed
+MAX_GAIN_SHARE = 0.3  # of the baseline
+MAX_SPREAD_SIGMAS = 5.0
+WALL_SLACK_SECONDS, WALL_SLACK_SHARE = 5.0, 0.05
+_STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)
+
+
+def check_plausibility(case: Case) -> Iterator[Finding]:
+    yield from _scores(case)
+    yield from _speed(case)
+    yield from _clocks(case)
+
+
+def _scores(case: Case) -> Iterator[Finding]:
+    for run in case.finished:
+        bpb = run.result.bpb if run.result else None
+        if bpb is not None and not BPB_BAND[0] < bpb < BPB_BAND[1]:
+            yield odd(run.identity.run_id, f"{bpb:g} bits per byte")
+    values = [run.bpb for run in case.state.baseline if run.bpb is not None]
+    if len(values) > 1 and (scatter := standard_deviation(values)) > MAX_SPREAD_SIGMAS * case.task.sigma_prior_bpb:
+        yield odd("baseline", f"its seeds scatter by {scatter:.4f} bpb")
+    gain, baseline = case.state.gain, case.state.baseline_bpb
+    if gain and gain.mean_bpb is not None and baseline and gain.mean_bpb > MAX_GAIN_SHARE * baseline:
+        yield odd("confirmation", f"a gain of {100 * gain.mean_bpb / baseline:.0f} % of the baseline")
+
+
+def _speed(case: Case) -> Iterator[Finding]:
+    """The stock script's own count of tokens, on a device that was calibrated to let it see reference_tokens."""
+    if case.task.clock != "wall":
+        return
+    low, high = STOCK_TOKENS_SHARE
+    for run in case.finished:
+        result = run.result
+        if run.identity.role not in _STOCK_ROLES or result is None or result.status is not Status.OK:
+            continue
+        tokens = result.curve[-1].tokens if result.curve else None
+        if tokens is None:
+            yield odd(run.identity.run_id, "the stock script told no count of tokens")
+        elif not low <= tokens / max(1, case.task.reference_tokens) <= high:
+            share = 100 * tokens / max(1, case.task.reference_tokens)
+            yield odd(run.identity.run_id, f"the stock script saw {share:.0f} % of reference_tokens")
+
+
+def _clocks(case: Case) -> Iterator[Finding]:
+    """UTC between a run's two records against the runner's own clock; and time that runs backwards."""
+    for run in case.finished:
+        wall = run.result.wall_seconds if run.result else None
+        if wall is None or run.finished is None:
+            continue
+        between = run.finished.time - run.started.time
+        if abs(between - wall) > WALL_SLACK_SECONDS + WALL_SLACK_SHARE * wall:
+            yield odd(run.identity.run_id, f"took {wall:.1f} s by its own clock, {between:.1f} s between its records")
+    back = sum(later.time < earlier.time for earlier, later in zip(case.records, case.records[1:], strict=False))
+    if back:
+        yield odd("clock", f"was set back {back} times")

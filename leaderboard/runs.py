@@ -1,0 +1,83 @@
+"""The arithmetic of single runs: budget, times, audit, and that a number is there exactly where the run was ok."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from harness.bench import FEEDBACK_DECIMALS, SETUP_FACTOR
+from harness.records import RunResult, Status
+from leaderboard.case import Case, Finding, Run, broken
+
+# Of trainer/trusted/audit.py, which decides; here it is only checked that the published figures fit the decision.
+MAX_LEAK_NATS = 0.001
+MAX_SIGN_P = 1e-3
+BUDGET_ROUNDING = 1e-9  # relative
+CLOCK_SLACK_SECONDS = 1e-3
+
+
+def check_runs(case: Case) -> Iterator[Finding]:
+    """Each run's arithmetic: budget, times, and that a number is there exactly where the run was ok."""
+    for run in case.finished:
+        assert run.result is not None
+        yield from (broken(run.identity.run_id, what) for what in _run_problems(case, run, run.result))
+
+
+def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
+    if result.split != run.identity.split:
+        yield f"scored on {result.split!r}, announced for {run.identity.split!r}"
+    if (result.bpb is not None) != (result.status is Status.OK):
+        yield f"status {result.status} with bpb {result.bpb}"
+    if result.bpb is not None and not 0 < result.bpb < math.inf:
+        yield f"bpb {result.bpb} is no score"
+    if result.bpb is not None and result.split == "val" and result.bpb != round(result.bpb, FEEDBACK_DECIMALS):
+        yield f"bpb {result.bpb} on val has more than {FEEDBACK_DECIMALS} decimals"
+    if result.status is Status.OK and not (result.num_snapshots > 0 and result.snapshot_bytes):
+        yield "ok without a snapshot"
+    if result.status is Status.OK:
+        yield from _audit_problems(result, case.task.audit_cuts)
+    yield from _budget_problems(case, result)
+    known = [result.setup_seconds, result.train_seconds, result.eval_seconds]
+    parts = math.fsum(seconds for seconds in known if seconds is not None)
+    if result.wall_seconds is not None and parts > result.wall_seconds + CLOCK_SLACK_SECONDS:
+        yield f"its parts took {parts:.3f} s, the whole {result.wall_seconds:.3f} s"
+
+
+def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
+    made = case.state.calibration
+    if case.task.clock == "ticks" and result.budget_seconds is not None:
+        yield "a budget in seconds on the step clock"
+    if made is None or case.task.clock != "wall" or result.budget_seconds is None or result.setup_seconds is None:
+        return
+    overrun = max(0.0, result.setup_seconds - SETUP_FACTOR * made.setup_seconds)
+    due = max(0.0, made.budget_seconds - overrun)
+    if not math.isclose(result.budget_seconds, due, rel_tol=BUDGET_ROUNDING, abs_tol=CLOCK_SLACK_SECONDS):
+        yield f"its budget was {result.budget_seconds:.3f} s, due were {due:.3f} s"
+    if result.train_seconds is not None and result.train_seconds > result.budget_seconds + CLOCK_SLACK_SECONDS:
+        yield f"trained {result.train_seconds:.3f} s with a budget of {result.budget_seconds:.3f} s"
+
+
+def _audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
+    audit = result.audit
+    if audit is None:
+        yield "ok without an audit"
+        return
+    if not audit.lower_nats <= audit.mean_nats <= audit.upper_nats:
+        yield "the audit's bounds do not hold its mean"
+    if audit.lower_nats > MAX_LEAK_NATS:
+        yield f"ok with a leak of {audit.lower_nats} nats"
+    counts = (audit.num_uniform, audit.num_targeted, audit.num_large_positive, audit.num_large_negative)
+    if min(counts) < 0 or audit.num_large_positive + audit.num_large_negative > audit.num_targeted:
+        yield f"impossible counts in the audit: {counts}"
+    elif audit.num_targeted != cuts // 2 or audit.num_uniform + audit.num_targeted < cuts:
+        yield f"audited at {audit.num_uniform} and {audit.num_targeted} cuts, the task asks for {cuts}"
+    elif sign_test_p(audit.num_large_positive, audit.num_large_negative) < MAX_SIGN_P:
+        yield f"ok with {audit.num_large_positive} targeted cuts worse and {audit.num_large_negative} better"
+
+
+def sign_test_p(num_positive: int, num_negative: int) -> float:
+    """Chance of at least so many positive signs if both were equally likely."""
+    from scipy.stats import binomtest
+
+    total = num_positive + num_negative
+    return float(binomtest(num_positive, total, alternative="greater").pvalue) if total else 1.0

@@ -1,0 +1,186 @@
+"""A program of its own drives a session over MCP, and what it may not do it cannot."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm_bench import STOCK, HashedBench, configured, made_line, run
+
+from harness import agents, compose, mcp_server
+from harness.agents import _programs
+from harness.config import AgentConfig, Config
+from harness.errors import ConfigError, HarnessError
+from harness.journal import read
+from harness.records import SessionState, Usage
+from harness.service import MAX_LINE_BYTES, Service
+
+PROGRAM = Path(__file__).with_name("external_program.py")
+
+
+def edit(value: float) -> dict[str, Any]:
+    return {"blocks": [{"search": "RATE = 1.0", "replace": f"RATE = {value}"}]}
+
+
+def propose(value: float, **more: Any) -> list[Any]:
+    return [
+        "propose",
+        {"hypothesis": f"rate {value}", "source": STOCK.replace("RATE = 1.0", f"RATE = {value}"), **more},
+    ]
+
+
+def session(folder: Path, *argv: str, experiments: int = 2, **options: Any) -> tuple[SessionState, HashedBench]:
+    config: Config = configured(f"session.experiments={experiments}")
+    config.agent = AgentConfig("external", {"argv": list(argv), **options})
+    bench = HashedBench()
+    return run(folder, config, made_line(folder, None, []), bench), bench
+
+
+def said(folder: Path) -> list[dict[str, Any]]:
+    (log,) = (folder / "external").glob("output-*.log")
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+
+def test_two_experiments_over_mcp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "hidden")
+    monkeypatch.setenv("A_KEY", "given")
+    plan = [
+        *(["task", {}], ["read_train_py", {}], ["history", {}], ["smoke", edit(3.0)], ["propose", {"hypothesis": ""}]),
+        *(propose(2.0, note="remember"), ["history", {}], propose(3.0), ["history", {}]),
+    ]
+    state, bench = session(
+        *(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan)),
+        environment=["A_KEY"],
+        parser="codex",
+    )
+    first, listed, *calls, last = said(tmp_path)
+    assert "A_SECRET" not in first["environment"] and "A_KEY" in first["environment"]
+    assert first["home"].startswith(str(tmp_path)), "its home must be a fresh one"
+    assert listed["tools"] == list(mcp_server.TOOLS)
+    texts = [call["text"] for call in calls]
+    assert "Improve it." in texts[0] and texts[1] == STOCK and "# Experiment 1 of 2" in texts[2]
+    assert "It ran." in texts[3] and len(bench.smokes) == 1
+    assert calls[4]["error"] and "cost no experiment" in texts[4]
+    assert texts[5].startswith("Experiment 1: ") and "1 experiments are left" in texts[5]
+    assert "remember" in texts[6]
+    assert "That was the last experiment" in texts[7]
+    assert calls[8]["error"] and "all experiments are used" in texts[8]
+    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 3.0"]
+    assert state.closed and state.stopped_early is None
+    assert state.told == Usage(1200, 34) and last["type"] == "turn.completed"
+
+
+def test_a_program_that_ends_early_is_a_stated_end(tmp_path: Path) -> None:
+    state, _ = session(
+        tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps([propose(2.0)]), experiments=5
+    )
+    assert len(state.experiments) == 1 and state.closed
+    assert state.stopped_early == "external ended by itself with status 0 after 1 proposals"
+
+
+def test_a_program_that_cannot_work_stops_the_session_with_its_last_line(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"status 3 before it proposed anything; its last line: no key"):
+        session(tmp_path, sys.executable, "-c", "print('no key'); raise SystemExit(3)")
+    with pytest.raises(ConfigError, match="no program 'no-such-agent'"):
+        session(tmp_path / "other", "no-such-agent")
+    assert not list(tmp_path.rglob("*.sock"))
+
+
+def test_a_program_that_does_nothing_is_ended(tmp_path: Path) -> None:
+    state, _ = session(tmp_path, sys.executable, "-c", "import time; time.sleep(600)", max_turn_seconds=1.5)
+    assert state.stopped_early == "external did not propose within 2 s" and state.closed
+
+
+def test_chances_are_counted(tmp_path: Path) -> None:
+    bad = ["propose", {"hypothesis": "x", "blocks": [{"search": "nowhere", "replace": ""}]}]
+    plan = [bad, bad, ["smoke", edit(2.0)], ["smoke", edit(2.0)], propose(3.0)]
+    state, bench = session(
+        *(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain"), repairs=2, smokes=1
+    )
+    assert len(bench.smokes) == 1
+    first, second = state.experiments
+    assert first.source is None and first.run is not None and first.run.code == "no_proposal"
+    assert "smoke runs before this experiment are used" in str(first.reason)
+    assert second.hypothesis == "rate 3.0" and second.val_bpb
+
+
+def test_a_new_program_is_told_what_an_earlier_one_did(tmp_path: Path) -> None:
+    session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps([propose(2.0), propose(3.0)]), "plain")
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    records = read(tmp_path / "journal.jsonl")[0]
+    kept = next(number for number, record in enumerate(records) if record.type == "decision") + 1
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:kept]))
+    for log in (tmp_path / "external").glob("output-*.log"):
+        log.unlink()
+    plan = [["history", {}], propose(4.0)]
+    state, _ = session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain")
+    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 4.0"] and state.closed
+    assert "rate 2.0" in said(tmp_path)[0]["text"]
+
+
+def test_the_service_takes_anything(tmp_path: Path) -> None:
+    service = Service(tmp_path / "s")
+    try:
+        with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rwb") as file:
+            sock.connect(str(tmp_path / "s"))
+            for line in (b"{", b"[1]", b'{"op": 3}', b"\xff\xfe"):
+                file.write(line + b"\n")
+                file.flush()
+                assert "error" in json.loads(file.readline())
+            file.write(b"x" * (MAX_LINE_BYTES + 10))
+            file.flush()
+            assert "more than" in json.loads(file.readline())["error"]
+        answers: list[dict[str, Any]] = []
+        asking = threading.Thread(target=lambda: answers.append(mcp_server.ask(tmp_path / "s", "task", {"a": 1})))
+        asking.start()
+        asked = service.next(10.0)
+        assert asked is not None and (asked.op, asked.arguments["a"]) == ("task", 1)
+        service.close()  # whoever still waits is told
+        asked.refuse("over")
+        asking.join(10.0)
+        assert answers == [{"error": "over"}]
+    finally:
+        service.close()
+    assert mcp_server.ask(tmp_path / "s", "task", {}) == {"error": "the session is over"}
+    assert "there is no tool" in mcp_server.ask(tmp_path / "s", "rm", {})["error"]
+    with pytest.raises(ConfigError, match="no session listens"):
+        mcp_server.connect(tmp_path / "s")
+
+
+def test_what_programs_print_of_their_cost() -> None:
+    claude = [
+        '{"type": "system"}',
+        "not json",
+        '{"type": "result", "total_cost_usd": 0.25, "usage": {"input_tokens": 10, "cache_read_input_tokens": 90, '
+        '"output_tokens": 7}}',
+    ]
+    assert _programs.claude_code("\n".join(claude)) == Usage(100, 7, 0.25)
+    assert _programs.claude_code('{"type": "result", "total_cost_usd": "free", "usage": [1]}') == Usage()
+    codex = ['{"type": "turn.completed", "usage": {"input_tokens": 5, "output_tokens": 2}}'] * 2
+    assert _programs.codex("\n".join(codex)) == Usage(10, 4)
+    assert _programs.codex('{"type": "turn.completed", "usage": {"input_tokens": -5}}') == Usage()
+    for parser in _programs.PARSERS.values():
+        assert parser("{" * 100) is None
+
+
+@pytest.mark.parametrize("name", ["claude_code", "codex"])
+def test_the_ready_ones_compose(name: str) -> None:
+    config = compose.compose([f"agent={name}"])
+    agent = agents.load(config.agent)
+    assert config.agent.name == "external" and agent.facts()["program"] == name  # type: ignore[attr-defined]
+    assert "{prompt}" in config.agent.options["argv"]
+
+
+def test_what_is_wrong_with_a_program_is_said() -> None:
+    for options, words in [
+        ({}, "argv must be the program"),
+        ({"argv": ["x"], "parser": "guess"}, "parser must be one of none, claude_code, codex"),
+        ({"argv": ["x", 3]}, "lists of strings"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            agents.load(AgentConfig("external", options))

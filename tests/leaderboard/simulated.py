@@ -1,0 +1,180 @@
+"""Whole sessions in milliseconds: the real session loop on a bench whose scores follow a law. Test data only."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import seeds, stats
+from harness.assemble import opening_facts
+from harness.compose import compose
+from harness.config import Config
+from harness.data import DataInfo
+from harness.device import Device
+from harness.journal import Journal, Record
+from harness.protocols import Bench
+from harness.records import (
+    Audit,
+    Calibration,
+    CurvePoint,
+    Edit,
+    Proposal,
+    Role,
+    RunResult,
+    Smoke,
+    Status,
+    Stop,
+    View,
+    Walls,
+)
+from harness.session import Session
+from harness.workspace import Workspace
+
+BLOCKS = (1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0, 998.0, 1001.0)
+STOCK_BPB = 2.0
+OVERRIDES = (
+    "task=tiny",
+    "data=synthetic",
+    "task.clock=wall",
+    "task.ticks=0",
+    "backend=cpu",
+    "task.min_budget_seconds=5",
+)
+DEVICE = Device(
+    "cpu",
+    2,
+    "float32",
+    {
+        "name": "cpu",
+        "cpu_model": "Simulated 1",
+        "fingerprint": "f" * 16,
+        "torch_version": "2.13.0",
+        "has_compiler": False,
+    },
+    {},
+)
+DATA = DataInfo(Path(), {"data_sha256": "d" * 64, "tokenizer_sha256": "e" * 64, "bos_token": 511})
+
+
+WALLS = Walls("process", 1, {"tcp": "open"})
+
+
+@dataclass
+class SimulatedBench:
+    """Scores STOCK_BPB minus what `worth` says of the source, plus noise of standard deviation `sigma` by the seed."""
+
+    worth: dict[str, float]  # by the value of EMBED_LR in the source
+    sigma: float = 0.002
+    failing: dict[str, Status] = field(default_factory=dict)  # run ids that end so
+    tokens: int = 20_480
+    clock: float = 0.0
+    runs: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
+        rate, low, high = stats.median_interval(BLOCKS)
+        gate = 50.0 * (high - low) / rate * 0.005
+        return Calibration(rate, low, high, BLOCKS, 1.5, 20_480 / rate, gate, gate <= sigma_bpb / 2)
+
+    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> Bench:
+        self.budget = calibration.budget_seconds if calibration else None
+        return self
+
+    def smoke(self, source: str) -> Smoke:
+        raise NotImplementedError
+
+    def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
+        self.runs.append((run_id, seed, source))
+        self.clock += 25.0
+        if run_id in self.failing:
+            return RunResult(self.failing[run_id], split, reason="simulated", setup_seconds=1.0, wall_seconds=25.0)
+        found = re.search(r"^EMBED_LR = (\S+)", source, re.MULTILINE)
+        rate = found.group(1) if found else ""
+        bpb = STOCK_BPB - self.worth.get(rate, 0.0) + random.Random(f"{seed} {rate}").gauss(0, self.sigma)
+        return RunResult(
+            Status.OK,
+            split,
+            bpb=round(bpb, 4) if split == "val" else bpb,
+            audit=Audit(16, 0.0, 0.0, 0.0, 16, 0, 0),
+            budget_seconds=self.budget,
+            train_seconds=self.budget,
+            setup_seconds=1.0,
+            eval_seconds=2.0,
+            wall_seconds=25.0,
+            num_snapshots=2,
+            snapshot_bytes=1000,
+            curve=(CurvePoint(1.0, 1, 5.0, self.tokens // 20), CurvePoint(20.0, 20, 4.0, self.tokens)),
+        )
+
+
+@dataclass
+class Rates:
+    """Proposes EMBED_LR = each of `values`, then stops."""
+
+    values: tuple[str, ...]
+    name: str = "scripted"
+
+    def propose(self, view: View) -> Proposal | Stop:
+        if view.index >= len(self.values):
+            return Stop("no more")
+        old = re.search(r"^EMBED_LR = \S+", view.incumbent_source, re.MULTILINE)
+        assert old is not None
+        block = (old.group(0), f"EMBED_LR = {self.values[view.index]}")
+        return Proposal(f"EMBED_LR = {self.values[view.index]}", Edit(blocks=(block,)), note="simulated")
+
+
+def configuration(*overrides: str, base: Sequence[str] = OVERRIDES) -> Config:
+    return compose([*base, "agent=random", "session.experiments=3", *overrides])
+
+
+def run_session(
+    folder: Path,
+    *overrides: str,
+    bench: SimulatedBench | None = None,
+    values: tuple[str, ...] = ("0.5", "0.6", "0.7"),
+    base: Sequence[str] = OVERRIDES,
+    device: Device = DEVICE,
+    data: DataInfo = DATA,
+    earlier: tuple[tuple[float, ...], ...] = (),
+    facts: dict[str, Any] | None = None,
+) -> Path:
+    """Run a simulated session in `folder`; returns it."""
+    bench = bench or SimulatedBench({"0.5": -0.01, "0.6": 0.03, "0.7": 0.01})
+    config = configuration(*overrides, base=base)
+    folder.mkdir(parents=True)
+    opening = {**opening_facts(config, data, device, WALLS), **(facts or {})}
+    journal, records = open_simulated(folder, config, opening, bench)
+    with journal:
+        Session(
+            config,
+            journal,
+            records,
+            agent=Rates(values),
+            bench=bench,
+            workspace=Workspace(folder / "workspace"),
+            trackers=[],
+            nonce=nonce_of(folder),
+            earlier_baselines=earlier,
+        ).run()
+    return folder
+
+
+def nonce_of(folder: Path) -> str:
+    return f"{seeds.derive('simulated', folder.name):032x}"
+
+
+def open_simulated(
+    folder: Path, config: Config, opening: dict[str, Any], bench: SimulatedBench
+) -> tuple[Journal, list[Record]]:
+    """As harness.assemble.open_session, on the bench's clock and with a nonce that the folder's name gives."""
+    journal = Journal.create(folder / "journal.jsonl", clock=lambda: 1_750_000_000.0 + bench.clock)
+    commitment = seeds.commitment(nonce_of(folder))
+    return journal, [journal.append("session_open", nonce_sha256=commitment, **opening)]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

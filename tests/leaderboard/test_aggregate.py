@@ -1,0 +1,196 @@
+"""Rows, ties, pooling of devices: from outcomes that are made up, and from sessions that were run."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import simulated
+from rich.console import Console
+
+from harness.errors import ConfigError
+from harness.journal import read
+from leaderboard import cli, show
+from leaderboard.aggregate import Board, aggregate, contiguous
+from leaderboard.bundle import write
+from leaderboard.outcome import AnytimePoint, Outcome, diversity, outcome
+from leaderboard.portability import portability
+
+BASE = Outcome(
+    head="h",
+    researcher="r",
+    label="tpe",
+    is_tpe=True,
+    key={"task": "demo", "protocol": 1},
+    conditions={"experiments": 6},
+    session_seed=0,
+    opened_at=0.0,
+    device="here",
+    device_label="cpu",
+    closed=True,
+    gain_bpb=0.02,
+    confirmed=None,
+    num_failed_pairs=0,
+    baseline_bpb=1.5,
+    sigma_bpb=0.01,
+    num_experiments=6,
+    num_kept=2,
+    failures={"crash": 1},
+    diversity=0.5,
+    stopped_early=None,
+    num_restarts=0,
+    num_attempts=0,
+    walls=None,
+    unranked=(),
+    anytime=(AnytimePoint(0, 0.1, 0.0, 0.0, 0), AnytimePoint(6, 0.5, 0.02, None, None)),
+)
+
+
+def made(name: str, gains: list[float], **fields: object) -> list[Outcome]:
+    """Sessions of researcher `name` under seeds 0, 1, ..."""
+    own = {"researcher": name, "label": name, "is_tpe": name == "tpe", **fields}
+    return [
+        replace(BASE, head=f"{name}{seed}", session_seed=seed, gain_bpb=gain, **own) for seed, gain in enumerate(gains)
+    ]
+
+
+def board(*groups: list[Outcome]) -> Board:
+    (only,) = aggregate([item for group in groups for item in group])
+    return only
+
+
+SPREAD = [0.001, -0.001, 0.0005, -0.0005, 0.0, 0.0002]
+
+
+def test_two_researchers_apart_and_two_tied() -> None:
+    best = made("best", [0.05 + x for x in SPREAD])
+    tpe = made("tpe", [0.020 + x for x in reversed(SPREAD)])
+    near = made("near", [0.0201 + x for x in SPREAD])
+    rows = {row.label: row for row in board(best, tpe, near).rows}
+    assert [row.group for row in rows.values()] == [1, 2, 2]
+    assert rows["best"].low_bpb is not None and rows["best"].low_bpb > 0.04
+    share = rows["best"].share_of_tpe
+    assert share is not None and share[1] < 2.5 < share[2] and rows["tpe"].share_of_tpe is None
+
+
+def test_no_verdict_below_five_sessions() -> None:
+    found = board(made("best", [0.5 + x for x in SPREAD[:4]]), made("tpe", [0.02 + x for x in SPREAD]))
+    assert [(row.label, row.group) for row in found.rows] == [("tpe", 1), ("best", None)]
+    assert found.comparisons[0].p_holm is None and not found.comparisons[0].different
+    assert found.comparisons[0].sessions_needed == 2
+
+
+def test_seeds_must_be_contiguous_and_the_first_session_of_a_seed_counts() -> None:
+    sessions = made("a", [0.01, 0.02, 0.03, 0.04])
+    second = replace(sessions[0], head="again", opened_at=9.0, gain_bpb=0.9)
+    kept, left_out = contiguous([second, *sessions[:2], sessions[3]])
+    assert [item.gain_bpb for item in kept] == [0.01, 0.02]
+    assert left_out == ["seed 0: a later session under the same seed", "seed 3: there is no seed 2"]
+
+
+def test_an_unfinished_session_ends_the_row_before_it() -> None:
+    sessions = made("a", [0.01, 0.02, 0.03])
+    sessions[1] = replace(sessions[1], closed=False, gain_bpb=None)
+    kept, left_out = contiguous(sessions)
+    assert len(kept) == 1 and left_out == ["seed 1: seed 1 is unfinished", "seed 2: seed 1 is unfinished"]
+
+
+def test_what_differs_in_key_or_conditions_is_never_on_one_board() -> None:
+    other_key = made("a", [0.1], key={"task": "demo", "protocol": 2})
+    longer = made("a", [0.1], conditions={"experiments": 12})
+    assert len(aggregate([*made("a", [0.1]), *other_key, *longer])) == 3
+
+
+def test_devices_are_pooled_only_where_their_baselines_were_shown_to_agree() -> None:
+    here = [replace(item, baseline_bpb=1.5 + x) for item, x in zip(made("a", [0.1] * 6), SPREAD, strict=True)]
+    near = [replace(item, device="near", baseline_bpb=1.5 - x) for item, x in zip(here, SPREAD, strict=True)]
+    far = [replace(item, device="far", baseline_bpb=(item.baseline_bpb or 0) + 0.02) for item in here]
+    (group,) = portability([*here, *near])
+    assert group.devices == ("here", "near") and group.bound_bpb is not None and group.bound_bpb < 0.01
+    assert [group.devices for group in portability([*here, *far])] == [("here",), ("far",)]
+    assert len(portability([*here, near[0]])) == 2  # one session shows nothing
+
+
+def test_equal_labels_are_told_apart() -> None:
+    rows = board(made("x1234", [0.1], label="tpe"), made("y1234", [0.2], label="tpe")).rows
+    assert [row.label for row in rows] == ["tpe y123", "tpe x123"]
+
+
+def test_anytime_curves_exist_where_costs_are_known() -> None:
+    (row,) = board(made("a", [0.02, 0.02])).rows
+    assert row.anytime["experiments"] == [(0, 0.0), (6, 0.02)] and "dollars" not in row.anytime
+
+
+def test_diversity_is_between_the_same_and_nothing_in_common() -> None:
+    from harness.records import Experiment
+
+    def tried(*sources: str) -> list[Experiment]:
+        return [Experiment(index, "", source) for index, source in enumerate(sources)]
+
+    stock = "a = 1\nb = 2\n"
+    assert diversity(tried("a = 2\nb = 2\n", "a = 2\nb = 2\n"), stock) == 0.0
+    assert diversity(tried("a = 2\nb = 2\n", "a = 1\nb = 3\n"), stock) == 1.0
+    assert diversity(tried("a = 2\nb = 2\n"), stock) is None
+
+
+@pytest.fixture(scope="module")
+def worse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session whose candidate fails in one confirmation pair."""
+    from harness.records import Status
+
+    bench = simulated.SimulatedBench({"0.6": 0.03}, failing={"confirm_candidate-001": Status.CRASH})
+    folder = tmp_path_factory.mktemp("worse") / "worse"
+    return simulated.run_session(folder, "session.seed=1", "session.experiments=1", bench=bench, values=("0.6",))
+
+
+def test_an_outcome_is_what_the_session_did(session: Path, worse: Path) -> None:
+    good, bad = (outcome(read(folder / "journal.jsonl")[0]) for folder in (session, worse))
+    assert (good.num_experiments, good.num_kept, good.failures) == (3, 1, {})
+    assert good.gain_bpb is not None and good.confirmed is not None and good.gain_bpb == good.confirmed.mean_bpb
+    assert [point.experiments for point in good.anytime] == [0, 1, 2, 3]
+    assert good.anytime[1].gain_bpb == 0.0 and good.anytime[2].gain_bpb == pytest.approx(0.03, abs=0.01)
+    assert good.researcher == bad.researcher and good.conditions != bad.conditions
+    # One of three pairs failed: it counts as no gain.
+    assert bad.num_failed_pairs == 1 and bad.gain_bpb == pytest.approx(0.02, abs=0.005)
+
+
+def test_the_table_of_sessions_and_bundles(
+    session: Path, worse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = write(worse, tmp_path / "w.bundle.tar")
+    target = tmp_path / "boards.json"
+    assert cli.main(["compare", str(session), str(packed), "--json", str(target)]) == 0
+    shown = capsys.readouterr().out
+    assert "no verdict below 5" in shown and "not ranked" in shown and "random" in shown
+    boards = json.loads(target.read_text())
+    assert [len(item["rows"]) for item in boards] == [1, 1]
+    assert boards[0]["rows"][0]["sessions"][0]["gain_bpb"] > 0
+    assert cli.main(["power", str(session)]) == 0
+    assert cli.main(["power", "--sd", "0.003", "--gap", "0.002"]) == 0
+    assert "20 paired sessions" in capsys.readouterr().out
+
+
+def test_power_needs_something_to_work_with(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--sd", "0.1"], ["--sd", "-1", "--gap", "1"]):
+        assert cli.main(["power", *arguments]) == cli.cli.EXIT_USAGE
+    assert "both above 0" in capsys.readouterr().err
+
+
+def test_strangers_texts_are_shown_literally() -> None:
+    hostile = "[red]x[/red] \x1b[2J<script>"
+    rows = made(hostile, [0.1, 0.2], unranked=(hostile,), failures={hostile: 1}, device_label="d")
+    console = Console(file=io.StringIO(), width=300)
+    show.boards([board(rows)], console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in shown and "[red]x[/red]" in shown
+
+
+def test_a_name_that_is_nothing_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", str(tmp_path / "nothing")]) == cli.cli.EXIT_USAGE
+    with pytest.raises(ConfigError):
+        cli._boards([str(tmp_path)])
+    assert cli.main(["verify", str(tmp_path / "nothing")]) == cli.cli.EXIT_ERROR
+    assert capsys.readouterr().err.count("\n") == 2

@@ -1,0 +1,246 @@
+"""Verification finds what contradicts itself, however well it is chained, and survives what strangers send."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import simulated
+from doctored import Lines, bundled, data, doctored, finished, lines_of
+from rich.console import Console
+
+from harness.errors import HarnessError
+from harness.journal import Record, read
+from harness.records import Status
+from leaderboard import checks, runs, show
+from leaderboard.aggregate import aggregate
+from leaderboard.bundle import write
+from leaderboard.outcome import outcome
+from leaderboard.verify import Verified, examine, verify
+from trainer.trusted import audit
+
+
+@pytest.fixture(scope="module")
+def records(session: Path) -> list[Record]:
+    return read(session / "journal.jsonl")[0]
+
+
+def said(result: Verified) -> str:
+    return "\n".join(f"{f.level}: {name}: {f.where}: {f.text}" for name, found in result.findings for f in found)
+
+
+def replace_values(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda target: target.update(values)
+
+
+def test_a_session_as_it_was_run_is_consistent(session: Path, tmp_path: Path) -> None:
+    result = verify(write(session, tmp_path / "one.bundle.tar"))
+    assert result.consistent and said(result) == ""
+    assert len(result.findings) == len(checks.CHECKS) + 1
+
+
+def test_the_audit_has_one_pair_of_limits() -> None:
+    assert (runs.MAX_LEAK_NATS, runs.MAX_SIGN_P) == (audit.MAX_LEAK_NATS, audit.MAX_SIGN_P)
+
+
+def better_gain(lines: Lines) -> None:
+    gain = data(lines, "confirmed")
+    gain["mean_bpb"] += 0.01
+
+
+def better_candidate(lines: Lines) -> None:
+    finished(lines, "confirm_candidate-001")["bpb"] -= 0.01
+
+
+def other_seed(lines: Lines) -> None:
+    for line in lines:
+        if line["type"].startswith("run_") and line["data"]["run_id"] == "confirm_candidate-001":
+            line["data"]["seed"] += 1
+
+
+def best_kept(lines: Lines) -> None:
+    """Keep the third experiment, which was worse than the best."""
+    data(lines, "decision", 2)["kept"] = True
+
+
+def first_draw(lines: Lines) -> None:
+    """Record the luckier of the two draws."""
+    data(lines, "decision", 1)["val_bpb"] = finished(lines, "experiment-001")["bpb"]
+
+
+def other_script(lines: Lines) -> None:
+    data(lines, "proposal", 1)["source"] += "# another line\n"
+
+
+def large_script(lines: Lines) -> None:
+    proposal = data(lines, "proposal", 2)
+    proposal["source"] += "#" * 40_000 + "\n"
+    proposal["edit"] = {"source": proposal["source"], "blocks": [], "path": "train.py"}
+
+
+def swapped_pair(lines: Lines) -> None:
+    runs = [i for i, line in enumerate(lines) if line["data"].get("run_id", "").startswith("confirm_")]
+    lines[runs[0] : runs[4]] = [*lines[runs[2] : runs[4]], *lines[runs[0] : runs[2]]]
+
+
+def dropped_run(lines: Lines) -> None:
+    """A baseline that was started, and again, and nothing says why."""
+    start = next(i for i, line in enumerate(lines) if line["type"] == "run_started")
+    lines.insert(start, {**lines[start]})
+
+
+def late_calibration(lines: Lines) -> None:
+    lines.insert(8, lines.pop(1))
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
+    "gain": (better_gain, "confirmed gain: confirmation: mean_bpb"),
+    "confirmation": (better_candidate, "confirmed gain: confirmation: mean_bpb"),
+    "interval": (lambda x: data(x, "confirmed").update(low_bpb=0.029), "low_bpb"),
+    "seed": (other_seed, "the rules deal"),
+    "nonce": (lambda x: data(x, "closed").update(nonce="0" * 32), "not the one that the journal committed to"),
+    "no nonce": (lambda x: data(x, "closed").pop("nonce"), "without revealing its nonce"),
+    "session seed": (lambda x: data(x, "session_open")["config"]["session"].update(seed=1), "the rules deal"),
+    "kept": (best_kept, "was kept against the rule"),
+    "discarded": (lambda x: data(x, "decision", 1).update(kept=False), "was discarded against the rule"),
+    "lucky draw": (first_draw, "its last run gave"),
+    "delta": (lambda x: data(x, "decision", 0).update(delta_sigma=1.0), "sigmas, its runs give"),
+    "commit": (lambda x: data(x, "decision", 0).update(commit="0" * 40), "git history: experiment 1: its commit is"),
+    "hypothesis": (lambda x: data(x, "proposal", 1).update(hypothesis="I knew it"), "its script makes"),
+    "script": (other_script, "not what the edit makes"),
+    "large script": (large_script, "bytes longer than the stock script"),
+    "no edit": (lambda x: data(x, "proposal", 1).update(edit=None), "a script ran that no edit made"),
+    "baseline": (lambda x: data(x, "baseline").update(baseline_bpb=2.1), "baseline: the mean is"),
+    "sigma": (lambda x: data(x, "baseline").update(sigma_bpb=0.001), "its baselines give"),
+    "earlier baselines": (lambda x: data(x, "baseline").update(earlier_baselines=[[9.0, 1.0]]), "its baselines give"),
+    "odd earlier": (lambda x: data(x, "baseline").update(earlier_baselines=[["x"]]), "not a list of lists"),
+    "rate": (lambda x: data(x, "calibration").update(tokens_per_second=500.0), "its blocks give"),
+    "budget": (lambda x: data(x, "calibration").update(budget_seconds=40.0), "budget_seconds is 40.0"),
+    "blocks": (lambda x: data(x, "calibration").update(block_tokens_per_second=[1000.0]), "at least 6"),
+    "calibrated": (lambda x: data(x, "calibration").update(calibrated=False), "its gate says otherwise"),
+    "longer budget": (
+        lambda x: finished(x, "experiment-001").update(budget_seconds=30.0, train_seconds=30.0, wall_seconds=99.0),
+        "due were",
+    ),
+    "overtime": (lambda x: finished(x, "experiment-001").update(train_seconds=24.0, wall_seconds=99.0), "trained 24"),
+    "free time": (lambda x: finished(x, "experiment-001").update(setup_seconds=9.0), "its budget was"),
+    "parts": (lambda x: finished(x, "experiment-001").update(eval_seconds=90.0), "its parts took"),
+    "no audit": (lambda x: finished(x, "experiment-001").update(audit=None), "ok without an audit"),
+    "leak": (lambda x: finished(x, "rerun-001")["audit"].update(lower_nats=0.1, mean_nats=0.2, upper_nats=0.3), "leak"),
+    "leak at cuts": (lambda x: finished(x, "rerun-001")["audit"].update(num_large_positive=15), "targeted cuts worse"),
+    "few cuts": (lambda x: finished(x, "rerun-001")["audit"].update(num_targeted=8), "the task asks for 32"),
+    "counts": (lambda x: finished(x, "rerun-001")["audit"].update(num_large_negative=-5), "impossible counts"),
+    "decimals": (lambda x: finished(x, "experiment-000").update(bpb=2.0123456), "more than 4 decimals"),
+    "score of a failure": (lambda x: finished(x, "experiment-000").update(status="crash"), "status crash with bpb"),
+    "negative": (lambda x: finished(x, "experiment-000").update(bpb=-1.0), "is no score"),
+    "no snapshot": (lambda x: finished(x, "experiment-000").update(num_snapshots=0), "without a snapshot"),
+    "split": (lambda x: finished(x, "experiment-000").update(split="test"), "scored on 'test'"),
+    "stock script": (lambda x: data(x, "session_open").update(stock_source="x = 1\n"), "stock_sha256 is not the hash"),
+    "program": (lambda x: data(x, "session_open").update(program="cheat"), "program_sha256 is not the hash"),
+    "key": (lambda x: data(x, "session_open")["key"].update(reference_tokens=7), "key.reference_tokens is 7"),
+    "data": (lambda x: data(x, "session_open")["data"].update(data_sha256="0"), "key.data_sha256"),
+    "fewer pairs": (lambda x: data(x, "session_open").update(num_confirm=2), "num_confirm is 2"),
+    "order": (swapped_pair, "not in ABBA order"),
+    "unseen restart": (dropped_run, "without a visible restart"),
+    "late calibration": (late_calibration, "calibration is out of place"),
+    "open walls": (lambda x: data(x, "session_open").update(unranked=[]), "does not say that it is not ranked"),
+    "too many": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=2), "2 were planned"),
+    "too few": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=9), "nothing says why"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_is_found(records: list[Record], name: str) -> None:
+    change, expected = CONTRADICTIONS[name]
+    result = examine(doctored(records, change))
+    assert not result.consistent
+    assert any(line.startswith("broken") and expected in line for line in said(result).splitlines()), said(result)
+
+
+ODDITIES: dict[str, tuple[Callable[[Lines], object], str]] = {
+    "speed": (lambda x: finished(x, "baseline-001")["curve"][-1].update(tokens=2_048), "10 % of reference_tokens"),
+    "no count": (lambda x: finished(x, "baseline-001").update(curve=[]), "told no count"),
+    "clocks": (lambda x: finished(x, "experiment-002").update(wall_seconds=99.0), "between its records"),
+    "back in time": (lambda x: x[-1].update(time=5.0), "set back 1 times"),
+}
+
+
+@pytest.mark.parametrize("name", ODDITIES)
+def test_what_is_only_odd_stays_consistent_and_is_told(records: list[Record], name: str) -> None:
+    change, expected = ODDITIES[name]
+    result = examine(doctored(records, change))
+    assert result.consistent and expected in said(result)
+    assert all(line.startswith("odd") for line in said(result).splitlines())
+
+
+def test_an_unfinished_session_says_what_cannot_be_checked(records: list[Record]) -> None:
+    for length in range(1, len(records)):
+        result = examine(bundled(lines_of(records)[:length]))
+        assert result.consistent, said(result)
+        assert "unknown: nonce and its commitment" in said(result)
+
+
+def test_sigma_of_an_older_journal_is_unknown_not_wrong(records: list[Record]) -> None:
+    result = examine(doctored(records, lambda x: data(x, "baseline").pop("earlier_baselines")))
+    assert result.consistent and "does not name" in said(result)
+
+
+def test_another_protocol_is_said(records: list[Record]) -> None:
+    result = examine(doctored(records, lambda x: data(x, "session_open")["key"].update(protocol=99)))
+    assert "made under version 99" in said(result)
+
+
+def test_failures_and_refusals_are_consistent_too(tmp_path: Path) -> None:
+    failing = {"experiment-000": Status.OOM, "confirm_candidate-001": Status.CRASH}
+    bench = simulated.SimulatedBench({"0.6": 0.03}, failing=failing)
+    values = ("0.5", "0.6", "(")  # the last is no Python
+    folder = simulated.run_session(tmp_path / "failing", "session.experiments=4", bench=bench, values=values)
+    result = verify(write(folder, tmp_path / "x.bundle.tar"))
+    assert said(result) == ""
+    assert result.bundle.state.stopped_early and result.bundle.state.gain and result.bundle.state.gain.num_pairs == 2
+
+
+HOSTILE_VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 10**400, 1e308, -1e308, 5e-324, "", "x", "nan", "-inf", "\ud800", "<script>", [], [[]], {},
+    {"a": 1},
+)  # fmt: skip
+
+
+def leaves(value: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of everything inside `value`."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in ((value, key), *leaves(item))]
+
+
+def survives(records: list[Record], rounds: range) -> None:
+    """Any value anywhere: a refusal or findings, never another exception."""
+    for seed in rounds:
+        rng = random.Random(seed)
+        lines = lines_of(records)
+        for _ in range(rng.choice((1, 1, 3))):
+            line = rng.choice(lines)
+            container, key = rng.choice([*leaves(line["data"]), (line, "time"), (line, "type"), (line, "data")])
+            container[key] = rng.choice(HOSTILE_VALUES)
+        try:
+            result = examine(bundled(lines))
+            for _, found in result.findings:
+                assert all(f.text.isprintable() and f.where.isprintable() for f in found)
+            if result.consistent:
+                shown = io.StringIO()
+                show.boards(aggregate([outcome(result.bundle.records)]), Console(file=shown, width=200))
+                assert shown.getvalue().replace("\n", "").isprintable()
+        except HarnessError as error:
+            assert "\n" not in str(error)
+
+
+def test_hostile_values_are_survived(records: list[Record]) -> None:
+    survives(records, range(60))
+
+
+@pytest.mark.slow
+def test_many_hostile_values_are_survived(records: list[Record]) -> None:
+    survives(records, range(60, 4000))
