@@ -37,8 +37,8 @@ def verified(result: Verified, console: Console) -> None:
     console.print(table)
     console.print(Text(f"session {result.bundle.head[:16]}, bundle SHA-256 {result.bundle.sha256}"), soft_wrap=True)
     if result.consistent:
-        console.print(Text("Consistent: every number follows from the records. Whether the records are true, only"))
-        console.print(Text("`bpbench reproduce` can tell."))
+        console.print(Text("Consistent: every number follows from the records."))
+        console.print(Text("Whether the records are true, only `bpbench reproduce` can tell."))
     else:
         console.print(Text("Not consistent: the records contradict each other.", style="bold red"))
 
@@ -59,7 +59,7 @@ def power_table(found: Sequence[Board], console: Console) -> None:
     """How small a difference the sessions can show, and how many more a difference needs."""
     for board in found:
         console.print(Text(_heading(board), style="bold"))
-        table = _table("pair", "sessions", "gap now", "sd", "smallest gap at 80 %", "sessions for the gap now", "more")
+        table = _table("pair", "sessions", "gap now", "sd", "gap at 80 %", "needed for gap now", "more")
         for item in board.comparisons:
             needed = item.sessions_needed
             _add(
@@ -127,10 +127,7 @@ def _rows(board: Board) -> RenderableType:
 
 def _details(board: Board) -> RenderableType:
     """Shown, never ranked."""
-    table = _table(
-        *("shown, not ranked", "experiments", "kept", "diversity", "failures", "early stops", "restarts"),
-        *("attempts stopped", "isolation"),
-    )
+    table = _table("not ranked", "tried", "kept", "diversity", "failed", "stopped", "resumed", "attempts", "walls")
     for row in board.rows:
         failures = ", ".join(f"{count} {text.line(name, 20)}" for name, count in sorted(row.failures.items()))
         _add(
@@ -143,13 +140,13 @@ def _details(board: Board) -> RenderableType:
             str(row.num_early_stops),
             str(row.num_restarts),
             str(row.num_attempts),
-            "-" if row.isolation_level is None else f"level {row.isolation_level}",
+            "-" if row.isolation_level is None else str(row.isolation_level),
         )
     return table
 
 
 def _comparisons(items: Sequence[Comparison]) -> RenderableType:
-    table = _table("pair", "common seeds", "difference", "95 % interval", "p (Holm)", "verdict", "smallest gap at 80 %")
+    table = _table("pair", "seeds", "difference", "95 % interval", "p (Holm)", "verdict", "gap at 80 %")
     for item in items:
         word = "different" if item.different else "indistinguishable"
         few = f"no verdict below {MIN_SESSIONS}"
