@@ -48,7 +48,9 @@ class Outcome:
     device: str  # fingerprint
     device_label: str
     closed: bool
-    gain_bpb: float | None  # what counts: pairs whose candidate failed are 0. None until the session has closed
+    gain_bpb: (
+        float | None
+    )  # what counts: at most 0 where the candidate failed in a pair. None until the session has closed
     confirmed: Gain | None
     num_failed_pairs: int
     baseline_bpb: float | None
@@ -115,14 +117,16 @@ def outcome(records: Sequence[Record]) -> Outcome:
 def counted_gain(state: SessionState) -> tuple[float | None, int]:
     """The session's confirmed gain as it counts, and in how many pairs the candidate failed.
 
-    A pair that failed counts as no gain: a candidate that sometimes does not run is not rated by the times it did.
+    A candidate that failed in any pair has no gain, at best: rated by the pairs in which it ended well, code would be
+    rewarded for ending itself when it is unlucky.
     """
     if not state.closed or state.gain is None:
         return None, 0
     pairs = list(zip(state.gain.baseline_bpb, state.gain.candidate_bpb, strict=True))
     values = [0.0 if base is None or candidate is None else base - candidate for base, candidate in pairs]
     failed = sum(candidate is None for _, candidate in pairs)
-    return (math.fsum(values) / len(values) if values else 0.0), failed
+    value = math.fsum(values) / len(values) if values else 0.0
+    return (min(0.0, value) if failed else value), failed
 
 
 def researcher(state: SessionState) -> str:

@@ -65,7 +65,10 @@ def judge(claim: Gain, values: Sequence[float], num_failed: int, look: int = 1) 
     level = confidence(look)
     low, high = t_interval(values, level) if len(values) > 1 else (None, None)
     word, why = _decide(claim, low, high)
-    if num_failed and word is not Word.REPRODUCED:
+    if num_failed and word is Word.REPRODUCED:
+        # By the runs that ended well alone, code would be rewarded for ending itself when it is unlucky.
+        word, why = Word.INCONCLUSIVE, "not every run of the winner ended well"
+    if num_failed:
         why += f"; the winner failed in {num_failed} of {len(values)} runs"
     return Verdict(
         word=word,
@@ -79,7 +82,7 @@ def judge(claim: Gain, values: Sequence[float], num_failed: int, look: int = 1) 
         low_bpb=low,
         high_bpb=high,
         confidence=level,
-        pairs_needed=_pairs_needed(claim, values, look) if word is Word.INCONCLUSIVE else None,
+        pairs_needed=_pairs_needed(claim, values, look) if word is Word.INCONCLUSIVE and not num_failed else None,
     )
 
 

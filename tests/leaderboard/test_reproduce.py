@@ -67,6 +67,8 @@ def test_an_inconclusive_verdict_says_what_it_would_take() -> None:
 def test_a_winner_that_fails_gains_nothing() -> None:
     ok, crash = RunResult(Status.OK, "test", bpb=2.0), RunResult(Status.CRASH, "test", reason="x")
     assert differences([ok, ok], [replace(ok, bpb=1.9), crash]) == ([pytest.approx(0.1), 0.0], 1)
+    once = judge(CLAIMED, [0.03, 0.031, 0.029, 0.03, 0.0301, 0.0], 1)
+    assert once.low_bpb is not None and once.low_bpb > 0 and once.word is Word.INCONCLUSIVE
     values, failed = differences([ok] * 3, [crash] * 3)
     made = judge(CLAIMED, values, failed)
     assert made.word is Word.NOT_REPRODUCED and "failed in 3 of 3" in made.why
