@@ -48,9 +48,7 @@ class Outcome:
     device: str  # fingerprint
     device_label: str
     closed: bool
-    gain_bpb: (
-        float | None
-    )  # what counts: at most 0 where the candidate failed in a pair. None until the session has closed
+    gain_bpb: float | None  # what counts: at most 0 where the candidate failed in a pair; None until it has closed
     confirmed: Gain | None
     num_failed_pairs: int
     baseline_bpb: float | None
