@@ -69,6 +69,7 @@ def test_the_remedy_fits_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     assert doctor.remedy(Probed(3, "bubblewrap", None, 0.1)) is None
 
 
+@pytest.mark.slow
 def test_it_runs_here(bpbench_home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "harness.cli", "doctor", "task=tiny", "backend=null", "data=synthetic"],

@@ -172,6 +172,7 @@ def tiny(bpbench_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundle.write(folder, root / "tiny.bundle.tar")
 
 
+@pytest.mark.slow
 def test_a_bundle_is_verified_and_reproduced(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", str(tiny)]) == 0
     command = ["reproduce", str(tiny), "--root", str(tmp_path), *TINY[3:]]
