@@ -52,6 +52,17 @@ def from_json(kind: type[T], value: Any, where: str = "") -> T:
     return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
 
 
+def part_from_json(kind: type[T], value: dict[str, Any]) -> T:
+    """The part of `value` that the dataclass `kind` declares; a record may say more than its reader needs.
+
+    Raises:
+        JournalError: as `from_json`.
+    """
+    record: Any = kind  # as in from_json: a type checker does not take a type variable for hashable
+    hints = _hints(record)
+    return from_json(kind, {name: item for name, item in value.items() if name in hints})
+
+
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, TypeVar
 
 from harness import fold_llm
-from harness.codec import from_json
+from harness.codec import part_from_json
 from harness.errors import JournalError
 from harness.journal import Record
 from harness.records import (
@@ -135,13 +135,13 @@ def apply(state: SessionState, record: Record) -> SessionState:
 
 
 def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
-    typed = _read(_Opened, {"walls": None, **data})
+    typed = part_from_json(_Opened, {"walls": None, **data})
     opened = {key: value for key, value in data.items() if key != "config"}
     return replace(state, config=typed.config, opened=opened, unranked=typed.unranked, walls=typed.walls)
 
 
 def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
-    typed = _read(_Resumed, {"walls": None, "unranked": [], **data})
+    typed = part_from_json(_Resumed, {"walls": None, "unranked": [], **data})
     state = fold_llm.settle(state)
     reasons = (*state.unranked, *(reason for reason in typed.unranked if reason not in state.unranked))
     return replace(
@@ -155,15 +155,15 @@ def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _calibration(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, calibration=_read(Calibration, data))
+    return replace(state, calibration=part_from_json(Calibration, data))
 
 
 def _run_started(state: SessionState, data: Data, record: Record) -> SessionState:
-    return replace(state, active=_read(ActiveRun, {**data, "started_at": record.time}))
+    return replace(state, active=part_from_json(ActiveRun, {**data, "started_at": record.time}))
 
 
 def _run_finished(state: SessionState, data: Data, _: Record) -> SessionState:
-    run = _read(_Finished, data)
+    run = part_from_json(_Finished, data)
     state = replace(state, active=None)
     if run.role is Role.BASELINE:
         return replace(state, baseline=_next(state.baseline, run.index, run.result))
@@ -180,39 +180,39 @@ def _run_finished(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _baseline(state: SessionState, data: Data, _: Record) -> SessionState:
-    typed = _read(_Baseline, data)
+    typed = part_from_json(_Baseline, data)
     return replace(state, baseline_bpb=typed.baseline_bpb, sigma_bpb=typed.sigma_bpb)
 
 
 def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionState:
-    return fold_llm.turn_started(state, _read(_Index, data).index)
+    return fold_llm.turn_started(state, part_from_json(_Index, data).index)
 
 
 def _llm_call_started(state: SessionState, data: Data, _: Record) -> SessionState:
     return fold_llm.call_started(
-        state, _read(LLMCall, {"outcome": None, "reply_sha256": None, "seconds": None, **data})
+        state, part_from_json(LLMCall, {"outcome": None, "reply_sha256": None, "seconds": None, **data})
     )
 
 
 def _llm_call_finished(state: SessionState, data: Data, _: Record) -> SessionState:
-    return fold_llm.call_finished(state, _read(fold_llm.CallFinished, data))
+    return fold_llm.call_finished(state, part_from_json(fold_llm.CallFinished, data))
 
 
 def _researcher_spent(state: SessionState, data: Data, _: Record) -> SessionState:
-    return fold_llm.researcher_spent(state, _read(_Spent, data).usage)
+    return fold_llm.researcher_spent(state, part_from_json(_Spent, data).usage)
 
 
 def _smoke_started(state: SessionState, data: Data, _: Record) -> SessionState:
-    made = _read(_SmokeStarted, data)
+    made = part_from_json(_SmokeStarted, data)
     return fold_llm.smoke_started(state, made.index, made.source_sha256)
 
 
 def _smoke_finished(state: SessionState, data: Data, _: Record) -> SessionState:
-    return fold_llm.smoke_finished(state, _read(fold_llm.SmokeFinished, data))
+    return fold_llm.smoke_finished(state, part_from_json(fold_llm.SmokeFinished, data))
 
 
 def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
-    made = _read(_Proposal, {"code": "edit", "recorded": None, **data})
+    made = part_from_json(_Proposal, {"code": "edit", "recorded": None, **data})
     refused = None if made.refused is None else RunResult(Status.INVALID, "val", code=made.code, reason=made.refused)
     experiment = Experiment(
         made.index,
@@ -228,7 +228,7 @@ def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
 
 
 def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
-    made = _read(_Decision, data)
+    made = part_from_json(_Decision, data)
     experiment = _experiment(state, made.index)
     if experiment.run is None or experiment.kept is not None:
         raise JournalError(f"experiment {made.index} cannot be decided here")
@@ -241,21 +241,21 @@ def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _stopped(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, stopped_early=_read(_Reason, data).reason, proposing=None, turn=None)
+    return replace(state, stopped_early=part_from_json(_Reason, data).reason, proposing=None, turn=None)
 
 
 def _incident(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, incidents=(*state.incidents, _read(_Text, data).text))
+    return replace(state, incidents=(*state.incidents, part_from_json(_Text, data).text))
 
 
 def _integrity(state: SessionState, data: Data, _: Record) -> SessionState:
-    attempt = _read(Attempt, data)
+    attempt = part_from_json(Attempt, data)
     # A run that was cut off is made again, and tries the same again.
     return state if attempt in state.attempts else replace(state, attempts=(*state.attempts, attempt))
 
 
 def _confirmed(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, gain=_read(Gain, data))
+    return replace(state, gain=part_from_json(Gain, data))
 
 
 def _closed(state: SessionState, _data: Data, _: Record) -> SessionState:
@@ -283,12 +283,6 @@ _STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
     "confirmed": _confirmed,
     "closed": _closed,
 }
-
-
-def _read(kind: type[T], data: Data) -> T:
-    """The part of `data` that `kind` declares; a record may say more than the fold needs."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return from_json(kind, {name: value for name, value in data.items() if name in names})
 
 
 def _next(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.codec import from_json
+from harness.codec import part_from_json
 from harness.errors import JournalError
 from harness.journal import Record
 from harness.records import Role, RunResult, SessionState
@@ -124,18 +124,12 @@ def case(records: Sequence[Record], state: SessionState) -> Case:
     return Case(
         tuple(records),
         state,
-        read(Opening, state.opened),
-        read(TaskFacts, _group(state, "task")),
-        read(SessionFacts, _group(state, "session")),
+        part_from_json(Opening, state.opened),
+        part_from_json(TaskFacts, _group(state, "task")),
+        part_from_json(SessionFacts, _group(state, "session")),
         tuple(_runs(records)),
         nonce,
     )
-
-
-def read(kind: type[T], data: dict[str, Any]) -> T:
-    """The part of `data` that the dataclass `kind` declares. Raises JournalError."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return from_json(kind, {name: value for name, value in data.items() if name in names})
 
 
 def _group(state: SessionState, name: str) -> dict[str, Any]:
@@ -159,10 +153,10 @@ def _runs(records: Sequence[Record]) -> Iterator[Run]:
                 yield _unfinished(started, resumed=False)
             started = record
         elif record.type == "run_finished":
-            identity = read(Identity, record.data)
-            if started is None or read(Identity, started.data) != identity:
+            identity = part_from_json(Identity, record.data)
+            if started is None or part_from_json(Identity, started.data) != identity:
                 raise JournalError(f"record {record.seq}: {identity.run_id} finished without having been announced")
-            yield Run(identity, started, record, read(_Result, record.data).result, resumed=False)
+            yield Run(identity, started, record, part_from_json(_Result, record.data).result, resumed=False)
             started = None
         elif record.type == "resumed" and started is not None:
             yield _unfinished(started, resumed=True)
@@ -172,4 +166,4 @@ def _runs(records: Sequence[Record]) -> Iterator[Run]:
 
 
 def _unfinished(started: Record, *, resumed: bool) -> Run:
-    return Run(read(Identity, started.data), started, None, None, resumed)
+    return Run(part_from_json(Identity, started.data), started, None, None, resumed)

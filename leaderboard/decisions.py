@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness.codec import part_from_json
 from harness.edits import MAX_GROWTH_BYTES, edited
 from harness.errors import EditRefused
 from harness.records import Edit, Experiment, RunResult
-from leaderboard.case import Case, Finding, broken, odd, read
+from leaderboard.case import Case, Finding, broken, odd
 from leaderboard.history import history
 
 SLACK_SIGMAS = 1e-6
@@ -54,7 +55,7 @@ def check_history(case: Case) -> Iterator[Finding]:
 
 
 def _edit_problems(item: Experiment, proposal: dict[str, Any], best_source: str, case: Case) -> Iterator[str]:
-    edit = read(_Edit, proposal).edit
+    edit = part_from_json(_Edit, proposal).edit
     if item.source is None:
         if item.run is None:
             yield "has neither a script nor a refusal"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import seeds
-from harness.codec import to_json
+from harness.codec import part_from_json, to_json
 from harness.config import TaskConfig
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
@@ -20,7 +20,6 @@ from harness.protocols import Bench
 from harness.records import Calibration, Gain, Role, RunResult, Status
 from harness.session import PAIR_ORDER
 from harness.views import text
-from leaderboard.case import read
 from leaderboard.verdict import Verdict, differences, judge
 
 Say = Callable[[str], None]
@@ -75,14 +74,14 @@ def fold(records: Sequence[Record]) -> State:
     verdicts = []
     for record in records:
         if record.type == "calibration":
-            calibration = read(Calibration, record.data)
+            calibration = part_from_json(Calibration, record.data)
         elif record.type == "run_finished":
-            done = read(_Finished, record.data)
+            done = part_from_json(_Finished, record.data)
             runs[done.role].append(done.result)
         elif record.type == "extended":
             num_pairs = int(record.data["num_pairs"])
         elif record.type == "verdict":
-            verdicts.append(read(_Verdict, record.data).verdict)
+            verdicts.append(part_from_json(_Verdict, record.data).verdict)
     base, winner = (tuple(runs[role]) for role in _NAMES)
     return State(num_pairs, str(opened["nonce"]), calibration, base, winner, tuple(verdicts))
 
