@@ -36,11 +36,12 @@ from harness.sandbox import canaries
 from harness.sandbox.bait import Targets
 from harness.sandbox.forked import ForkedSandbox
 from harness.sandbox.process import ProcessSandbox
+from harness.sentinel import Sentinel
 from harness.session import Session
 from harness.surroundings import child_environment
 from harness.workspace import Workspace
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ROOT / "trainer" / "train.py"
 PROGRAM = ROOT / "program.md"
@@ -77,6 +78,7 @@ Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open jou
 
 def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
     """The part of `run_session` that has the device to itself."""
+    config.task.clock = choose_clock(config, device)
     chosen = choose_sandbox(config, device)
     agent = agents.load(config.agent)
     walls = canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
@@ -86,7 +88,8 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
     with contextlib.ExitStack() as stack:
         stack.enter_context(journal)
         stack.enter_context(contextlib.closing(mirror))
-        bench = stack.enter_context(parts(config, folder, data, device, chosen, witness, view.on_progress))
+        stock = str(fold(records).opened["stock_source"])
+        bench = stack.enter_context(parts(config, folder, data, device, stock, chosen, witness, view.on_progress))
         line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
         if isinstance(agent, Finishes):
             stack.callback(agent.close)
@@ -122,6 +125,14 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: W
         opening["researcher"] |= llm_line.facts(config.llm)
     folder = new_folder(config)
     return folder, *open_session(folder, config, opening)
+
+
+def choose_clock(config: Config, device: Device) -> str:
+    """What `auto` means here. Processors are shared with other programs and wander; a GPU is nobody else's."""
+    clock = config.task.clock if config.budget.clock == "auto" else config.budget.clock
+    if clock != "auto":
+        return clock
+    return "metered" if device.name == "cpu" else "wall"
 
 
 def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
@@ -283,6 +294,7 @@ def parts(
     folder: Path,
     data: DataInfo,
     device: Device,
+    stock: str,
     chosen: Sandbox | None,
     witness: Witness,
     on_progress: OnProgress,
@@ -325,4 +337,15 @@ def parts(
             entropy=seeds.derive("audit", config.task.name) if ticking else None,
             witness=witness,
         )
-        yield LocalBench(task=config.task, runner=runner, evaluator=evaluator, runs_dir=folder / "runs")
+        sentinel = None
+        if not ticking:
+            sentinel = Sentinel(runner, stock, folder / "runs" / "sentinel")
+            stack.callback(sentinel.close)
+        yield LocalBench(
+            task=config.task,
+            runner=runner,
+            evaluator=evaluator,
+            runs_dir=folder / "runs",
+            sentinel=sentinel,
+            sentinel_stays=device.name == "cpu",  # the memory of a GPU is what runs compete for
+        )

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.calibrate import calibrate, check_budget
+from harness.calibrate import calibrate
+from harness.clock import MeteredBudget
 from harness.config import TaskConfig
+from harness.drift import drift, drift_limit, sentinel_seconds
 from harness.evaluate import Evaluator
 from harness.folders import remove
+from harness.rate import check_budget
 from harness.records import Calibration, Role, RunResult, Smoke, Status
 from harness.runner import Runner, TrainRequest
+from harness.sentinel import Sentinel
 from harness.smoke import smoke_run
 
 FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
 EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
 SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
+COOL_DOWN_SECONDS = 5.0  # between two looks
+MAX_COOL_DOWN_SECONDS = 60.0
 LEAKS = ("leak_uniform", "leak_targeted")
 BULKY = ("box", "home", "server", "server_home", "scorer", "model.safetensors", "incoming.safetensors")
 
@@ -29,18 +36,24 @@ class LocalBench:
     runner: Runner
     evaluator: Evaluator
     runs_dir: Path
+    sentinel: Sentinel | None = None  # None: on the step clock
+    sentinel_stays: bool = True  # between measurements; False: started anew each time, to leave its memory to the run
     calibration: Calibration | None = None
     stock_eval_seconds: float | None = None
 
     def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
         """Measure the stock script's rate. Raises DeviceError if the device does not fit the task."""
-        run_dir = self.runs_dir / "calibration"
-        calibration = calibrate(self.runner, self.task, stock_source, seed, run_dir, sigma_bpb)
+        if self.sentinel is None:
+            raise AssertionError("a step clock is not calibrated")
         cache = self.runner.compile_cache
+        if cache:
+            remove(cache)  # of a calibration that was cut off: setup is to be measured cold
+        self.sentinel.open()
         if cache and self.task.compile:
             # Only the stock script has run here, so its compiled code may speed up the setup of every later run.
-            remove(cache)
-            (run_dir / "home" / "compile_cache").replace(cache)
+            shutil.copytree(self.sentinel.compile_cache, cache)
+        run_dir = self.runs_dir / "calibration"
+        calibration = calibrate(self.runner, self.task, stock_source, seed, run_dir, sigma_bpb, self.sentinel)
         sweep(run_dir)
         check_budget(calibration, self.task)
         return calibration
@@ -53,16 +66,8 @@ class LocalBench:
         started = time.monotonic()
         run_dir = self.runs_dir / run_id
         remove(run_dir)
-        trained = self.runner.train(
-            TrainRequest(
-                run_id=run_id,
-                source=source,
-                seed=seed,
-                budget_seconds=self.calibration.budget_seconds if self.calibration else None,
-                free_setup_seconds=SETUP_FACTOR * self.calibration.setup_seconds if self.calibration else 0.0,
-            ),
-            run_dir,
-        )
+        before = self.device_speed()
+        trained = self.runner.train(self.request(run_id, source, seed), run_dir)
         result = RunResult(
             status=trained.status,
             split=split,
@@ -75,11 +80,46 @@ class LocalBench:
             snapshot_bytes=trained.snapshot_bytes,
             curve=trained.curve,
             log_tail=trained.log_tail,
+            metered=trained.metered,
+            sentinel=(*before, *self.device_speed()),
         )
         if trained.status is Status.OK:
             result = self.scored(result, run_id, run_dir, source, role)
         sweep(run_dir)
         return replace(result, wall_seconds=time.monotonic() - started)
+
+    def request(self, run_id: str, source: str, seed: int) -> TrainRequest:
+        made = self.calibration
+        if made is None:
+            return TrainRequest(run_id, source, seed, budget_seconds=None, free_setup_seconds=0.0)
+        metered = None
+        if made.pattern and self.sentinel:
+            metered = MeteredBudget(self.sentinel, made.pattern, self.task.reference_tokens, made.tokens_per_second)
+        return TrainRequest(
+            run_id, source, seed, made.budget_seconds, SETUP_FACTOR * made.setup_seconds, metered=metered
+        )
+
+    def cool_down(self) -> None:
+        """Wait until the device is as fast as when it was calibrated, or for a minute."""
+        made = self.calibration
+        limit = drift_limit(made, self.task.slope_bpb_per_percent, self.task.sigma_prior_bpb) if made else None
+        if made is None or limit is None:
+            return
+        ends = time.monotonic() + MAX_COOL_DOWN_SECONDS
+        while time.monotonic() < ends:
+            time.sleep(COOL_DOWN_SECONDS)
+            if abs(drift(made, self.device_speed()) or 0.0) <= limit:
+                return
+
+    def device_speed(self) -> tuple[float, ...]:
+        """What the sentinel measures now, under the wall clock; a metered run is full of bursts anyway."""
+        made = self.calibration
+        if made is None or made.pattern or self.sentinel is None:
+            return ()
+        measured = self.sentinel.burst(sentinel_seconds(made.budget_seconds))
+        if not self.sentinel_stays:
+            self.sentinel.close()
+        return (measured,)
 
     def smoke(self, source: str) -> Smoke:
         budget = self.calibration.budget_seconds if self.calibration else None

@@ -1,116 +1,142 @@
 """How fast this device does the stock script's work, and the budget that follows.
 
 The rate is measured with the very same launch, loader, loop and optimizer that every experiment uses, before the
-researcher has had access to anything: so the stock script's own log may be believed here.
+researcher has had access to anything: so the stock script's own log may be believed here. For the metered clock the
+run is stopped for bursts exactly as every later run will be. docs/calibration.md has the method and figures.
 """
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import replace
 from pathlib import Path
 
+from harness import rate
+from harness.clock import MeteredBudget
 from harness.config import TaskConfig
+from harness.drift import sentinel_seconds
+from harness.ending import Trained, Watch
 from harness.errors import DeviceError
-from harness.records import Calibration, CurvePoint, Status
+from harness.records import Calibration, CurvePoint, MeterPattern, SentinelRate, Status
 from harness.runner import Runner, TrainRequest
-from harness.stats import median_interval
+from harness.sentinel import Sentinel
 
-WARM_UP_SHARE = 0.25  # of a block: torch's allocator and the processor's clock settle
 BLOCKS = 8
 MAX_BLOCKS = 24
 SHORTEST_BLOCK_SECONDS = 1.2
 LONGEST_BLOCK_SECONDS = 6.0
-SETTLE_SECONDS = 2.0
+SENTINEL_BURSTS = 10
+MAX_SLICES = 150
+SHORTEST_BURST_SECONDS = 0.1  # of the metered clock
+SHORTEST_INTERVAL_SECONDS = 2.0
+TARGET_OVERHEAD = 0.045  # share of wall time in bursts
 
 
 def calibrate(
-    runner: Runner, task: TaskConfig, stock_source: str, seed: int, run_dir: Path, sigma_bpb: float
+    runner: Runner, task: TaskConfig, stock_source: str, seed: int, run_dir: Path, sigma_bpb: float, sentinel: Sentinel
 ) -> Calibration:
-    """Train the stock script until its rate is known well enough for the task.
+    """Train the stock script until its rate is known well enough for the task. Raises DeviceError.
 
-    Well enough: the half-width of the rate's 95 % interval, times what one per cent of budget costs in bpb, is at most
-    half a sigma. After MAX_BLOCKS it ends without, and the session is uncalibrated. Raises DeviceError.
+    Well enough: the half-width of the 95 % interval of what the clock rests on (the rate; under the metered clock the
+    ratio of rates), times what one per cent of budget costs in bpb, is at most half a sigma. After MAX_BLOCKS or
+    MAX_SLICES it ends without, and the session is uncalibrated.
     """
-    expected = task.min_budget_seconds + task.max_budget_seconds
-    block_seconds = min(LONGEST_BLOCK_SECONDS, max(SHORTEST_BLOCK_SECONDS, expected / 60))
-
-    def judge(curve: list[CurvePoint]) -> Calibration | None:
-        return assess(curve, task, sigma_bpb, block_seconds)
-
-    seen: list[CurvePoint] = []  # all points: the record of a run keeps only some
-
-    def stop(curve: list[CurvePoint]) -> bool:
-        seen[len(seen) :] = curve[len(seen) :]
-        # Only look when another block can be complete: this runs between two messages.
-        done = judge(curve) if curve and curve[-1].seconds > SETTLE_SECONDS + BLOCKS * block_seconds else None
-        return done is not None and (done.calibrated or len(done.block_tokens_per_second) >= MAX_BLOCKS)
-
-    longest = SETTLE_SECONDS + (MAX_BLOCKS + 4) * block_seconds
+    measure = calibrate_metered if task.clock == "metered" else calibrate_wall
     request = TrainRequest(
         run_id="calibration",
         source=stock_source,
         seed=seed,
-        budget_seconds=longest,
+        budget_seconds=1e9,  # each way of measuring sets its own end
         free_setup_seconds=task.max_setup_seconds,
-        stop=stop,
     )
-    trained = runner.train(request, run_dir)
+    result = measure(runner, task, request, run_dir, sigma_bpb, sentinel)
+    if sentinel.setup_seconds is None:
+        raise AssertionError("the sentinel is open by now")
+    return replace(result, setup_seconds=sentinel.setup_seconds)
+
+
+def calibrate_wall(
+    runner: Runner, task: TaskConfig, request: TrainRequest, run_dir: Path, sigma_bpb: float, sentinel: Sentinel
+) -> Calibration:
+    """Blocks of an undisturbed run, then what the sentinel measures on the same device."""
+    expected = task.min_budget_seconds + task.max_budget_seconds
+    block_seconds = min(LONGEST_BLOCK_SECONDS, max(SHORTEST_BLOCK_SECONDS, expected / 60))
+    longest = rate.SETTLE_SECONDS + (MAX_BLOCKS + 4) * block_seconds
+    seen: list[CurvePoint] = []  # all points: the record of a run keeps only some
+
+    def stop(watch: Watch) -> bool:
+        curve = watch.curve
+        seen[len(seen) :] = curve[len(seen) :]
+        # Only look when another block can be complete: this runs between two messages.
+        if not curve or curve[-1].seconds <= rate.SETTLE_SECONDS + BLOCKS * block_seconds:
+            return False
+        done = rate.assess(rate.block_rates(curve, block_seconds), task, sigma_bpb)
+        enough = done is not None and (done.calibrated or len(done.block_tokens_per_second) >= MAX_BLOCKS)
+        return enough
+
+    check_trained(runner.train(replace(request, stop=stop, budget_seconds=longest), run_dir), run_dir)
+    result = rate.assess(rate.block_rates(seen, block_seconds), task, sigma_bpb)
+    if result is None:
+        raise too_slow(task, longest)
+    seconds = sentinel_seconds(result.budget_seconds)
+    rates = [sentinel.burst(seconds) for _ in range(SENTINEL_BURSTS)]
+    mean = statistics.fmean(rates)
+    return replace(result, sentinel=SentinelRate(mean, statistics.stdev(rates) / mean))
+
+
+def calibrate_metered(
+    runner: Runner, task: TaskConfig, request: TrainRequest, run_dir: Path, sigma_bpb: float, sentinel: Sentinel
+) -> Calibration:
+    """One long run, stopped for bursts: how the stock script's speed in between compares with that in a burst."""
+    pattern, speed = first_pattern(sentinel)
+    longest = (MAX_SLICES + 1) * pattern.interval_seconds
+    seen: list[Watch] = []
+    looked_at = 0
+
+    def stop(watch: Watch) -> bool:
+        nonlocal looked_at
+        seen[:] = [watch]
+        bursts = watch.clock.integral.bursts if watch.clock.integral else []
+        if len(bursts) > max(rate.MIN_SLICES, looked_at):
+            looked_at = len(bursts)
+            made = rate.assess_metered(*rate.slices(watch.curve, bursts), task, sigma_bpb, pattern)
+            return made.calibrated
+        return False
+
+    metered = MeteredBudget(sentinel, pattern, budget_tokens=longest * speed, tokens_per_second=speed)
+    check_trained(runner.train(replace(request, stop=stop, metered=metered), run_dir), run_dir)
+    integral = seen[0].clock.integral if seen else None
+    stock, burst = rate.slices(seen[0].curve, integral.bursts) if integral else ([], [])
+    if len(stock) < rate.MIN_SLICES // 2:
+        raise too_slow(task, longest)
+    return rate.assess_metered(stock, burst, task, sigma_bpb, pattern)
+
+
+def first_pattern(sentinel: Sentinel) -> tuple[MeterPattern, float]:
+    """Bursts of one step, as often as their share of the time allows; and the tokens per second of one.
+
+    Short and often: the speed of a shared machine wanders within seconds, so the error of the integral falls with the
+    number of looks, not with their length (docs/calibration.md).
+    """
+    times, speeds = [], []
+    for _ in range(5):
+        started = time.monotonic()
+        speeds.append(sentinel.burst(SHORTEST_BURST_SECONDS))
+        times.append(time.monotonic() - started)
+    interval = max(SHORTEST_INTERVAL_SECONDS, statistics.median(times) * (1 / TARGET_OVERHEAD - 1))
+    return MeterPattern(interval, SHORTEST_BURST_SECONDS, stock_per_burst=1.0), statistics.median(speeds)
+
+
+def check_trained(trained: Trained, run_dir: Path) -> None:
     if trained.status not in (Status.OK, Status.TIMEOUT) or trained.setup_seconds is None:
         raise DeviceError(
             f"the stock train.py failed on this device ({trained.status}: {trained.reason}); see {run_dir}/log.txt"
         )
-    result = judge(seen)
-    if result is None:
-        raise DeviceError(
-            f"this device is too slow for task={task.name}: the stock train.py made too few steps in {longest:.0f} s; "
-            "choose a smaller task"
-        )
-    return replace(result, setup_seconds=trained.setup_seconds)
 
 
-def assess(curve: list[CurvePoint], task: TaskConfig, sigma_bpb: float, block_seconds: float) -> Calibration | None:
-    """What the log says so far, or None if it is too short. `setup_seconds` is left at 0 for the caller."""
-    rates = block_rates(curve, block_seconds)
-    if len(rates) < 6:
-        return None
-    rate, low, high = median_interval(rates)
-    if low <= 0:
-        return None
-    half_width_percent = 50.0 * (high - low) / rate
-    gate = half_width_percent * task.slope_bpb_per_percent
-    return Calibration(
-        tokens_per_second=rate,
-        tokens_per_second_low=low,
-        tokens_per_second_high=high,
-        block_tokens_per_second=tuple(rates),
-        setup_seconds=0.0,
-        budget_seconds=task.reference_tokens / rate,
-        gate_bpb=gate,
-        calibrated=gate <= sigma_bpb / 2,
-    )
-
-
-def block_rates(curve: list[CurvePoint], block_seconds: float) -> list[float]:
-    """Tokens per second of consecutive blocks of at least `block_seconds`, after the settling time."""
-    points = [(p.seconds, p.tokens) for p in curve if p.tokens is not None and p.seconds >= SETTLE_SECONDS]
-    rates: list[float] = []
-    if not points:
-        return rates
-    start_seconds, start_tokens = points[0]
-    for seconds, tokens in points[1:]:
-        if seconds - start_seconds >= block_seconds:
-            rates.append((tokens - start_tokens) / (seconds - start_seconds))
-            start_seconds, start_tokens = seconds, tokens
-    return rates
-
-
-def check_budget(calibration: Calibration, task: TaskConfig) -> None:
-    """Refuse a budget outside the task's limits: a clamped one would break equality between devices."""
-    budget = calibration.budget_seconds
-    if task.min_budget_seconds <= budget <= task.max_budget_seconds:
-        return
-    size, other = ("too fast", "larger") if budget < task.min_budget_seconds else ("too slow", "smaller")
-    raise DeviceError(
-        f"task={task.name}: this device is {size}: {budget:.1f} s for {task.reference_tokens:,} tokens, expected "
-        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; choose a {other} task (sizes: demo < nano)"
+def too_slow(task: TaskConfig, seconds: float) -> DeviceError:
+    return DeviceError(
+        f"this device is too slow for task={task.name}: the stock train.py made too few steps in {seconds:.0f} s; "
+        "choose a smaller task"
     )

@@ -31,7 +31,8 @@ GROUPS = ("agent", "llm", "backend", "task", "data", "session", "tracker")
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
 SANDBOX_LEVELS = ("auto", "3", "2", "1", "0")
-_CLOCKS = ("wall", "ticks")
+_CLOCKS = ("auto", "wall", "metered", "ticks")
+_BUDGET_CLOCKS = ("auto", "wall", "metered")
 _DTYPES = ("float32", "bfloat16", "float16")
 _NOT_A_STRING = re.compile(r"(?<![\w'\".-])(null|true|false|[-+]?[\d.]+)(?![\w'\".-])", re.IGNORECASE)
 _BYTE_TOKENS = 256  # a byte-level tokenizer cannot have fewer, and needs one more for <|bos|>
@@ -151,6 +152,10 @@ def _validate_task(config: Config) -> None:
     _require(longest >= task.min_budget_seconds, "task.max_budget_seconds", "at least min_budget_seconds", longest)
     _require(task.clock in _CLOCKS, "task.clock", f"one of {', '.join(_CLOCKS)}", task.clock)
     ticking = task.clock == "ticks"
+    chosen = config.budget.clock
+    _require(chosen in _BUDGET_CLOCKS, "budget.clock", f"one of {', '.join(_BUDGET_CLOCKS)}", chosen)
+    fits = not ticking or chosen == "auto"
+    _require(fits, "budget.clock", f"auto: task={task.name} counts steps", chosen)
     _require((task.ticks >= 1) == ticking, "task.ticks", "at least 1 with clock=ticks, else 0", task.ticks)
 
 

@@ -28,7 +28,7 @@ class TaskConfig:
     max_budget_seconds: float = 900.0
     max_setup_seconds: float = 120.0
     max_memory_bytes: int = 8 << 30
-    clock: str = "wall"  # wall | ticks (null backend)
+    clock: str = "auto"  # wall | metered | ticks (null backend); auto: metered on a CPU, wall elsewhere
     ticks: int = 0  # progress() calls in a run on the tick clock
     compile: bool = False
     baseline_seeds: int = 3
@@ -120,6 +120,11 @@ class TrackerConfig:
 
 
 @dataclass
+class BudgetConfig:
+    clock: str = "auto"  # wall | metered; auto: as the task says. Part of the key: rows of two clocks never compare
+
+
+@dataclass
 class SandboxConfig:
     """The walls around agent code. A weaker wall never changes a number, only whether the session can be ranked."""
 
@@ -136,5 +141,6 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     program: str | None = None  # a file of instructions instead of program.md

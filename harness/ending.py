@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.records import CurvePoint, Status
+from harness.clock import RunClock
+from harness.records import CurvePoint, Metered, Status
 from harness.views import text
 
 MAX_TAIL_CHARS = 6000
@@ -31,6 +32,7 @@ class Trained:
     peak_memory_bytes: int | None
     curve: tuple[CurvePoint, ...]
     log_tail: str
+    metered: Metered | None = None
 
 
 @dataclass
@@ -38,9 +40,7 @@ class Watch:
     """What happened so far in one run."""
 
     launched: float
-    started: float | None = None
-    deadline: float = math.inf
-    budget_seconds: float | None = None
+    clock: RunClock
     snapshot_bytes: int | None = None
     num_snapshots: int = 0
     peak_memory_bytes: int | None = None
@@ -52,7 +52,7 @@ class Watch:
 def conclude(watch: Watch, exit_status: int | None, run_dir: Path, box: Path) -> Trained:
     """Turn what happened into one of the six ends."""
     log = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
-    ended = time.monotonic()
+    ended, clock = time.monotonic(), watch.clock
     if watch.verdict:
         status, reason = watch.verdict
     elif exit_status not in (None, 0):
@@ -70,12 +70,13 @@ def conclude(watch: Watch, exit_status: int | None, run_dir: Path, box: Path) ->
         snapshot=snapshot if status is Status.OK else None,
         snapshot_bytes=watch.snapshot_bytes,
         num_snapshots=watch.num_snapshots,
-        budget_seconds=watch.budget_seconds,
-        train_seconds=min(ended, watch.deadline) - watch.started if watch.started else None,
-        setup_seconds=watch.started - watch.launched if watch.started else None,
+        budget_seconds=clock.budget_seconds,
+        train_seconds=clock.running_seconds(min(ended, clock.deadline)) if clock.started else None,
+        setup_seconds=clock.started - watch.launched if clock.started else None,
         peak_memory_bytes=watch.peak_memory_bytes,
         curve=thin(watch.curve),
         log_tail=text.tail(log, MAX_TAIL_CHARS),
+        metered=clock.finished(ended),
     )
 
 

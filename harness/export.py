@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.commits import rebuild
 from harness.errors import ConfigError
 from harness.fold import fold
 from harness.journal import read
 from harness.records import Experiment
-from harness.session import rebuild
 from harness.views import rows
 from harness.workspace import Workspace
 

@@ -179,6 +179,13 @@ def _run_finished(state: SessionState, data: Data, _: Record) -> SessionState:
     raise JournalError(f"experiment {run.index}: unexpected {run.role}")
 
 
+def _run_drifted(state: SessionState, data: Data, _: Record) -> SessionState:
+    run = part_from_json(_Finished, data)
+    if (run.role, run.index) in state.drifted:
+        raise JournalError(f"{run.role} {run.index} was repeated already")
+    return replace(state, active=None, drifted=(*state.drifted, (run.role, run.index)))
+
+
 def _baseline(state: SessionState, data: Data, _: Record) -> SessionState:
     typed = part_from_json(_Baseline, data)
     return replace(state, baseline_bpb=typed.baseline_bpb, sigma_bpb=typed.sigma_bpb)
@@ -268,6 +275,7 @@ _STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
     "calibration": _calibration,
     "run_started": _run_started,
     "run_finished": _run_finished,
+    "run_drifted": _run_drifted,
     "baseline": _baseline,
     "proposal_started": _proposal_started,
     "llm_call_started": _llm_call_started,

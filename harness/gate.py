@@ -76,6 +76,10 @@ def token_stream(data_dir: Path, dtype: str, seed: int) -> tuple[int, int]:
         return read_only(fd), len(tokens)
 
 
+def token_dtype(vocab_size: int) -> str:
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
 class ProgressPage:
     """64 bytes that tell the child how much of its budget is used; layout in docs/architecture.md."""
 

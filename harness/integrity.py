@@ -21,6 +21,7 @@ FAMILIES = {
     "forged_message": "sent what lab.py never sends",
     "start_twice": "called start() again",
     "early_save": "saved before start()",
+    "clock_evaded": "ran on while its clock was stopped",
     "late_save": "a snapshot that was complete only after the deadline",
     "snapshot_refused": "sent a snapshot that is no plain anonymous file",
     "fork_limit": "hit the limit of processes",

@@ -103,6 +103,9 @@ class Bench(Protocol):
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         """Train `source` under the session's budget with the dealt `seed` and score it on `split`."""
 
+    def cool_down(self) -> None:
+        """Wait, within reason, until the device is as fast again as it was calibrated."""
+
     def smoke(self, source: str) -> Smoke:
         """Train `source` for a few seconds on random tokens, without scoring it."""
 

@@ -75,6 +75,42 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Burst:
+    """What the sentinel measured while a run was stopped (harness/sentinel.py)."""
+
+    at_seconds: float  # of running, by the runner's clock: the time in bursts does not count
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class MeterPattern:
+    """How the metered clock looks at the device: harness/metering.py."""
+
+    interval_seconds: float  # of running, from one burst to the next
+    burst_seconds: float  # least; it ends with the step that is under way
+    stock_per_burst: float  # tokens per second of the stock script in between, over those within a burst
+
+
+@dataclass(frozen=True)
+class SentinelRate:
+    """What the sentinel measures while the device is as it was calibrated."""
+
+    tokens_per_second: float
+    relative_sd: float  # of one burst
+
+
+@dataclass(frozen=True)
+class Metered:
+    """How a run's budget was used up under the metered clock."""
+
+    bursts: tuple[Burst, ...]
+    stopped_seconds: float  # wall time in bursts
+    budget_tokens: float  # the work that ends it
+    used_tokens: float  # when it ended
+    correction: float  # mean measured speed over the calibrated one
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One training run and its evaluation."""
 
@@ -94,6 +130,8 @@ class RunResult:
     snapshot_bytes: int | None = None
     curve: tuple[CurvePoint, ...] = ()
     log_tail: str = ""  # last lines of the training log: untrusted text
+    metered: Metered | None = None  # None: by the wall clock
+    sentinel: tuple[float, ...] = ()  # tokens per second just before and just after; () where nothing measured them
 
 
 @dataclass(frozen=True)
@@ -211,8 +249,13 @@ class Calibration:
     block_tokens_per_second: tuple[float, ...]
     setup_seconds: float  # the stock script's own cold setup: twice this is free
     budget_seconds: float
-    gate_bpb: float | None  # half-width of the rate's interval times the task's slope
+    gate_bpb: float | None  # half-width of the interval of what the clock rests on, times the task's slope
     calibrated: bool  # gate_bpb <= sigma / 2
+    # Under the metered clock: for each block the mean of the bursts before and after it, and the pattern that follows.
+    burst_tokens_per_second: tuple[float, ...] = ()
+    pattern: MeterPattern | None = None
+    meter_error_percent: float | None = None  # of one run's budget, one standard deviation, as estimated
+    sentinel: SentinelRate | None = None  # under the wall clock
 
 
 @dataclass(frozen=True)
@@ -295,6 +338,7 @@ class SessionState:
     walls: Walls | None = None  # the weakest that held around agent code at any time; None: an older journal
     attempts: tuple[Attempt, ...] = ()
     active: ActiveRun | None = None
+    drifted: tuple[tuple[Role, int], ...] = ()  # runs that were repeated because the device's speed had changed
     proposing: int | None = None  # the experiment that the researcher is thinking about
     turn: Turn | None = None
     told: Usage | None = None  # what a researcher with a model of its own says it used

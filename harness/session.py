@@ -12,8 +12,10 @@ from typing import Any
 
 from harness import seeds, stats
 from harness.codec import to_json
+from harness.commits import commit_experiment, rebuild
 from harness.config import Config
 from harness.desk import CapReached, Line, SessionDesk
+from harness.drift import drift, drift_limit
 from harness.edits import apply_edit
 from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
@@ -150,6 +152,7 @@ class Session:
         config = self.config
         seed = seeds.deal(config.task.name, config.session.seed, role, index, self.nonce)
         identity = {"run_id": f"{role}-{index:03d}", "role": role, "index": index, "seed": seed, "split": split}
+        repeated = (role, index) in self.state.drifted
         self._write("run_started", **identity)
         result = self.bench.run(str(identity["run_id"]), source, seed, split, role)
         if role in STOCK_ROLES and result.status is not Status.OK:
@@ -159,8 +162,26 @@ class Session:
                 f"then `bpbench resume {self.journal.path.parent}`"
             )
         self._testify()
+        drifted = self._drifted(result)
+        if drifted is not None and not repeated:
+            self._write("run_drifted", **identity, drift=drifted, result=to_json(result))
+            self.bench.cool_down()
+            return self._measure(role, index, source, split)  # which replaces this one, better or worse
+        if drifted is not None:
+            self._write("incident", text=f"{identity['run_id']}: the device was {_percent(drifted)} than calibrated")
         self._write("run_finished", **identity, result=to_json(result))
         return result
+
+    def _drifted(self, result: RunResult) -> float | None:
+        """How far the device was from its calibrated speed around a run, where that is too far."""
+        made, task = self.state.calibration, self.config.task
+        if made is None or result.status not in (Status.OK, Status.TIMEOUT):
+            return None
+        limit, drifted = (
+            drift_limit(made, task.slope_bpb_per_percent, task.sigma_prior_bpb),
+            drift(made, result.sentinel),
+        )
+        return drifted if limit is not None and drifted is not None and abs(drifted) > limit else None
 
     def _propose(self, index: int) -> bool:
         """Ask the researcher; False when it has stopped."""
@@ -296,44 +317,5 @@ PAIR_ORDER = (
 )
 
 
-def rebuild(workspace: Workspace, state: SessionState) -> None:
-    """Make the repository hold what the journal says."""
-    workspace.commit_stock(str(state.opened["stock_source"]), state.opened_at or 0.0)
-    for experiment in state.experiments:
-        if experiment.commit is not None and not workspace.holds(experiment.commit):
-            commit_experiment(workspace, experiment)
-
-
-def commit_experiment(workspace: Workspace, experiment: Experiment) -> str:
-    """Commit a decided experiment; its id."""
-    return workspace.commit_experiment(
-        experiment.index,
-        experiment.source or "",
-        message(experiment),
-        experiment.proposed_at or 0.0,
-        keep=bool(experiment.kept),
-    )
-
-
-def message(experiment: Experiment) -> str:
-    """The commit message of a decided experiment.
-
-    The commit's id, which the journal records, depends on every byte of it: a change here is a change of protocol.
-    """
-    first = " ".join(experiment.hypothesis.split())[:72] or "(no hypothesis)"
-    result = f"{experiment.status}"
-    if experiment.val_bpb is not None:
-        result += f", val {experiment.val_bpb:.4f} bpb ({experiment.delta_sigma:+.1f} sigma)"
-    elif experiment.reason:
-        result += f": {experiment.reason}"
-    verdict = "kept" if experiment.kept else "discarded"
-    return storable(f"{first}\n\nExperiment {experiment.index + 1}: {verdict}\n{result}\n\n{experiment.hypothesis}\n")
-
-
-def storable(text: str) -> str:
-    """`text` without what git would refuse or silently rewrite: NUL, lone surrogates, noncharacters."""
-    return "".join(char for char in text if char != "\0" and not _is_unstorable(ord(char)))
-
-
-def _is_unstorable(code: int) -> bool:
-    return 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
+def _percent(drifted: float) -> str:
+    return f"{100 * abs(drifted):.0f} % {'slower' if drifted < 0 else 'faster'}"

@@ -15,8 +15,9 @@ import numpy as np
 
 from harness import seeds
 from harness.ending import MAX_CLAIM, Trained
+from harness.gate import token_dtype
 from harness.records import Smoke
-from harness.runner import Runner, TrainRequest, token_dtype
+from harness.runner import Runner, TrainRequest
 
 SMOKE_SECONDS = 10.0
 MAX_TOKENS = 1 << 22

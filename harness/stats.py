@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.records import Gain, RunResult, Status
 
@@ -77,6 +79,38 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     deviation = 1.4826 * _median(sorted(abs(value - middle) for value in ordered))
     half = float(t.ppf(0.975, n - 1)) * 1.2533 * deviation / math.sqrt(n)
     return middle, middle - half, middle + half
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two series measured together, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    relative_sd: float  # of one pair around it: what is left after the two have moved together
+    inflation: float  # of variances of means, because neighbouring pairs err alike
+
+
+def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
+    """The ratio of the sums, with the interval of the classical ratio estimator; at least three pairs.
+
+    Cochran, Sampling Techniques (3rd ed.), section 2.11. Errors of neighbours may be alike, so variances are multiplied
+    by (1 + rho) / (1 - rho), the variance inflation of an autoregressive series with lag-one correlation rho; a
+    negative rho is not used.
+    """
+    from scipy.stats import t
+
+    n = len(numerators)
+    value = math.fsum(numerators) / math.fsum(denominators)
+    errors = [a - value * b for a, b in zip(numerators, denominators, strict=True)]
+    squares = math.fsum(error**2 for error in errors)
+    rho = math.fsum(a * b for a, b in pairwise(errors)) / squares if squares else 0.0
+    rho = min(max(rho, 0.0), 0.9)
+    inflation = (1 + rho) / (1 - rho)
+    relative_sd = math.sqrt(squares / (n - 1)) / abs(mean(numerators))
+    half = float(t.ppf(0.975, n - 1)) * value * relative_sd * math.sqrt(inflation / n)
+    return Ratio(value, value - half, value + half, relative_sd, inflation)
 
 
 def _median(ordered: Sequence[float]) -> float:

@@ -89,13 +89,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class Run:
-    """A run: announced, and finished unless a kill came first."""
+    """A run: announced, and finished unless a kill came first or the device's speed had changed meanwhile."""
 
     identity: Identity
     started: Record
     finished: Record | None
     result: RunResult | None
     resumed: bool  # after it, if it did not finish: a restart that the journal shows
+    drifted: RunResult | None = None  # what it was when it was given up because the speed had changed
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,13 @@ def _runs(records: Sequence[Record]) -> Iterator[Run]:
             if started is None or part_from_json(Identity, started.data) != identity:
                 raise JournalError(f"record {record.seq}: {identity.run_id} finished without having been announced")
             yield Run(identity, started, record, part_from_json(_Result, record.data).result, resumed=False)
+            started = None
+        elif record.type == "run_drifted":
+            identity = part_from_json(Identity, record.data)
+            if started is None or part_from_json(Identity, started.data) != identity:
+                raise JournalError(f"record {record.seq}: {identity.run_id} drifted without having been announced")
+            drifted = part_from_json(_Result, record.data).result
+            yield Run(identity, started, None, None, resumed=False, drifted=drifted)
             started = None
         elif record.type == "resumed" and started is not None:
             yield _unfinished(started, resumed=True)

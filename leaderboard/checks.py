@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import seeds, stats
 from harness.errors import JournalError
+from harness.rate import between
 from harness.records import Calibration, Gain, Role
 from harness.sandbox import canaries
 from leaderboard.case import Case, Finding, broken, odd, unknown
@@ -93,7 +94,7 @@ def check_order(case: Case) -> Iterator[Finding]:
     latest = 0
     for record in case.records:
         phase = _PHASES.get(record.type, latest)
-        if record.type in ("run_started", "run_finished"):
+        if record.type in ("run_started", "run_drifted", "run_finished"):
             phase = _RUN_PHASES[Role(record.data["role"])]
         if phase < latest:
             yield broken(
@@ -101,9 +102,9 @@ def check_order(case: Case) -> Iterator[Finding]:
             )
         latest = max(latest, phase)
     for run in case.runs:
-        if run.result is None and not run.resumed:
+        if run.result is None and run.drifted is None and not run.resumed:
             yield broken(f"record {run.started.seq}", f"{run.identity.run_id} was given up without a visible restart")
-    unfinished = sum(run.result is None for run in case.runs)
+    unfinished = sum(run.result is None and run.drifted is None for run in case.runs)
     if unfinished:
         yield odd("restarts", f"{unfinished} of {len(case.runs)} runs were cut off and made again")
     done = [(run.identity.role, run.identity.index) for run in case.finished if run.identity.split == "test"]
@@ -130,10 +131,10 @@ def check_seeds(case: Case) -> Iterator[Finding]:
 def check_calibration(case: Case) -> Iterator[Finding]:
     """The rate from its blocks, the budget from the rate."""
     made, task = case.state.calibration, case.task
-    if task.clock not in ("wall", "ticks"):
+    if task.clock not in ("wall", "metered", "ticks"):
         yield unknown("calibration", f"this version does not know the clock {task.clock!r}")
     elif made is None:
-        if task.clock == "wall" and case.state.baseline:
+        if task.clock != "ticks" and case.state.baseline:
             yield broken("calibration", "there is none, and runs were made")
     elif len(made.block_tokens_per_second) < 6:
         yield broken("calibration", f"{len(made.block_tokens_per_second)} blocks; at least 6 are measured")
@@ -147,6 +148,15 @@ def _check_budget(made: Calibration, case: Case) -> Iterator[Finding]:
     task = case.task
     rate, low, high = stats.median_interval(made.block_tokens_per_second)
     gate = 50.0 * (high - low) / rate * task.slope_bpb_per_percent
+    if task.clock == "metered":
+        if made.pattern is None or len(made.burst_tokens_per_second) != len(made.block_tokens_per_second) + 1:
+            yield broken("calibration", "the clock is metered, and there is no pattern with a burst around each block")
+            return
+        ratio = stats.ratio_interval(made.block_tokens_per_second, between(made.burst_tokens_per_second))
+        gate = 50.0 * (ratio.high - ratio.low) / ratio.value * task.slope_bpb_per_percent
+        if not same(made.pattern.stock_per_burst, ratio.value):
+            stated = made.pattern.stock_per_burst
+            yield broken("calibration", f"stock_per_burst is {stated}, its blocks give {ratio.value}")
     pairs = (
         ("tokens_per_second", made.tokens_per_second, rate),
         ("tokens_per_second_low", made.tokens_per_second_low, low),

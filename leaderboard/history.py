@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.commits import message
 from harness.records import SessionState
-from harness.session import message
 from harness.workspace import BRANCH, EXPERIMENTS, FILE, SAFE_GIT
 
 Kind = Literal["commit", "tree", "blob"]

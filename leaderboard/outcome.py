@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from harness import ranking
 from harness.codec import to_json
 from harness.errors import JournalError
 from harness.fold import apply
@@ -107,7 +108,7 @@ def outcome(records: Sequence[Record]) -> Outcome:
         num_restarts=state.num_restarts,
         walls=state.walls,
         num_attempts=len(state.attempts),
-        unranked=state.unranked,
+        unranked=ranking.unranked(state),
         anytime=tuple(anytime),
     )
 

@@ -77,7 +77,7 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
         chosen = choose_sandbox(config, device)
         journal, records = open_journal(folder, whole, device, chosen.level if chosen else 0, pairs)
-        with journal, parts(config, folder, data, device, chosen, Witness(), lambda _: None) as bench:
+        with journal, parts(config, folder, data, device, stock, chosen, Witness(), lambda _: None) as bench:
             if len(records) > 1:
                 check_device(records, device)
                 records.append(journal.append("resumed", reason=journal.recovered or "resumed"))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 from harness.bench import FEEDBACK_DECIMALS, SETUP_FACTOR
-from harness.records import RunResult, Status
+from harness.drift import drift, drift_limit
+from harness.metering import integrate
+from harness.records import Calibration, Metered, RunResult, Status
 from leaderboard.case import Case, Finding, Run, broken
 
 # Of trainer/trusted/audit.py, which decides; here it is only checked that the published figures fit the decision.
@@ -14,6 +17,8 @@ MAX_LEAK_NATS = 0.001
 MAX_SIGN_P = 1e-3
 BUDGET_ROUNDING = 1e-9  # relative
 CLOCK_SLACK_SECONDS = 1e-3
+METER_ROUNDING = 1e-6  # relative
+METER_SLACK = 0.02  # of the budget: a burst can find that it was used up a moment ago
 
 
 def check_runs(case: Case) -> Iterator[Finding]:
@@ -21,6 +26,8 @@ def check_runs(case: Case) -> Iterator[Finding]:
     for run in case.finished:
         assert run.result is not None
         yield from (broken(run.identity.run_id, what) for what in _run_problems(case, run, run.result))
+    for run in case.runs:
+        yield from (broken(run.identity.run_id, what) for what in _drift_problems(case, run))
 
 
 def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
@@ -45,16 +52,58 @@ def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
 
 def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
     made = case.state.calibration
+    if (case.task.clock == "metered") != (result.metered is not None) and result.budget_seconds is not None:
+        yield f"metered, with task.clock={case.task.clock}" if result.metered else "no record of the metered clock"
     if case.task.clock == "ticks" and result.budget_seconds is not None:
         yield "a budget in seconds on the step clock"
-    if made is None or case.task.clock != "wall" or result.budget_seconds is None or result.setup_seconds is None:
+    if made is None or case.task.clock == "ticks" or result.budget_seconds is None or result.setup_seconds is None:
         return
     overrun = max(0.0, result.setup_seconds - SETUP_FACTOR * made.setup_seconds)
     due = max(0.0, made.budget_seconds - overrun)
     if not math.isclose(result.budget_seconds, due, rel_tol=BUDGET_ROUNDING, abs_tol=CLOCK_SLACK_SECONDS):
         yield f"its budget was {result.budget_seconds:.3f} s, due were {due:.3f} s"
-    if result.train_seconds is not None and result.train_seconds > result.budget_seconds + CLOCK_SLACK_SECONDS:
+    if result.metered is not None:
+        yield from _meter_problems(case, made, result, result.metered)
+    elif result.train_seconds is not None and result.train_seconds > result.budget_seconds + CLOCK_SLACK_SECONDS:
         yield f"trained {result.train_seconds:.3f} s with a budget of {result.budget_seconds:.3f} s"
+
+
+def _meter_problems(case: Case, made: Calibration, result: RunResult, metered: Metered) -> Iterator[str]:
+    """The integral again, from its bursts."""
+    if made.pattern is None or not metered.bursts or not result.budget_seconds or result.train_seconds is None:
+        yield "a metered run without a pattern, bursts or times"
+        return
+    rates = [burst.tokens_per_second for burst in metered.bursts]
+    times = [burst.at_seconds for burst in metered.bursts]
+    if min(rates) <= 0 or times[0] != 0 or any(after <= before for before, after in pairwise(times)):
+        yield "its bursts are not in order, or one measured nothing"
+        return
+    due = case.task.reference_tokens * result.budget_seconds / made.budget_seconds
+    used = integrate(metered.bursts, made.pattern.stock_per_burst, result.train_seconds)
+    correction = used / (made.tokens_per_second * result.train_seconds) if result.train_seconds else 1.0
+    for name, claimed, derived in (
+        ("budget_tokens", metered.budget_tokens, due),
+        ("used_tokens", metered.used_tokens, used),
+        ("correction", metered.correction, correction),
+    ):
+        if not math.isclose(claimed, derived, rel_tol=METER_ROUNDING):
+            yield f"{name} is {claimed}, its bursts give {derived}"
+    if used > due * (1 + METER_SLACK):
+        yield f"used {used:,.0f} tokens of a budget of {due:,.0f}"
+
+
+def _drift_problems(case: Case, run: Run) -> Iterator[str]:
+    """A run is repeated, once, exactly where the device's speed had changed too much around it."""
+    made, result = case.state.calibration, run.drifted or run.result
+    if made is None or result is None or result.status not in (Status.OK, Status.TIMEOUT):
+        return
+    limit = drift_limit(made, case.task.slope_bpb_per_percent, case.task.sigma_prior_bpb)
+    drifted = drift(made, result.sentinel)
+    beyond = limit is not None and drifted is not None and abs(drifted) > limit
+    if run.drifted is not None and not beyond:
+        yield "was repeated although the device's speed had not changed"
+    if run.drifted is None and beyond and (run.identity.role, run.identity.index) not in case.state.drifted:
+        yield "was not repeated although the device's speed had changed"
 
 
 def _audit_problems(result: RunResult, cuts: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from harness import ranking
 from harness.codec import to_json
 from harness.fold import fold
 from harness.journal import read
@@ -101,11 +102,8 @@ def llm_sentence(state: SessionState) -> str | None:
 
 
 def unranked(state: SessionState) -> tuple[str, ...]:
-    """What keeps the session off the leaderboard, one line each."""
-    reasons = [text.line(reason) for reason in state.unranked]
-    if state.calibration and not state.calibration.calibrated and not any("calibrat" in reason for reason in reasons):
-        reasons.append("uncalibrated: the device's rate was too noisy for the task's gate")
-    return tuple(reasons)
+    """What keeps the session off the leaderboard, one clean line each."""
+    return tuple(text.line(reason) for reason in ranking.unranked(state))
 
 
 def sentences(state: SessionState) -> list[str]:

@@ -93,7 +93,7 @@ def test_what_the_runner_sees(script: str, families: list[str], tmp_path: Path) 
 
 
 def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.runner.MAX_DISK_BYTES", 1 << 20)
+    monkeypatch.setattr("harness.conversation.MAX_DISK_BYTES", 1 << 20)
     script = HONEST + "\nPath('junk').write_bytes(b'x' * (4 << 20)); time.sleep(60)"
     assert attempts(ProcessSandbox(), tmp_path, script) == (Status.CRASH, ["disk_limit"])
 

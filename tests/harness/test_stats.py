@@ -6,10 +6,7 @@ from statistics import fmean, stdev
 import pytest
 
 from harness import seeds, stats
-from harness.calibrate import assess, check_budget
-from harness.config import TaskConfig
-from harness.errors import DeviceError
-from harness.records import Calibration, CurvePoint, Role, RunResult, Status
+from harness.records import Role, RunResult, Status
 
 
 def run(bpb: float | None, status: Status = Status.OK) -> RunResult:
@@ -68,36 +65,24 @@ def test_seeds_are_dealt() -> None:
     assert pair[0] == pair[1] != seeds.deal("demo", 0, Role.CONFIRM_BASELINE, 0, "other nonce")
 
 
-TASK = TaskConfig(
-    name="demo", reference_tokens=100_000, slope_bpb_per_percent=0.005, min_budget_seconds=8.0, max_budget_seconds=60.0
-)
+def test_the_ratio_interval_covers_and_narrows_when_both_move_together() -> None:
+    rng = random.Random(1)
+    hits = 0
+    for _ in range(1000):
+        speed = [rng.uniform(0.5, 1.5) for _ in range(40)]  # what wanders, alike for both
+        a = [1.1 * x * rng.gauss(1.0, 0.05) for x in speed]
+        b = [x * rng.gauss(1.0, 0.05) for x in speed]
+        ratio = stats.ratio_interval(a, b)
+        hits += ratio.low <= 1.1 <= ratio.high
+    assert 0.92 < hits / 1000 < 0.98
+    apart = stats.ratio_interval(a, rng.sample(b, len(b)))
+    assert apart.high - apart.low > 2 * (ratio.high - ratio.low)
 
 
-def curve(rates: list[float], block_seconds: float = 1.2) -> list[CurvePoint]:
-    """A log with ten lines a block at the given tokens per second, after two seconds of settling at a tenth."""
-    points, seconds, tokens = [], 0.0, 0.0
-    for rate in [rates[0] / 10, rates[0] / 10, *rates]:
-        for _ in range(10):
-            seconds += block_seconds / 10 + 1e-9
-            tokens += rate * block_seconds / 10
-            points.append(CurvePoint(seconds, len(points), 1.0, int(tokens)))
-    return points
-
-
-def test_calibration_ignores_the_settling_time() -> None:
-    result = assess(curve([10_000.0] * 8), TASK, 0.02, 1.2)
-    assert result is not None and result.calibrated
-    assert result.tokens_per_second == pytest.approx(10_000, rel=1e-3)
-    assert result.budget_seconds == pytest.approx(10.0, rel=1e-3)
-
-
-def test_calibration_needs_six_blocks_and_a_narrow_interval() -> None:
-    assert assess(curve([10_000.0] * 4), TASK, 0.02, 1.2) is None
-    wild = assess(curve([10_000.0, 14_000.0] * 4), TASK, 0.02, 1.2)
-    assert wild is not None and not wild.calibrated and wild.gate_bpb is not None and wild.gate_bpb > 0.01
-
-
-@pytest.mark.parametrize(("budget", "word"), [(5.0, "larger"), (70.0, "smaller")])
-def test_a_budget_that_does_not_fit_is_refused_not_clamped(budget: float, word: str) -> None:
-    with pytest.raises(DeviceError, match=word):
-        check_budget(Calibration(1.0, 0.9, 1.1, (1.0,), 1.0, budget, 0.0, True), TASK)
+def test_errors_that_last_widen_the_ratio_interval() -> None:
+    slow = [1.0 + 0.1 * (1 if index // 10 % 2 else -1) for index in range(60)]
+    fast = [1.0 + 0.1 * (1 if index % 2 else -1) for index in range(60)]
+    ones = [1.0] * 60
+    lasting, alternating = stats.ratio_interval(slow, ones), stats.ratio_interval(fast, ones)
+    assert lasting.inflation > 5 and alternating.inflation == 1.0
+    assert lasting.high - lasting.low > 2 * (alternating.high - alternating.low)

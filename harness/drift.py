@@ -1,0 +1,36 @@
+"""Under the wall clock: whether the device was as fast around a run as when it was calibrated."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from harness.records import Calibration
+
+SENTINEL_SHARE = 0.04  # of the budget
+SHORTEST_SENTINEL_SECONDS = 0.4
+LONGEST_SENTINEL_SECONDS = 3.0
+
+
+def sentinel_seconds(budget_seconds: float) -> float:
+    """How long a burst before or after a run should last under the wall clock."""
+    return min(LONGEST_SENTINEL_SECONDS, max(SHORTEST_SENTINEL_SECONDS, SENTINEL_SHARE * budget_seconds))
+
+
+def drift_limit(calibration: Calibration, slope_bpb_per_percent: float, sigma_bpb: float) -> float | None:
+    """How far the mean of two bursts may be from the calibrated speed, as a share of it; None: nothing measured it.
+
+    What costs half a sigma, but not less than a sentinel on this device can tell apart: three standard errors.
+    """
+    if calibration.sentinel is None:
+        return None
+    gate = sigma_bpb / 2 / slope_bpb_per_percent / 100
+    return max(gate, 3 * calibration.sentinel.relative_sd / math.sqrt(2))
+
+
+def drift(calibration: Calibration, sentinel: Sequence[float]) -> float | None:
+    """How far the bursts around a run were from the calibrated speed: -0.1 is a tenth slower."""
+    if calibration.sentinel is None or not sentinel:
+        return None
+    return statistics.fmean(sentinel) / calibration.sentinel.tokens_per_second - 1

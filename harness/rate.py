@@ -1,0 +1,138 @@
+"""From what was measured to a rate and a budget: the arithmetic of calibration, which a reader can do again."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from harness.config import TaskConfig
+from harness.errors import DeviceError
+from harness.records import Burst, Calibration, CurvePoint, MeterPattern
+from harness.stats import median_interval, ratio_interval
+
+SETTLE_SECONDS = 2.0  # torch's allocator and the processor's clock, after the first steps
+MIN_BLOCKS = 6
+MIN_SLICES = 16
+
+
+def block_rates(curve: Sequence[CurvePoint], block_seconds: float) -> list[float]:
+    """Tokens per second of consecutive blocks of at least `block_seconds`, after the settling time."""
+    points = [(p.seconds, p.tokens) for p in curve if p.tokens is not None and p.seconds >= SETTLE_SECONDS]
+    rates: list[float] = []
+    if not points:
+        return rates
+    start_seconds, start_tokens = points[0]
+    for seconds, tokens in points[1:]:
+        if seconds - start_seconds >= block_seconds:
+            rates.append((tokens - start_tokens) / (seconds - start_seconds))
+            start_seconds, start_tokens = seconds, tokens
+    return rates
+
+
+def assess(rates: Sequence[float], task: TaskConfig, sigma_bpb: float) -> Calibration | None:
+    """What the blocks say so far, or None if they are too few. `setup_seconds` is left at 0 for the caller."""
+    if len(rates) < MIN_BLOCKS:
+        return None
+    rate, low, high = median_interval(rates)
+    if low <= 0:
+        return None
+    gate = 50.0 * (high - low) / rate * task.slope_bpb_per_percent
+    return Calibration(
+        tokens_per_second=rate,
+        tokens_per_second_low=low,
+        tokens_per_second_high=high,
+        block_tokens_per_second=tuple(rates),
+        setup_seconds=0.0,
+        budget_seconds=task.reference_tokens / rate,
+        gate_bpb=gate,
+        calibrated=gate <= sigma_bpb / 2,
+    )
+
+
+def slices(curve: Sequence[CurvePoint], bursts: Sequence[Burst]) -> tuple[list[float], list[float]]:
+    """What the stock script did between each two bursts, and the bursts, one more of them; all in tokens per second."""
+    points = [(0.0, 0)] + [(point.seconds, point.tokens) for point in curve if point.tokens is not None]
+    settled = [burst for burst in bursts if SETTLE_SECONDS <= burst.at_seconds <= points[-1][0]]
+    stock = [
+        (tokens_at(points, after.at_seconds) - tokens_at(points, before.at_seconds))
+        / (after.at_seconds - before.at_seconds)
+        for before, after in pairwise(settled)
+    ]
+    return stock, [burst.tokens_per_second for burst in settled]
+
+
+def tokens_at(points: Sequence[tuple[float, int]], seconds: float) -> float:
+    """The count of tokens at a time between two lines of the log."""
+    index = bisect.bisect_left(points, seconds, key=lambda point: point[0])
+    if index == 0:
+        return float(points[0][1])
+    (t0, n0), (t1, n1) = points[index - 1], points[min(index, len(points) - 1)]
+    return n0 + (n1 - n0) * min(1.0, (seconds - t0) / (t1 - t0)) if t1 > t0 else float(n1)
+
+
+def assess_metered(
+    stock: Sequence[float], burst: Sequence[float], task: TaskConfig, sigma_bpb: float, first: MeterPattern
+) -> Calibration:
+    """The budget does not rest on the rate here, but on the ratio: its interval decides.
+
+    The interval between bursts then grows as far as the estimated error of one run's budget allows.
+    """
+    ratio = ratio_interval(stock, between(burst))
+    rate, low, high = median_interval(stock)
+    gate = 50.0 * (ratio.high - ratio.low) / ratio.value * task.slope_bpb_per_percent
+    budget_seconds = task.reference_tokens / rate
+    thinning, error = choose_thinning(stock, burst, budget_seconds / first.interval_seconds, task, sigma_bpb)
+    return Calibration(
+        tokens_per_second=rate,
+        tokens_per_second_low=low,
+        tokens_per_second_high=high,
+        block_tokens_per_second=tuple(stock),
+        setup_seconds=0.0,
+        budget_seconds=budget_seconds,
+        gate_bpb=gate,
+        calibrated=gate <= sigma_bpb / 2,
+        burst_tokens_per_second=tuple(burst),
+        pattern=replace(first, interval_seconds=thinning * first.interval_seconds, stock_per_burst=ratio.value),
+        meter_error_percent=100.0 * error,
+    )
+
+
+def choose_thinning(
+    stock: Sequence[float], burst: Sequence[float], slices_per_run: float, task: TaskConfig, sigma_bpb: float
+) -> tuple[int, float]:
+    """How many intervals may go without a burst, and the relative standard error of one run's budget that follows.
+
+    As few bursts as keep what that error costs in bpb below a quarter of a sigma, judged by leaving some out.
+    """
+    error = math.inf
+    for every in (4, 2, 1):
+        kept = burst[::every]
+        if len(kept) < MIN_SLICES // 2:
+            continue
+        blocks = [statistics.fmean(stock[i : i + every]) for i in range(0, every * (len(kept) - 1), every)]
+        ratio = ratio_interval(blocks, between(kept))
+        error = ratio.relative_sd * math.sqrt(ratio.inflation * every / slices_per_run)
+        if 100.0 * error * task.slope_bpb_per_percent <= sigma_bpb / 4:
+            return every, error
+    return 1, error
+
+
+def between(bursts: Sequence[float]) -> list[float]:
+    """The mean of each two neighbours."""
+    return [(before + after) / 2 for before, after in pairwise(bursts)]
+
+
+def check_budget(calibration: Calibration, task: TaskConfig) -> None:
+    """Refuse a budget outside the task's limits: a clamped one would break equality between devices."""
+    budget = calibration.budget_seconds
+    if task.min_budget_seconds <= budget <= task.max_budget_seconds:
+        return
+    size, other = ("too fast", "larger") if budget < task.min_budget_seconds else ("too slow", "smaller")
+    raise DeviceError(
+        f"task={task.name}: this device is {size}: {budget:.1f} s for {task.reference_tokens:,} tokens, expected "
+        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; choose a {other} task (sizes: demo < nano)"
+    )
