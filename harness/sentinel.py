@@ -30,10 +30,11 @@ SILENCE_SECONDS = 120.0  # no step for so long: it hangs
 class Sentinel:
     """Implements `harness.metering.Meter`. Starts at the first burst, or with `open()`."""
 
-    def __init__(self, runner: Runner, source: str, folder: Path) -> None:
+    def __init__(self, runner: Runner, source: str, folder: Path, *, settle_seconds: float = SETTLE_SECONDS) -> None:
         self.runner = runner
         self.source = source
         self.folder = folder
+        self.settle_seconds = settle_seconds
         self.setup_seconds: float | None = None  # from launch to start(), once it was opened
         self._process: Process | None = None
         self._channel: Channel | None = None
@@ -63,7 +64,7 @@ class Sentinel:
             )
         self._greet()
         self.setup_seconds = time.monotonic() - launched
-        self._read_steps(SETTLE_SECONDS)
+        self._read_steps(self.settle_seconds)
         self._process.stop()
 
     @property

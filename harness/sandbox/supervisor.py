@@ -26,6 +26,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from typing import Any
 
@@ -86,7 +87,7 @@ class Supervisor:
         self.selector.register(control, selectors.EVENT_READ)
         self.child: int | None = None
         self.ready: int | None = None  # where the child says that it was started
-        self.ticks_at_stop: int | None = None
+        self.at_stop: tuple[int | None, int | None, float] = (None, None, 0.0)  # ticks, forks, when
         self.log: Log | None = None
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -132,15 +133,24 @@ class Supervisor:
                 return {"pid": self.spawn(message)}
             case "stop":
                 stopped = tree.stop_all(root, self.reap)
-                self.ticks_at_stop = tree.cpu_ticks(root)
+                self.at_stop = (tree.cpu_ticks(root), tree.num_forks(), time.monotonic())
                 return {"stopped": stopped}
             case "resume":
-                now = tree.cpu_ticks(root)
+                ticks = self.ticks_since_stop(root)
                 tree.resume_all(root)
-                before = self.ticks_at_stop
-                return {"ticks": None if now is None or before is None else now - before}
+                return {"ticks": ticks}
             case _:
                 return {"killed": self.kill()}
+
+    def ticks_since_stop(self, root: int) -> int | None:
+        """What the stopped tree used of the processor; where it must have run unseen, at least one."""
+        ticks, forks, since = self.at_stop
+        now, forks_now = tree.cpu_ticks(root), tree.num_forks()
+        if ticks is None or now is None:
+            return None
+        storm = tree.MAX_FORKS * (time.monotonic() - since) + tree.MAX_FORKS / 10
+        unseen = forks is not None and forks_now is not None and forks_now - forks > storm
+        return max(now - ticks, int(unseen))
 
     def send(self, message: dict[str, Any]) -> None:
         try:

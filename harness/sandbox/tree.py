@@ -14,12 +14,14 @@ from collections.abc import Callable
 
 LINUX = sys.platform.startswith("linux")
 STOP_SECONDS = 2.0  # a tree that is not still by then is evading
+# In a second, by everybody on the machine. Code that goes on by forking faster than sweeps can follow makes thousands.
+MAX_FORKS = 2000
 _STILL = b"TtZX"  # states in which a thread runs nothing
 
 
-def descendants(root: int) -> list[int]:
-    """Process ids below `root`, from /proc (Linux) or ps (elsewhere). Zombies are left out."""
-    parents = _linux_parents() if LINUX else _ps_parents()
+def descendants(root: int, *, zombies: bool = False) -> list[int]:
+    """Process ids below `root`, from /proc (Linux) or ps (elsewhere)."""
+    parents = _linux_parents(zombies) if LINUX else _ps_parents()
     found: list[int] = []
     frontier = {root}
     while frontier:
@@ -64,15 +66,26 @@ def resume_all(root: int) -> None:
 
 
 def cpu_ticks(root: int) -> int | None:
-    """CPU time of all descendants of `root` so far, in clock ticks (usually 1/100 s), what they waited for included."""
+    """CPU time of all that ever ran below `root`, in clock ticks (usually 1/100 s); None where it cannot be known.
+
+    `root` is the subreaper of the tree, so what ended meanwhile is in its own account of children that it waited for.
+    """
     if not LINUX:
         return None
-    total = 0
-    for pid in descendants(root):
+    total = sum(int(value) for value in _stat(f"/proc/{root}/stat")[13:15])  # cutime cstime
+    for pid in descendants(root, zombies=True):
         fields = _stat(f"/proc/{pid}/stat")
         if fields:
             total += sum(int(value) for value in fields[11:15])  # utime stime cutime cstime
     return total
+
+
+def num_forks() -> int | None:
+    """How many processes and threads were ever started on this machine; None where that cannot be known."""
+    if not LINUX:
+        return None
+    with open("/proc/stat", "rb") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith(b"processes ")), None)
 
 
 def _stat(path: str) -> list[bytes]:
@@ -85,14 +98,13 @@ def _stat(path: str) -> list[bytes]:
         return []
 
 
-def _linux_parents() -> dict[int, int]:
+def _linux_parents(zombies: bool) -> dict[int, int]:
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    # Newest first: a process that lives for less than this loop takes would never be met if it came last.
+    for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int, reverse=True):
         fields = _stat(f"/proc/{name}/stat")
         # A process whose first thread has ended shows as a zombie while its other threads run on.
-        if fields and (fields[0] != b"Z" or int(fields[17]) > 1):
+        if fields and (zombies or fields[0] != b"Z" or int(fields[17]) > 1):
             parents[int(name)] = int(fields[1])
     return parents
 

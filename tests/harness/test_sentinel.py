@@ -1,0 +1,169 @@
+"""The sentinel and the metered clock with real processes. The scripts speak the wire themselves, without torch."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.clock import MeteredBudget
+from harness.ending import Trained
+from harness.errors import HarnessError
+from harness.records import MeterPattern, Status
+from harness.runner import Runner, TrainRequest
+from harness.sandbox.process import ProcessSandbox
+from harness.sentinel import Sentinel
+from harness.surroundings import child_environment
+
+# Steps of at least 10 ms, 100 tokens each.
+STOCK = """
+import os, time
+from trainer import wire
+sock = wire.connect()
+wire.send(sock, {"op": "hello"}); wire.receive(sock, 10)
+wire.send(sock, {"op": "start"}); wire.receive(sock, 10)
+step = 0
+while True:
+    time.sleep(0.01)
+    step += 1
+    wire.send(sock, {"op": "log", "step": step, "loss": 1.0, "tokens": 100 * step})
+"""
+# Steps of 10 ms; saves when it is told that three quarters are used up, and says when that was.
+CANDIDATE = """
+import mmap, os, struct, time
+from trainer import wire
+sock = wire.connect()
+wire.send(sock, {"op": "hello"}); wire.receive(sock, 10)
+wire.send(sock, {"op": "start"})
+_, (tokens, page) = wire.receive(sock, 10)
+view = mmap.mmap(page, 64, access=mmap.ACCESS_READ)
+def progress():
+    _, base, since, rate, _ = struct.unpack_from("<QdddQ", view)
+    return base + (time.monotonic() - since) * rate
+step, last = 0, 0.0
+while progress() < 0.75:
+    assert progress() >= last - 1e-6, "progress went back"
+    last = progress()
+    time.sleep(0.01)
+    step += 1
+    wire.send(sock, {"op": "log", "step": step, "loss": 1.0, "tokens": step})
+fd = os.memfd_create("snapshot", os.MFD_ALLOW_SEALING)
+os.write(fd, b"x" * 100)
+wire.send(sock, {"op": "save"}, [fd]); wire.receive(sock, 10)
+while True:
+    time.sleep(0.01)
+    wire.send(sock, {"op": "log", "step": step, "loss": 1.0, "tokens": step})
+"""
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.arange(500, dtype=np.uint16).tofile(folder / "train.bin")
+    np.save(folder / "train.offsets.npy", np.arange(51, dtype=np.int64) * 10)
+    return Runner(
+        task={"name": "test", "vocab_size": 100},
+        backend={"name": "cpu", "threads": 1, "dtype": "float32"},
+        environment=child_environment({}),
+        data_dir=folder,
+        sandbox=ProcessSandbox(),
+        max_setup_seconds=20.0,
+        max_memory_bytes=1 << 30,
+        ticks=0,
+        on_progress=lambda _: None,
+    )
+
+
+@pytest.fixture
+def sentinel(runner: Runner, tmp_path: Path) -> Iterator[Sentinel]:
+    sentinel = Sentinel(runner, STOCK, tmp_path / "sentinel", settle_seconds=0.05)
+    yield sentinel
+    sentinel.close()
+
+
+def test_a_burst_counts_whole_steps_and_nothing_in_between(sentinel: Sentinel) -> None:
+    first = sentinel.burst(0.2)  # starts it
+    seen = sentinel._tokens
+    time.sleep(0.3)
+    rate = sentinel.burst(0.2)
+    # 30 steps would have fitted into the pause.
+    assert (sentinel._tokens - seen) / rate == pytest.approx(0.2, rel=0.5)
+    assert 0 < first <= 10_000 and 0 < rate <= 10_000  # a step takes at least 10 ms
+    assert (sentinel._tokens - seen) % 100 == 0
+    assert sentinel.setup_seconds is not None and sentinel.setup_seconds > 0
+
+
+def test_it_can_be_closed_and_started_again(sentinel: Sentinel) -> None:
+    sentinel.burst(0.1)
+    sentinel.close()
+    sentinel.close()
+    assert sentinel.burst(0.1) > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("raise RuntimeError('no such operator')", "it ended.*no such operator"),
+        (STOCK.replace('"log", "step"', '"lag", "step"'), "it said 'lag', expected 'log'"),
+        (STOCK.replace("step += 1", "os._exit(0)"), "it ended"),
+    ],
+)
+def test_a_stock_script_that_fails_is_the_harness_s_error(
+    runner: Runner, tmp_path: Path, script: str, expected: str
+) -> None:
+    sentinel = Sentinel(runner, script, tmp_path / "sentinel")
+    with pytest.raises(HarnessError, match=expected):
+        sentinel.burst(0.1)
+    sentinel.close()
+
+
+class Written:
+    """A meter that takes its time and measures what is written down."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def burst(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return self.rate
+
+
+def train(runner: Runner, script: str, rate: float, folder: Path) -> Trained:
+    """With a budget of 1,000 tokens on a device calibrated at 1,000 tokens a second."""
+    pattern = MeterPattern(interval_seconds=0.15, burst_seconds=0.05, stock_per_burst=2.0)
+    metered = MeteredBudget(Written(rate), pattern, budget_tokens=1000.0, tokens_per_second=1000.0)
+    request = TrainRequest("run", textwrap.dedent(script), 1, 1.0, 20.0, metered=metered)
+    return runner.train(request, folder)
+
+
+def test_a_run_gets_its_work_whatever_the_speed(runner: Runner, tmp_path: Path) -> None:
+    as_calibrated = train(runner, CANDIDATE, 500.0, tmp_path / "a")
+    slower = train(runner, CANDIDATE, 250.0, tmp_path / "b")
+    for trained, correction in ((as_calibrated, 1.0), (slower, 0.5)):
+        assert trained.status is Status.OK, trained.log_tail
+        assert trained.metered is not None and trained.train_seconds is not None
+        assert trained.metered.used_tokens == pytest.approx(1000.0, rel=0.03)
+        assert trained.metered.correction == pytest.approx(correction, rel=0.02)
+        assert trained.metered.stopped_seconds >= 0.05 * (len(trained.metered.bursts) - 1)
+        assert trained.budget_seconds == 1.0  # what it takes on the device as calibrated
+        # Neither the clock of the log nor the budget runs on while it is stopped.
+        assert trained.curve[-1].seconds <= trained.train_seconds
+    assert as_calibrated.train_seconds is not None and slower.train_seconds is not None
+    assert slower.train_seconds / as_calibrated.train_seconds == pytest.approx(2.0, rel=0.05)
+
+
+def test_the_device_is_stopped_for_the_stock_script(runner: Runner, sentinel: Sentinel, tmp_path: Path) -> None:
+    """Both for real: neither does anything while the other runs."""
+    sentinel.burst(0.1)
+    pattern = MeterPattern(interval_seconds=0.3, burst_seconds=0.1, stock_per_burst=1.0)
+    metered = MeteredBudget(sentinel, pattern, budget_tokens=10_000.0, tokens_per_second=9000.0)
+    trained = runner.train(TrainRequest("run", CANDIDATE, 1, 1.2, 20.0, metered=metered), tmp_path / "run")
+    assert trained.status is Status.OK and trained.metered is not None and trained.train_seconds is not None
+    assert len(trained.metered.bursts) >= 3
+    # A step of the candidate takes 10 ms at least; in the time in bursts it would have made more of them.
+    assert trained.curve[-1].step <= 0.75 * trained.train_seconds / 0.01 + 2
