@@ -19,8 +19,6 @@ import array
 import contextlib
 import ctypes
 import fcntl
-import gc
-import importlib
 import json
 import os
 import selectors
@@ -185,7 +183,9 @@ class Supervisor:
                 os.write(said, b"s")
             if self.preloaded:
                 os.close(said)
-                status = run_in_place(message["argv"], message["env"])
+                from harness.sandbox import preloaded
+
+                status = preloaded.run_in_place(message["argv"], message["env"])
             else:
                 os.execve(message["argv"][0], message["argv"], message["env"])
         except BaseException:
@@ -273,39 +273,6 @@ def place(fds: dict[int, int], output: int, ready: int, ready_fd: int | None) ->
     return said
 
 
-def run_in_place(argv: list[str], env: dict[str, str]) -> int:
-    """Run `python [-flags] script` or `python [-flags] -m module` in this forked process."""
-    import runpy
-
-    os.environ.clear()
-    os.environ.update(env)
-    arguments = argv[1:]
-    while arguments[0].startswith("-") and arguments[0] != "-m":
-        arguments = arguments[1:]
-    try:
-        if arguments[0] == "-m":
-            sys.argv = arguments[1:]
-            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = arguments
-            runpy.run_path(arguments[0], run_name="__main__")
-    except SystemExit as exit_:
-        if isinstance(exit_.code, str):
-            print(exit_.code, file=sys.stderr)
-            return 1
-        return exit_.code or 0
-    return 0
-
-
-def preload(modules: list[str]) -> None:
-    """Import what every child needs. Nothing of it is ever freed, so no collector has to look at it, here or there."""
-    gc.disable()
-    for module in modules:
-        importlib.import_module(module)
-    gc.freeze()
-    gc.enable()
-
-
 def main() -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -314,8 +281,12 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     modules = sys.argv[1:]
     if modules:
+        from harness.sandbox.preloaded import preload
+
         preload(modules)
     Supervisor(socket.socket(fileno=int(os.environ["BPBENCH_FD"])), preloaded=bool(modules)).serve()
+    if modules:
+        os._exit(0)  # taking torch apart takes most of a second, and whoever closed the socket waits for it
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def test_a_device_whose_dtype_is_settled_is_named_without_torch():
         "import sys; from backends.probe import probe; "
         "print(probe({'name': 'null'})['identity']['torch_version'], 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout.split() == [torch.__version__, "False"], done.stderr
 
 

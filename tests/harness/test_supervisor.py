@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,49 @@ from pathlib import Path
 import psutil
 
 from harness.protocols import Launch
+from harness.sandbox.forked import ForkedSandbox
 from harness.sandbox.process import ProcessSandbox
+
+
+def in_folder(folder: Path, script: str) -> Launch:
+    (folder / "script.py").write_text(script)
+    return Launch(
+        argv=(sys.executable, "script.py"),
+        cwd=folder,
+        env={},
+        fds=(),
+        log_path=folder / "log.txt",
+        max_log_bytes=1000,
+        max_memory_bytes=None,
+    )
+
+
+def test_forked_children_find_their_imports_made(tmp_path: Path) -> None:
+    box = ForkedSandbox({}, ("decimal", "fractions"))
+    for _ in range(2):
+        process = box.launch(in_folder(tmp_path, "import sys; sys.exit(7 if 'fractions' in sys.modules else 1)"))
+        while process.poll() is None:
+            time.sleep(0.01)
+        assert process.exit_status == 7
+        process.kill()
+    supervisor = process.supervisor
+    box.close()
+    assert supervisor.returncode == 0
+
+
+def test_closing_a_forked_sandbox_ends_what_runs_and_waits_for_no_import(tmp_path: Path) -> None:
+    box = ForkedSandbox({}, ("decimal",))
+    process = box.launch(in_folder(tmp_path, "import time; time.sleep(600)"))
+    while not (below := psutil.Process(process.supervisor.pid).children(recursive=True)):
+        time.sleep(0.01)
+    box.close()
+    assert process.supervisor.returncode == 0
+    assert not any(child.is_running() for child in below)
+    box.start()
+    assert box.parent is not None
+    unused = box.parent[1]
+    box.close()
+    assert unused.returncode == -signal.SIGKILL
 
 
 def test_a_harness_that_left_answers_unread_leaves_no_process(tmp_path: Path) -> None:
