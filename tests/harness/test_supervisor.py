@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from harness.protocols import Launch
 from harness.sandbox.forked import ForkedSandbox
-from harness.sandbox.process import ProcessSandbox
+from harness.sandbox.process import ROOT, ProcessSandbox
 
 
 def in_folder(folder: Path, script: str) -> Launch:
@@ -73,3 +75,25 @@ def test_a_harness_that_left_answers_unread_leaves_no_process(tmp_path: Path) ->
     process.control.sock.close()  # the supervisor's answer to "spawn" is still in it
     assert process.supervisor.wait(timeout=30) == 0
     assert not any(child.is_running() for child in below)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl(2) is Linux's")
+def test_a_killed_harness_leaves_nobody_importing() -> None:
+    script = """
+import time
+from harness.sandbox.forked import ForkedSandbox
+box = ForkedSandbox({}, ("tests.harness.endless_import",))
+box.start()
+print(box.parent[1].pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as harness:
+        assert harness.stdout is not None
+        said = {harness.stdout.readline().strip() for _ in range(2)}
+        (pid,) = said - {"importing"}
+        supervisor = psutil.Process(int(pid))
+        harness.kill()
+        _, alive = psutil.wait_procs([supervisor], timeout=30)
+        for process in alive:
+            process.kill()
+    assert not alive
