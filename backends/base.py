@@ -12,9 +12,10 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 DTYPES = ("float32", "bfloat16")
 # Below this the conversions between float32 and bfloat16 around each product eat the gain.
@@ -92,6 +93,8 @@ def compiler() -> str | None:
 
 def bf16_speedup(device: torch.device, synchronize: Callable[[], None], size: int, rounds: int) -> float:
     """Time of a float32 product of `size` x `size` over that of a bfloat16 one, best of interleaved rounds."""
+    import torch
+
     best: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16) * rounds:
         a = torch.ones(size, size, dtype=dtype, device=device)

@@ -1,4 +1,8 @@
-"""CPUs. bfloat16 is used only where the processor multiplies it natively and a measurement agrees."""
+"""CPUs. bfloat16 is used only where the processor multiplies it natively and a measurement agrees.
+
+torch takes seconds to import and says nothing of a processor, so it is imported where something is computed: a probe of
+a device whose dtype is settled answers at once.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ import platform
 import resource
 import sys
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 
 from backends import base
 from backends.base import DTYPES, MIN_BF16_SPEEDUP, compiler, fingerprint, resolve_dtype, resolve_threads
+
+if TYPE_CHECKING:
+    import torch
 
 
 def unavailable() -> str | None:
@@ -33,12 +40,18 @@ class Backend:
 
     @property
     def device(self) -> torch.device:
+        import torch
+
         return torch.device("cpu")
 
     def setup(self) -> None:
+        import torch
+
         torch.set_num_threads(self.threads)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def synchronize(self) -> None:
@@ -107,7 +120,7 @@ def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
     stable = hardware | {"memory_bytes": round(psutil.virtual_memory().total / 2**30)}
     return hardware | {
         "fingerprint": fingerprint(stable),
-        "torch_version": torch.__version__,
+        "torch_version": version("torch"),
         "has_compiler": compiler() is not None,
     }
 
@@ -124,6 +137,8 @@ def fastest_dtype(threads: int) -> str:
 
 def bf16_speedup(threads: int) -> float:
     """How much faster bfloat16 products are on this many threads. Takes about 20 ms."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

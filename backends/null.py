@@ -8,8 +8,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
-
 from backends import cpu
 from backends.base import resolve_dtype
 
@@ -31,10 +29,14 @@ class Backend(cpu.Backend):
         self.dtype = resolve_dtype(self.name, dtype or "float32", ("float32",))
 
     def setup(self) -> None:
+        import torch
+
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
         return torch.autocast("cpu", enabled=False)
 
     def environment(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ PROTOCOL_VERSION = 2
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ROOT / "trainer" / "train.py"
 PROGRAM = ROOT / "program.md"
-PRELOAD_TRUSTED = ("torch", "trainer.trusted.scorer", "scipy.stats")
+PRELOAD_TRUSTED = ("trainer.trusted.scorer", "scipy.special")
 # torch.optim imports the compiler at the first optimizer.
 PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "trainer.server", "backends.null")
 
@@ -289,6 +289,14 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
 
 
 @contextlib.contextmanager
+def forked(environment: Mapping[str, str], preload: tuple[str, ...]) -> Iterator[ForkedSandbox]:
+    """A forked sandbox that imports what it needs while the session gets ready."""
+    with contextlib.closing(ForkedSandbox(environment, preload)) as box:
+        box.start()
+        yield box
+
+
+@contextlib.contextmanager
 def parts(
     config: Config,
     folder: Path,
@@ -303,10 +311,10 @@ def parts(
     ticking = config.task.clock == "ticks"
     environment = child_environment(device.environment)
     with contextlib.ExitStack() as stack:
-        box = chosen or stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_AGENT)))
+        box = chosen or stack.enter_context(forked(environment, PRELOAD_AGENT))
         trusted: Sandbox = ProcessSandbox()
         if ticking:
-            trusted = stack.enter_context(contextlib.closing(ForkedSandbox(environment, PRELOAD_TRUSTED)))
+            trusted = stack.enter_context(forked(environment, PRELOAD_TRUSTED))
         folder = folder.absolute()  # every process has a folder of its own
         private = folder / "private"
         private.mkdir(mode=0o700, exist_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 import types
 import typing
@@ -74,6 +75,7 @@ def to_config(composed: DictConfig) -> Config:
     return config
 
 
+@functools.cache
 def register_schema() -> None:
     """Make harness/config.py known to Hydra as `schema`, the first of conf/config.yaml's defaults."""
     ConfigStore.instance().store(name="schema", node=Config)

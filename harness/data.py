@@ -37,10 +37,10 @@ def runtime_paths() -> list[str]:
     return sorted({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def prepare(config: Config, on_stage: OnStage) -> DataInfo:
-    """Make the data set that `config` asks for, or find it ready. Raises DataError."""
+def request_of(config: Config) -> dict[str, Any]:
+    """What the preparation is asked for, see docs/architecture.md."""
     task = config.task
-    request = {
+    return {
         "data": OmegaConf.to_container(OmegaConf.structured(config.data), resolve=True),
         "task": {
             "vocab_size": task.vocab_size,
@@ -49,11 +49,17 @@ def prepare(config: Config, on_stage: OnStage) -> DataInfo:
             "num_decoy_tokens": task.num_decoy_tokens,
         },
         "home": str(home()),
-        "runtime_paths": runtime_paths(),
+        # Generated text can be generated again by whoever reads trainer/data/synthetic.py, and is never ranked: looking
+        # through every installed package for it would take most of a dry run.
+        "runtime_paths": [] if config.data.source == "synthetic" else runtime_paths(),
     }
+
+
+def prepare(config: Config, on_stage: OnStage) -> DataInfo:
+    """Make the data set that `config` asks for, or find it ready. Raises DataError."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "request.json"
-        path.write_text(json.dumps(request))
+        path.write_text(json.dumps(request_of(config)))
         process = subprocess.Popen(
             [sys.executable, "-I", "-m", "trainer.data.prepare", str(path)], stdout=subprocess.PIPE, text=True
         )

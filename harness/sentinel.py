@@ -140,6 +140,8 @@ class Sentinel:
         return messages
 
     def _broken(self, what: str) -> HarnessError:
+        if self._process:
+            self._process.kill()  # which completes its log
         log = self.folder / "log.txt"
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         return HarnessError(

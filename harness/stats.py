@@ -57,11 +57,9 @@ def confirmed_gain(baseline: Sequence[RunResult], candidate: Sequence[RunResult]
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Student's t interval of the mean; at least two values."""
-    from scipy.stats import t
-
     centre, n = mean(values), len(values)
     spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
-    half = float(t.ppf((1 + confidence) / 2, n - 1)) * spread
+    half = _t_quantile(n - 1, (1 + confidence) / 2) * spread
     return centre - half, centre + half
 
 
@@ -71,13 +69,11 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     Standard error of a median: 1.2533 sigma / sqrt(n), sigma from the median absolute deviation, so that one block
     that a neighbour disturbed does not widen it.
     """
-    from scipy.stats import t
-
     ordered = sorted(values)
     n = len(ordered)
     middle = _median(ordered)
     deviation = 1.4826 * _median(sorted(abs(value - middle) for value in ordered))
-    half = float(t.ppf(0.975, n - 1)) * 1.2533 * deviation / math.sqrt(n)
+    half = _t_quantile(n - 1, 0.975) * 1.2533 * deviation / math.sqrt(n)
     return middle, middle - half, middle + half
 
 
@@ -99,8 +95,6 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -
     by (1 + rho) / (1 - rho), the variance inflation of an autoregressive series with lag-one correlation rho; a
     negative rho is not used.
     """
-    from scipy.stats import t
-
     n = len(numerators)
     value = math.fsum(numerators) / math.fsum(denominators)
     errors = [a - value * b for a, b in zip(numerators, denominators, strict=True)]
@@ -109,8 +103,15 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -
     rho = min(max(rho, 0.0), 0.9)
     inflation = (1 + rho) / (1 - rho)
     relative_sd = math.sqrt(squares / (n - 1)) / abs(mean(numerators))
-    half = float(t.ppf(0.975, n - 1)) * value * relative_sd * math.sqrt(inflation / n)
+    half = _t_quantile(n - 1, 0.975) * value * relative_sd * math.sqrt(inflation / n)
     return Ratio(value, value - half, value + half, relative_sd, inflation)
+
+
+def _t_quantile(degrees: int, probability: float) -> float:
+    """What `scipy.stats.t.ppf` returns, to the last digit, without the second that importing scipy.stats takes."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, probability))
 
 
 def _median(ordered: Sequence[float]) -> float:

@@ -109,12 +109,15 @@ class SupervisedProcess:
     def kill(self) -> int:
         if self.killed is not None:
             return self.killed
+        if self.entry.cgroup:
+            # Counted first: what is refused from here on is no attempt.
+            self._forks_refused = self.entry.cgroup.num_forks_refused()
+            self.entry.cgroup.forbid_forks()
         self.killed = int(self._ask("kill", "killed"))
         if self.owned:
             self.control.close()
             self.supervisor.wait(timeout=ANSWER_SECONDS)
         if self.entry.cgroup:
-            self._forks_refused = self.entry.cgroup.num_forks_refused()
             self.entry.cgroup.remove()
         return self.killed
 

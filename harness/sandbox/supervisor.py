@@ -19,14 +19,12 @@ import array
 import contextlib
 import ctypes
 import fcntl
-import importlib
 import json
 import os
 import selectors
 import signal
 import socket
 import sys
-import time
 from collections import deque
 from typing import Any
 
@@ -87,7 +85,8 @@ class Supervisor:
         self.selector.register(control, selectors.EVENT_READ)
         self.child: int | None = None
         self.ready: int | None = None  # where the child says that it was started
-        self.at_stop: tuple[int | None, int | None, float] = (None, None, 0.0)  # ticks, forks, when
+        self.at_stop: tuple[int | None, int] = (None, 0)  # processor time, and how many had ended
+        self.num_reaped = 0
         self.log: Log | None = None
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -133,7 +132,7 @@ class Supervisor:
                 return {"pid": self.spawn(message)}
             case "stop":
                 stopped = tree.stop_all(root, self.reap)
-                self.at_stop = (tree.cpu_ticks(root), tree.num_forks(), time.monotonic())
+                self.at_stop = (tree.cpu_ticks(root), self.num_reaped + tree.num_zombies(root))
                 return {"stopped": stopped}
             case "resume":
                 ticks = self.ticks_since_stop(root)
@@ -143,14 +142,13 @@ class Supervisor:
                 return {"killed": self.kill()}
 
     def ticks_since_stop(self, root: int) -> int | None:
-        """What the stopped tree used of the processor; where it must have run unseen, at least one."""
-        ticks, forks, since = self.at_stop
-        now, forks_now = tree.cpu_ticks(root), tree.num_forks()
-        if ticks is None or now is None:
+        """What the stopped tree used of the processor; at least one where anything of it ended, which takes running."""
+        self.reap()
+        before, ended_before = self.at_stop
+        now, ended = tree.cpu_ticks(root), self.num_reaped + tree.num_zombies(root)
+        if before is None or now is None:
             return None
-        storm = tree.MAX_FORKS * (time.monotonic() - since) + tree.MAX_FORKS / 10
-        unseen = forks is not None and forks_now is not None and forks_now - forks > storm
-        return max(now - ticks, int(unseen))
+        return max(now - before, ended - ended_before, 0)
 
     def send(self, message: dict[str, Any]) -> None:
         try:
@@ -194,7 +192,9 @@ class Supervisor:
                 os.write(said, b"s")
             if self.preloaded:
                 os.close(said)
-                status = run_in_place(message["argv"], message["env"])
+                from harness.sandbox import preloaded
+
+                status = preloaded.run_in_place(message["argv"], message["env"])
             else:
                 os.execve(message["argv"][0], message["argv"], message["env"])
         except BaseException:
@@ -224,16 +224,19 @@ class Supervisor:
         self.ready = None
         return said == b"s"
 
-    def reap(self) -> None:
+    def reap(self) -> int:
+        """Wait for what has ended; how many that were."""
+        before = self.num_reaped
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 4096)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return self.num_reaped - before
             if pid == 0:
-                return
+                return self.num_reaped - before
+            self.num_reaped += 1
             if pid == self.child:
                 self.child = None
                 started = self.was_started()
@@ -282,30 +285,6 @@ def place(fds: dict[int, int], output: int, ready: int, ready_fd: int | None) ->
     return said
 
 
-def run_in_place(argv: list[str], env: dict[str, str]) -> int:
-    """Run `python [-flags] script` or `python [-flags] -m module` in this forked process."""
-    import runpy
-
-    os.environ.clear()
-    os.environ.update(env)
-    arguments = argv[1:]
-    while arguments[0].startswith("-") and arguments[0] != "-m":
-        arguments = arguments[1:]
-    try:
-        if arguments[0] == "-m":
-            sys.argv = arguments[1:]
-            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = arguments
-            runpy.run_path(arguments[0], run_name="__main__")
-    except SystemExit as exit_:
-        if isinstance(exit_.code, str):
-            print(exit_.code, file=sys.stderr)
-            return 1
-        return exit_.code or 0
-    return 0
-
-
 def main() -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -313,9 +292,13 @@ def main() -> None:
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     modules = sys.argv[1:]
-    for module in modules:
-        importlib.import_module(module)
+    if modules:
+        from harness.sandbox.preloaded import preload
+
+        preload(modules)
     Supervisor(socket.socket(fileno=int(os.environ["BPBENCH_FD"])), preloaded=bool(modules)).serve()
+    if modules:
+        os._exit(0)  # taking torch apart takes most of a second, and whoever closed the socket waits for it
 
 
 if __name__ == "__main__":

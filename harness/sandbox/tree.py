@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 LINUX = sys.platform.startswith("linux")
 STOP_SECONDS = 2.0  # a tree that is not still by then is evading
-# In a second, by everybody on the machine. Code that goes on by forking faster than sweeps can follow makes thousands.
-MAX_FORKS = 2000
+HUNT_AHEAD = 32  # process ids around the newest
 _STILL = b"TtZX"  # states in which a thread runs nothing
 
 
@@ -30,21 +29,27 @@ def descendants(root: int, *, zombies: bool = False) -> list[int]:
     return found
 
 
-def kill_all(root: int, reap: Callable[[], None]) -> int:
-    """SIGKILL every descendant of `root` until two sweeps in a row find none; how many there were."""
+def kill_all(root: int, reap: Callable[[], int]) -> int:
+    """SIGKILL every descendant of `root` until two sweeps in a row find none; how many there were.
+
+    Code that forks and ends faster than a sweep can follow is in none of them, but each of its processes leaves a
+    zombie to `root`: as long as `reap` collects any, something is still alive.
+    """
     killed: set[int] = set()
     clean_sweeps = 0
     while clean_sweeps < 2:
         found = descendants(root)
-        clean_sweeps = 0 if found else clean_sweeps + 1
         killed.update(pid for pid in found if _signal(pid, signal.SIGKILL))
-        reap()
-        if found:
+        ended = reap()
+        clean_sweeps = 0 if found or ended else clean_sweeps + 1
+        if ended and not found:
+            killed.update(_hunt(root))
+        elif found:
             time.sleep(0.001)
     return len(killed)
 
 
-def stop_all(root: int, reap: Callable[[], None]) -> bool:
+def stop_all(root: int, reap: Callable[[], int]) -> bool:
     """SIGSTOP every descendant of `root` until two sweeps in a row find all still; False if that takes too long."""
     deadline = time.monotonic() + STOP_SECONDS
     clean_sweeps = 0
@@ -52,12 +57,27 @@ def stop_all(root: int, reap: Callable[[], None]) -> bool:
         if time.monotonic() > deadline:
             return False
         moving = [pid for pid in descendants(root) if not _is_still(pid)]
-        clean_sweeps = 0 if moving else clean_sweeps + 1
         for pid in moving:
             _signal(pid, signal.SIGSTOP)
-        reap()  # unreaped zombies slow every sweep down
+        ended = reap()  # something ran until now; and unreaped zombies slow every sweep down
+        clean_sweeps = 0 if moving or ended else clean_sweeps + 1
         time.sleep(0.0005)
     return True
+
+
+def _hunt(root: int) -> list[int]:
+    """Kill what has just been started below `root`, at the process ids that come next, before it is gone again."""
+    killed = []
+    for pid in range(_last_pid() + HUNT_AHEAD, _last_pid() - HUNT_AHEAD, -1):
+        fields = _stat(f"/proc/{pid}/stat")
+        if fields and int(fields[1]) == root and _signal(pid, signal.SIGKILL):
+            killed.append(pid)
+    return killed
+
+
+def _last_pid() -> int:
+    with open("/proc/loadavg", "rb") as file:
+        return int(file.read().split()[4])
 
 
 def resume_all(root: int) -> None:
@@ -80,12 +100,9 @@ def cpu_ticks(root: int) -> int | None:
     return total
 
 
-def num_forks() -> int | None:
-    """How many processes and threads were ever started on this machine; None where that cannot be known."""
-    if not LINUX:
-        return None
-    with open("/proc/stat", "rb") as file:
-        return next((int(line.split()[1]) for line in file if line.startswith(b"processes ")), None)
+def num_zombies(root: int) -> int:
+    """Processes below `root` that ended and were not waited for."""
+    return len(descendants(root, zombies=True)) - len(descendants(root)) if LINUX else 0
 
 
 def _stat(path: str) -> list[bytes]:

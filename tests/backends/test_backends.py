@@ -36,6 +36,17 @@ def test_auto_takes_a_real_device():
     assert all(isinstance(value, str) for value in answer["environment"].values())
 
 
+def test_a_device_whose_dtype_is_settled_is_named_without_torch():
+    script = (
+        "import sys; from backends.probe import probe; "
+        "print(probe({'name': 'null'})['identity']['torch_version'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split() == [torch.__version__, "False"], done.stderr
+
+
 def test_an_unknown_backend_is_one_line_that_lists_what_exists():
     status, answer = probe(name="cudda", threads=None, dtype=None)
     assert status == 1

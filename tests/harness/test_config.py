@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import synthetic_journal
 
-from harness import compose
+from harness import compose, data
 from harness.compose import CONF_DIR, GROUPS
 from harness.errors import ConfigError
 
@@ -181,3 +181,8 @@ def test_a_recorded_configuration_is_read_back():
     assert compose.from_dict(asdict(config)) == config
     with pytest.raises(ConfigError, match="unknown key 'gone'"):
         compose.from_dict({**asdict(config), "gone": 1})
+
+
+def test_only_generated_text_is_not_looked_for_among_the_packages():
+    assert data.request_of(compose.compose(["data=pypi"]))["runtime_paths"] == data.runtime_paths() != []
+    assert data.request_of(compose.compose(["data=synthetic"]))["runtime_paths"] == []

@@ -208,25 +208,49 @@ def killed_session(config: Config, whole: Path, tmp_path: Path, num_kills: int, 
         f"agent.options.patches={config.agent.options['patches']}",
     ]
     folder = tmp_path / "killed"
-    kills = 0
-    while True:
-        resume = (folder / "journal.jsonl").exists()
-        if not resume:
-            shutil.rmtree(folder, ignore_errors=True)
-        process = start(["resume", str(folder)] if resume else ["run", *overrides])
-        if kills == num_kills:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output
-            break
-        time.sleep(rng.uniform(0.5, 8.0))
+    expected, _ = read(whole / "journal.jsonl")
+    for num_lines, seconds in moments(rng, len(expected), num_kills):
+        process = start_or_resume(folder, overrides)
+        wait_for_lines(folder / "journal.jsonl", num_lines, process)
+        time.sleep(seconds)
         if process.poll() is None:
             kill_and_sweep(process)
-        kills += 1
+        output, _ = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), output
+    process = start_or_resume(folder, overrides)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
     records, torn = read(folder / "journal.jsonl")
     assert torn is None
     runs = [record.data["run_id"] for record in records if record.type == "run_finished"]
     assert len(runs) == len(set(runs)), "a finished run was repeated"
-    assert scores(fold(records)) == scores(fold(read(whole / "journal.jsonl")[0]))
+    assert scores(fold(records)) == scores(fold(expected))
+
+
+def moments(rng: random.Random, num_records: int, num_kills: int) -> list[tuple[int, float]]:
+    """When to kill: so many seconds after the journal has so many lines.
+
+    Two in five hit the start of the process, for which a journal of no lines stands; at set times nearly all would.
+    """
+    num_early = 2 * num_kills // 5
+    lines = sorted(rng.sample(range(1, num_records - 1), num_kills - num_early))
+    chosen = [(num_lines, rng.uniform(0.0, 1.0)) for num_lines in lines]  # a run takes about a second
+    for _ in range(num_early):
+        chosen.insert(rng.randrange(len(chosen) + 1), (0, rng.uniform(0.0, 3.0)))
+    return chosen
+
+
+def start_or_resume(folder: Path, overrides: list[str]) -> subprocess.Popen[str]:
+    if (folder / "journal.jsonl").exists():
+        return start(["resume", str(folder)])
+    shutil.rmtree(folder, ignore_errors=True)
+    return start(["run", *overrides])
+
+
+def wait_for_lines(path: Path, num_lines: int, process: subprocess.Popen[str]) -> None:
+    """Until the session has come so far, or ended."""
+    while process.poll() is None and (path.read_bytes().count(b"\n") if path.exists() else 0) < num_lines:
+        time.sleep(0.01)
 
 
 def scores(state: SessionState) -> object:

@@ -32,7 +32,7 @@ while True:
     step += 1
     wire.send(sock, {"op": "log", "step": step, "loss": 1.0, "tokens": 100 * step})
 """
-# Steps of 10 ms; saves when it is told that three quarters are used up, and says when that was.
+# Steps of 10 ms; saves when it is told that half of the budget is used up.
 CANDIDATE = """
 import mmap, os, struct, time
 from trainer import wire
@@ -45,7 +45,7 @@ def progress():
     _, base, since, rate, _ = struct.unpack_from("<QdddQ", view)
     return base + (time.monotonic() - since) * rate
 step, last = 0, 0.0
-while progress() < 0.75:
+while progress() < 0.5:
     assert progress() >= last - 1e-6, "progress went back"
     last = progress()
     time.sleep(0.01)
@@ -91,8 +91,9 @@ def test_a_burst_counts_whole_steps_and_nothing_in_between(sentinel: Sentinel) -
     seen = sentinel._tokens
     time.sleep(0.3)
     rate = sentinel.burst(0.2)
-    # 30 steps would have fitted into the pause.
-    assert (sentinel._tokens - seen) / rate == pytest.approx(0.2, rel=0.5)
+    # 30 steps would have fitted into the pause; the burst has time for its own only.
+    seconds, steps = (sentinel._tokens - seen) / rate, (sentinel._tokens - seen) / 100
+    assert seconds >= 0.2 and steps <= seconds / 0.01 + 2
     assert 0 < first <= 10_000 and 0 < rate <= 10_000  # a step takes at least 10 ms
     assert (sentinel._tokens - seen) % 100 == 0
     assert sentinel.setup_seconds is not None and sentinel.setup_seconds > 0
@@ -166,4 +167,4 @@ def test_the_device_is_stopped_for_the_stock_script(runner: Runner, sentinel: Se
     assert trained.status is Status.OK and trained.metered is not None and trained.train_seconds is not None
     assert len(trained.metered.bursts) >= 3
     # A step of the candidate takes 10 ms at least; in the time in bursts it would have made more of them.
-    assert trained.curve[-1].step <= 0.75 * trained.train_seconds / 0.01 + 2
+    assert trained.curve[-1].step <= 0.5 * trained.train_seconds / 0.01 + 2

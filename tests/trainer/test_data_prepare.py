@@ -174,6 +174,7 @@ def test_held_out_text_in_the_runtime_is_refused(
     request = request_for(tmp_path, tmp_path / "runtime")
     (tmp_path / "runtime" / "innocent.txt").write_text(corpus.documents("train")[0].text)
     assert prepare(request, quiet)[1]["runtime_overlap"] == 0.0
+    assert prepare(request | {"runtime_paths": []}, quiet)[1]["runtime_overlap"] is None  # unknown, not none
     (tmp_path / "runtime" / "copied.py").write_text(corpus.documents("test")[0].text)  # installed after the fact
     with pytest.raises(DataError, match=r"runtime_overlap=0\.\d+.*copied\.py"):
         prepare(request, quiet)

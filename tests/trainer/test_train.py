@@ -6,6 +6,8 @@ import importlib.util
 import itertools
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 
 import golden_runs
@@ -163,17 +165,26 @@ def test_a_misspelt_knob_is_named():
         play.set_knobs(play.STOCK.read_text(), {"NUM_LAYER": "2"})
 
 
+@pytest.fixture(scope="module")
+def golden_plays(tmp_path_factory) -> dict[str, tuple[Path, play.Played]]:
+    """A run on each backend, at the same time: nearly all of it is importing torch."""
+    folders = [tmp_path_factory.mktemp(backend) for backend in golden_runs.BACKENDS]
+    with ThreadPoolExecutor() as pool:
+        played = list(pool.map(golden_runs.run, folders, golden_runs.BACKENDS))
+    return dict(zip(golden_runs.BACKENDS, zip(folders, played, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("backend", golden_runs.BACKENDS)
-def test_golden_curve(tmp_path, backend):
-    played = golden_runs.run(tmp_path, backend)
+def test_golden_curve(golden_plays, backend):
+    folder, played = golden_plays[backend]
     golden = json.loads((golden_runs.GOLDEN / f"{backend}.json").read_text())
     assert played.status == 0
     assert [message["step"] for message in played.log] == list(range(1, golden_runs.NUM_STEPS + 1))
     assert [message["loss"] for message in played.log] == pytest.approx(golden, abs=TOLERANCE[backend])
     assert golden[0] > 5.5 and golden[-1] < golden[0] - 0.1  # ln 256 at first, and it learns
-    snapshot = tmp_path / "model.safetensors"
+    snapshot = folder / "model.safetensors"
     snapshot.write_bytes(played.snapshot)
-    bpb = play.validate(tmp_path / "train.py", snapshot, tmp_path, TASK, golden_runs.device(backend))
+    bpb = play.validate(folder / "train.py", snapshot, folder, TASK, golden_runs.device(backend))
     assert bpb < 5  # 8 bits a byte is knowing nothing
 
 

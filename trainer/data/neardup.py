@@ -8,14 +8,16 @@ in 6,600 times, and the measurement of what was missed (`leak_rate`) uses no ske
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
-from scipy.sparse import csr_matrix
 
 from trainer.data.hashing import MAX_BYTES, mix, span_hashes
 from trainer.data.source import Report
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Shingles = npt.NDArray[np.uint32]
 
@@ -70,6 +72,9 @@ def cluster(documents: Sequence[Shingles], report: Report) -> list[int]:
             index = parent[index]
         return index
 
+    # Imported here: it brings half of scipy, and a text that is ready needs none of it.
+    from datasketch import MinHash, MinHashLSH
+
     lsh = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     permutations = MinHash(num_perm=BANDS * ROWS, seed=1, scheme="affine32").permutations
     for index, own in enumerate(documents):
@@ -90,6 +95,8 @@ def leak_rate(held_out: Sequence[Shingles], train: Sequence[Shingles], report: R
     Exact: every held-out document is compared with every training document, through a sparse product that counts
     common shingles.
     """
+    from scipy.sparse import csr_matrix
+
     if not held_out:
         return 0.0
     known, columns = np.unique(np.concatenate(held_out), return_inverse=True)
@@ -114,6 +121,8 @@ def _batches(documents: Sequence[Shingles]) -> Iterator[Sequence[Shingles]]:
 
 def _incidence(batch: Sequence[Shingles], known: Shingles) -> csr_matrix:
     """0/1 matrix `[len(batch), len(known)]`: which known shingles each document has."""
+    from scipy.sparse import csr_matrix
+
     values = np.concatenate(batch)
     rows = np.repeat(np.arange(len(batch)), [len(each) for each in batch])
     columns = np.minimum(np.searchsorted(known, values), len(known) - 1)

@@ -93,8 +93,10 @@ def runtime_fingerprint(runtime_paths: Iterable[Path]) -> str:
 
 
 def _check_runtime(corpus: Corpus, runtime_paths: Sequence[Path], report: Report) -> dict[str, Any]:
-    """Measured once for a text and a runtime, whatever the vocabulary."""
+    """Measured once for a text and a runtime, whatever the vocabulary; unknown where there is nothing to look at."""
     fingerprint = runtime_fingerprint(runtime_paths)
+    if not runtime_paths:
+        return {"runtime_overlap": None, "runtime_sha256": fingerprint}
     cache = corpus.folder.with_name(f"{corpus.folder.name}.runtime.json")
     known = read_json(cache)
     if known is not None and known["runtime_sha256"] == fingerprint:
