@@ -6,7 +6,7 @@ import hashlib
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,20 @@ from harness.config import Config
 from harness.data import DataInfo
 from harness.device import Device
 from harness.journal import Journal, Record
+from harness.metering import Integral
 from harness.protocols import Bench
+from harness.rate import between
 from harness.records import (
     Audit,
     Calibration,
     CurvePoint,
     Edit,
+    Metered,
+    MeterPattern,
     Proposal,
     Role,
     RunResult,
+    SentinelRate,
     Smoke,
     Status,
     Stop,
@@ -35,6 +40,7 @@ from harness.records import (
 from harness.session import Session
 from harness.workspace import Workspace
 
+BURSTS = (950.0, 955.0, 951.0, 949.0, 953.0, 947.0, 952.0, 950.0, 949.0)
 BLOCKS = (1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0, 998.0, 1001.0)
 STOCK_BPB = 2.0
 OVERRIDES = (
@@ -74,11 +80,51 @@ class SimulatedBench:
     tokens: int = 20_480
     clock: float = 0.0
     runs: list[tuple[str, int, str]] = field(default_factory=list)
+    metered: bool = False
+    speed: float = 1.0  # of the device in metered runs, relative to its calibration
+    sentinel: bool = False  # whether speeds are measured around each run
+    drifting: dict[str, int] = field(default_factory=dict)  # run ids around which the speed halves so often
+    cooled: int = 0
 
     def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
         rate, low, high = stats.median_interval(BLOCKS)
         gate = 50.0 * (high - low) / rate * 0.005
-        return Calibration(rate, low, high, BLOCKS, 1.5, 20_480 / rate, gate, gate <= sigma_bpb / 2)
+        made = Calibration(rate, low, high, BLOCKS, 1.5, 20_480 / rate, gate, gate <= sigma_bpb / 2)
+        if self.metered:
+            ratio = stats.ratio_interval(BLOCKS, between(BURSTS))
+            gate = 50.0 * (ratio.high - ratio.low) / ratio.value * 0.005
+            made = replace(
+                made,
+                gate_bpb=gate,
+                calibrated=gate <= sigma_bpb / 2,
+                burst_tokens_per_second=BURSTS,
+                pattern=MeterPattern(5.0, 0.1, ratio.value),
+                meter_error_percent=0.5,
+            )
+        self.made = replace(made, sentinel=SentinelRate(1000.0, 0.01) if self.sentinel else None)
+        return self.made
+
+    def cool_down(self) -> None:
+        self.cooled += 1
+
+    def speeds(self, run_id: str) -> tuple[float, ...]:
+        if not self.sentinel:
+            return ()
+        if self.drifting.get(run_id, 0) > 0:
+            self.drifting[run_id] -= 1
+            return (1000.0, 500.0)
+        return (1000.0, 1010.0)
+
+    def meter(self) -> tuple[float | None, Metered | None]:
+        """The running time of a run, and its record of the metered clock."""
+        if not self.metered:
+            return self.budget, None
+        integral = Integral(self.made.pattern or MeterPattern(5.0, 0.1, 1.0), 20_480.0)
+        for at in (0.0, 5.0, 10.0, 15.0):
+            integral.add(at, self.speed * 950.0)
+        seconds = integral.seconds_left(0.0)
+        correction = 20_480.0 / (self.made.tokens_per_second * seconds)
+        return seconds, Metered(tuple(integral.bursts), 0.8, 20_480.0, 20_480.0, correction)
 
     def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> Bench:
         self.budget = calibration.budget_seconds if calibration else None
@@ -89,22 +135,25 @@ class SimulatedBench:
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         self.runs.append((run_id, seed, source))
-        self.clock += 25.0
+        self.clock += 25.0 if self.speed == 1.0 else 25.0 / self.speed
         if run_id in self.failing:
             return RunResult(self.failing[run_id], split, reason="simulated", setup_seconds=1.0, wall_seconds=25.0)
         found = re.search(r"^EMBED_LR = (\S+)", source, re.MULTILINE)
         rate = found.group(1) if found else ""
         bpb = STOCK_BPB - self.worth.get(rate, 0.0) + random.Random(f"{seed} {rate}").gauss(0, self.sigma)
+        seconds, metered = self.meter()
         return RunResult(
             Status.OK,
             split,
+            metered=metered,
+            sentinel=self.speeds(run_id),
             bpb=round(bpb, 4) if split == "val" else bpb,
             audit=Audit(16, 0.0, 0.0, 0.0, 16, 0, 0),
             budget_seconds=self.budget,
-            train_seconds=self.budget,
+            train_seconds=seconds,
             setup_seconds=1.0,
             eval_seconds=2.0,
-            wall_seconds=25.0,
+            wall_seconds=5.0 + (seconds or 20.0),
             num_snapshots=2,
             snapshot_bytes=1000,
             curve=(CurvePoint(1.0, 1, 5.0, self.tokens // 20), CurvePoint(20.0, 20, 4.0, self.tokens)),

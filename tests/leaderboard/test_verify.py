@@ -204,6 +204,94 @@ def test_failures_and_refusals_are_consistent_too(tmp_path: Path) -> None:
     assert result.bundle.state.stopped_early and result.bundle.state.gain and result.bundle.state.gain.num_pairs == 2
 
 
+METERED = ("task.clock=metered",)
+
+
+@pytest.fixture(scope="module")
+def metered(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    """The same under the metered clock."""
+    bench = simulated.SimulatedBench({"0.6": 0.03}, metered=True)
+    folder = simulated.run_session(tmp_path_factory.mktemp("sessions") / "metered", *METERED, bench=bench)
+    return read(folder / "journal.jsonl")[0]
+
+
+def test_a_metered_session_is_consistent(metered: list[Record]) -> None:
+    result = examine(bundled(lines_of(metered)))
+    assert result.consistent and said(result) == ""
+
+
+def metered_of(lines: Lines, run_id: str) -> dict[str, Any]:
+    found = finished(lines, run_id)["metered"]
+    assert isinstance(found, dict)
+    return found
+
+
+def longer(lines: Lines) -> None:
+    """More work than the budget, added up correctly."""
+    run, meter = finished(lines, "experiment-000"), metered_of(lines, "experiment-000")
+    made = data(lines, "calibration")
+    run["train_seconds"] *= 1.1
+    meter["used_tokens"] = 950.0 * made["pattern"]["stock_per_burst"] * run["train_seconds"]
+
+
+METER_CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
+    "ratio": (lambda x: data(x, "calibration")["pattern"].update(stock_per_burst=0.9), "stock_per_burst is 0.9"),
+    "no bursts at calibration": (lambda x: data(x, "calibration").update(burst_tokens_per_second=[]), "no pattern"),
+    "gate": (lambda x: data(x, "calibration").update(gate_bpb=0.0), "gate_bpb is 0.0"),
+    "slow bursts": (
+        lambda x: metered_of(x, "experiment-000")["bursts"][1].update(tokens_per_second=90.0),
+        "used_token",
+    ),
+    "no bursts": (lambda x: metered_of(x, "experiment-000").update(bursts=[]), "without a pattern, bursts"),
+    "order of bursts": (lambda x: metered_of(x, "experiment-000")["bursts"][2].update(at_seconds=1.0), "not in order"),
+    "no meter": (lambda x: finished(x, "experiment-000").update(metered=None), "no record of the metered clock"),
+    "correction": (lambda x: metered_of(x, "experiment-000").update(correction=1.0), "correction is 1.0"),
+    "larger budget": (lambda x: metered_of(x, "experiment-000").update(budget_tokens=30_000.0), "budget_tokens is"),
+    "longer": (longer, "of a budget of 20,480"),
+}
+
+
+@pytest.mark.parametrize("name", METER_CONTRADICTIONS)
+def test_a_contradiction_of_the_meter_is_found(metered: list[Record], name: str) -> None:
+    change, expected = METER_CONTRADICTIONS[name]
+    result = examine(doctored(metered, change))
+    assert not result.consistent and expected in said(result), said(result)
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.4])
+def test_a_device_that_was_another_is_not_ranked(tmp_path: Path, speed: float) -> None:
+    bench = simulated.SimulatedBench({"0.6": 0.03}, metered=True, speed=speed)
+    folder = simulated.run_session(tmp_path / "slow", *METERED, bench=bench)
+    result = verify(write(folder, tmp_path / "slow.bundle.tar"))
+    assert result.consistent, said(result)
+    made = outcome(result.bundle.records)
+    assert any("of its calibrated speed" in reason and f"{100 * speed:.0f} %" in reason for reason in made.unranked)
+
+
+def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -> None:
+    """Unconditionally: what is recorded is the second one, even where it is worse, and a second change is only told."""
+    bench = simulated.SimulatedBench(
+        {"0.6": 0.03}, sentinel=True, drifting={"baseline-001": 1, "experiment-001": 2, "confirm_candidate-000": 1}
+    )
+    folder = simulated.run_session(tmp_path / "drift", bench=bench)
+    assert bench.cooled == 3
+    made = [run_id for run_id, *_ in bench.runs]
+    assert all(made.count(run_id) == 2 for run_id in ("baseline-001", "experiment-001", "confirm_candidate-000"))
+    result = verify(write(folder, tmp_path / "drift.bundle.tar"))
+    assert result.consistent and said(result) == ""
+    assert result.bundle.state.incidents == ("experiment-001: the device was 25 % slower than calibrated",)
+    for change, expected in (
+        (lambda x: drifted(x)["result"].update(sentinel=[1000.0, 1000.0]), "was repeated although"),
+        (lambda x: finished(x, "experiment-000").update(sentinel=[1000.0, 500.0]), "was not repeated although"),
+    ):
+        other = examine(doctored(list(result.bundle.records), change))
+        assert not other.consistent and expected in said(other), said(other)
+
+
+def drifted(lines: Lines) -> dict[str, Any]:
+    return next(line["data"] for line in lines if line["type"] == "run_drifted")
+
+
 HOSTILE_VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 10**400, 1e308, -1e308, 5e-324, "", "x", "nan", "-inf", "\ud800", "<script>", [], [[]], {},
     {"a": 1},
@@ -237,10 +325,12 @@ def survives(records: list[Record], rounds: range) -> None:
             assert "\n" not in str(error)
 
 
-def test_hostile_values_are_survived(records: list[Record]) -> None:
+def test_hostile_values_are_survived(records: list[Record], metered: list[Record]) -> None:
     survives(records, range(60))
+    survives(metered, range(60))
 
 
 @pytest.mark.slow
-def test_many_hostile_values_are_survived(records: list[Record]) -> None:
+def test_many_hostile_values_are_survived(records: list[Record], metered: list[Record]) -> None:
     survives(records, range(60, 4000))
+    survives(metered, range(60, 4000))
