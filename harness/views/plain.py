@@ -68,12 +68,14 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
             known = {name: value for name, value in rows.names(state).items() if value != "-"}
             words = "session: " + ", ".join(f"{name} {value}" for name, value in known.items())
         case "calibration" if state.calibration:
-            rate = f"{state.calibration.tokens_per_second:,.0f} tokens/s"
-            words = f"calibrated: {rate}, budget {text.duration(state.calibration.budget_seconds)}"
+            words = f"calibrated: {rows.calibration_line(state.calibration)}"
         case "run_started" if state.active:
             words = f"{rows.run_name(state, state.active)}: started"
         case "run_finished" if before.active:
             words = f"{rows.run_name(before, before.active)}: {_outcome(rows.finished_run(state, before.active))}"
+        case "run_drifted" if before.active:
+            changed = f"{100 * abs(data['drift']):.0f} % {'slower' if data['drift'] < 0 else 'faster'}"
+            words = f"{rows.run_name(before, before.active)}: the device was {changed} than calibrated; once more"
         case "baseline":
             words = f"baseline: {text.bpb(state.baseline_bpb)} val bpb, sigma {text.bpb(state.sigma_bpb)}"
         case "proposal":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import ranking
 from harness.codec import from_json
 from harness.fold import fold
 from harness.journal import Record, read
@@ -151,6 +152,7 @@ def _details(state: SessionState) -> list[tuple[str, str]]:
     known = [
         ("key", _listed(state.opened.get("key"))),
         ("device rate", rate),
+        ("clock", _clock(state)),
         ("walls", _walls(state)),
         ("work", text.duration(state.working_seconds)),
         ("resumed", text.count(state.num_restarts, "time")),
@@ -158,6 +160,20 @@ def _details(state: SessionState) -> list[tuple[str, str]]:
         ("versions", _listed(state.opened.get("versions"))),
     ]
     return [(name, text.line(value, 600)) for name, value in known]
+
+
+def _clock(state: SessionState) -> str:
+    made = state.calibration
+    if made is None:
+        return "-"
+    if made.pattern is None:
+        return f"wall; {text.count(len(state.drifted), 'run')} repeated because the device's speed had changed"
+    speed = ranking.mean_correction(state)
+    return (
+        f"metered: a burst of the stock script every {made.pattern.interval_seconds:.1f} s; estimated error of one "
+        f"budget {made.meter_error_percent or 0.0:.1f} %; speed in all runs "
+        + (f"{100 * speed:.0f} % of the calibrated one" if speed is not None else "not known yet")
+    )
 
 
 def _walls(state: SessionState) -> str:

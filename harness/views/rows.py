@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import ActiveRun, Attempt, Experiment, Gain, Role, RunResult, SessionState, Status
+from harness.records import ActiveRun, Attempt, Calibration, Experiment, Gain, Role, RunResult, SessionState, Status
 from harness.views import text
 
 _EXPECTED_RERUNS = 0.4  # share of experiments that earn a second run; until the session shows its own
@@ -59,6 +59,14 @@ def device_name(device: Any) -> str:
 
 def budget_seconds(state: SessionState) -> float | None:
     return state.calibration.budget_seconds if state.calibration else None
+
+
+def calibration_line(made: Calibration) -> str:
+    """Rate, budget and clock in one line."""
+    line = f"{made.tokens_per_second:,.0f} tokens/s, budget {text.duration(made.budget_seconds)}"
+    if made.pattern:
+        line += f", metered every {made.pattern.interval_seconds:.1f} s"
+    return line if made.calibrated else f"{line}; too noisy for the task's gate"
 
 
 def num_experiments(state: SessionState) -> int:

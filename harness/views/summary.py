@@ -14,7 +14,7 @@ from harness import ranking
 from harness.codec import to_json
 from harness.fold import fold
 from harness.journal import read
-from harness.records import Experiment, SessionState
+from harness.records import Experiment, RunResult, SessionState
 from harness.views import replayed, rows, text
 from harness.views.files import write_atomically
 
@@ -47,6 +47,11 @@ def summary(state: SessionState) -> dict[str, Any]:
             "by_status": _count(state.experiments),
         },
         "calibration": state.calibration,
+        "clock": {
+            "correction": ranking.mean_correction(state),
+            "burst_share": _burst_share(runs),
+            "num_drifted": len(state.drifted),
+        },
         "time": {
             "working_seconds": state.working_seconds,
             "budget_share": _share(state, (run.train_seconds for run in runs)),
@@ -99,6 +104,14 @@ def llm_sentence(state: SessionState) -> str | None:
         f"The model was asked {text.count(asked.num_calls, 'time')}{tries}: {asked.prompt_tokens:,} tokens in, "
         f"{asked.completion_tokens:,} out, {cost}, {text.duration(asked.seconds)}."
     )
+
+
+def _burst_share(runs: Iterable[RunResult]) -> float | None:
+    """Share of the wall time between start and end of training that the metered clock took for itself."""
+    metered = [run for run in runs if run.metered and run.train_seconds]
+    stopped = sum(run.metered.stopped_seconds for run in metered if run.metered)
+    running = sum(run.train_seconds for run in metered if run.train_seconds)
+    return stopped / (stopped + running) if running else None
 
 
 def unranked(state: SessionState) -> tuple[str, ...]:
