@@ -170,7 +170,7 @@ def resuming_facts(journal: Journal, records: list[Record], walls: Walls) -> dic
 
 def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:
     """What the session is; fails before anything was made when the configuration does not hold together."""
-    stock = knobs.stock_source(STOCK, config.task.knobs)
+    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
     program = Path(config.program or PROGRAM)
     try:
         instructions = program.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from harness import sizes
 from harness.config import TaskConfig
 from harness.errors import DeviceError
 from harness.records import Calibration, CurvePoint, Status
@@ -109,8 +110,9 @@ def check_budget(calibration: Calibration, task: TaskConfig) -> None:
     budget = calibration.budget_seconds
     if task.min_budget_seconds <= budget <= task.max_budget_seconds:
         return
-    size, other = ("too fast", "larger") if budget < task.min_budget_seconds else ("too slow", "smaller")
+    speed = "too fast" if budget < task.min_budget_seconds else "too slow"
     raise DeviceError(
-        f"task={task.name}: this device is {size}: {budget:.1f} s for {task.reference_tokens:,} tokens, expected "
-        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; choose a {other} task (sizes: demo < nano)"
+        f"task={task.name}: this device is {speed}: {budget:.1f} s for {task.reference_tokens:,} tokens, expected "
+        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; "
+        f"{sizes.advice(task, calibration.tokens_per_second)}"
     )
