@@ -115,7 +115,7 @@ def fingerprint(stable: Mapping[str, Any]) -> str:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch on every device (its generators there are lazy, and get the seed when they start), numpy and random."""
+    """Seed random, numpy and torch on every device: generators that do not run yet get the seed when they start."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,7 +1,7 @@
 """What a device does in its simplest moments: a product, a copy, a launch. A few hundred milliseconds.
 
-A fingerprint, to tell a throttled or shared device from its twin and to guess what a task would take. Never the budget: the
-stock script's own rate depends on much that none of these shows.
+A fingerprint, to tell a throttled or shared device from its twin and to guess what a task would take. Never the budget:
+the stock script's own rate depends on much that none of these shows.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from backends.base import (
 MIN_TORCH = (2, 13)
 MIN_MACOS = 14
 _SAMPLE_SECONDS = 0.05
-# Of what Metal recommends. Memory is shared with everything else on a Mac: beyond this it swaps, and times mean nothing.
+# Of what Metal recommends. Memory is shared with everything else on a Mac: beyond this it swaps, and no time holds.
 MEMORY_SHARE = 1.0
 _COMPILE_HINT = "torch.compile is off on MPS: nobody has measured yet on such a device that it works and pays"
 

@@ -45,8 +45,7 @@ class Size:
     @classmethod
     def of(cls, task: TaskConfig) -> Size:
         """Raises ConfigError where the task's constants do not fit the stock script."""
-        parsed = knobs.parse(knobs.stock_source(STOCK, task.knobs, task.ranges))
-        return cls(task, {name: knob.value for name, knob in parsed.items()})
+        return cls(task, {name: knob.value for name, knob in knobs.parse(stock_of(task)).items()})
 
     @cached_property
     def num_parameters(self) -> int:
@@ -56,7 +55,7 @@ class Size:
 
     @cached_property
     def flops_per_token(self) -> float:
-        """Of training: matrix products and causal attention, forward and backward. Lookups and optimizers not counted."""
+        """Of training: products and causal attention, forward and backward. Lookups and the optimizers do not count."""
         products = _FLOPS_PER_WEIGHT * (self._block_weights + self.task.vocab_size * self._width)
         attention = _FLOPS_PER_WEIGHT * self._layers * self.task.sequence_length * self._width
         return float(products + attention)
@@ -98,6 +97,11 @@ def known(folder: Path = TASKS) -> tuple[Size, ...]:
     """Every task that measures time, the least arithmetic first. Raises ConfigError for a file that is no task."""
     tasks = (load(path) for path in sorted(folder.glob("*.yaml")))
     return tuple(sorted((Size.of(task) for task in tasks if task.clock != "ticks"), key=lambda size: size.flops))
+
+
+def stock_of(task: TaskConfig) -> str:
+    """The stock train.py at this size."""
+    return knobs.stock_source(STOCK, task.knobs, task.ranges)
 
 
 def load(path: Path) -> TaskConfig:
