@@ -44,7 +44,7 @@ PROTOCOL_VERSION = 1
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ROOT / "trainer" / "train.py"
 PROGRAM = ROOT / "program.md"
-PRELOAD_TRUSTED = ("torch", "trainer.trusted.scorer", "scipy.stats")
+PRELOAD_TRUSTED = ("torch", "trainer.trusted.scorer")
 # torch.optim imports the compiler at the first optimizer.
 PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "trainer.server", "backends.null")
 

@@ -1,4 +1,4 @@
-"""What each task would take on a device: by calibrations kept, by a short run, or by its arithmetic. Each says which."""
+"""What each task would take on a device: by calibrations kept, a short run, or its arithmetic. Each says which."""
 
 from __future__ import annotations
 
