@@ -16,7 +16,7 @@ import importlib, importlib.abc, sys
 from importlib.metadata import packages_distributions
 
 OURS = {"trainer", "backends"}
-names = {name: {found.lower().replace("_", "-") for found in owners} for name, owners in packages_distributions().items()}
+names = {name: {o.lower().replace("_", "-") for o in owners} for name, owners in packages_distributions().items()}
 allowed = set(sys.argv[1].split(","))
 
 class Wall(importlib.abc.MetaPathFinder):
@@ -67,10 +67,9 @@ def closure(package: str) -> set[str]:
             lines = requires(name) or []
         except ModuleNotFoundError:
             continue
-        needs = [Requirement(line) for line in lines]
-        waiting += [
-            r.name.lower().replace("_", "-") for r in needs if r.marker is None or r.marker.evaluate({"extra": ""})
-        ]
+        for need in map(Requirement, lines):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                waiting.append(need.name.lower().replace("_", "-"))
     return found
 
 
