@@ -64,7 +64,11 @@ def open() -> Run:
 
 
 class Run:
-    """One training run. `task`, `device` and `seed` are plain attributes."""
+    """One training run. `task`, `device` and `seed` are plain attributes.
+
+    `backend.attention()` says which attention kernels train.py may use here, `backend.memory_cap_bytes()` where the
+    device's allocator stops.
+    """
 
     def __init__(self, sock: socket.socket, task: Task, backend: Backend, seed: int) -> None:
         self.task = task

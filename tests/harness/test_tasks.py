@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import calibrations, fit, predict, sizes, tasks
+from harness import calibrations, cli, fit, predict, sizes, tasks
 from harness.assemble import pinned_torch, unranked
 from harness.calibrate import check_budget
 from harness.calibrations import Key
@@ -126,6 +126,17 @@ def test_the_table_says_what_each_row_rests_on():
     assert answer["use"] == "nano" and [row["fits"] for row in answer["tasks"]] == [True, True, False, False, False]
 
 
+def test_a_refusal_comes_with_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BPBENCH_HOME", str(tmp_path))
+    with pytest.raises(TaskMisfit) as refused:
+        fit.check(BY_NAME["full"].task, DEVICE)
+    assert cli._report(refused.value) == cli.EXIT_ERROR
+    *table, last = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in table if "GiB" in line] == list(BY_NAME)
+    assert last.startswith("bpbench: task=full is too large for this device: about ") and "use task=nano" in last
+
+
+@pytest.mark.slow  # waits for whoever holds this machine's device
 def test_full_on_a_cpu_is_refused_before_anything_is_fetched(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "harness.cli", "run", "task=full", "backend=cpu", "agent=noop"],
