@@ -11,8 +11,7 @@ from harness.config import TaskConfig
 from harness.errors import DeviceError, TaskMisfit
 from harness.sizes import Size
 
-# What the stock script makes of a device's fastest product. Measured on two CPU cores: docs/sizes.md. Only used where
-# nothing has run yet.
+# What the stock script makes of a device's fastest product: a guess, and only used where nothing has run yet.
 UTILISATION = 0.25
 # A guess is wrong by this factor at most, or nothing is refused on account of it.
 GUESS_FACTOR = 4.0
@@ -58,8 +57,8 @@ class Prediction:
     def verdict(self) -> str:
         task = self.size.task
         if self.budget_seconds < task.min_budget_seconds:
-            return "too small for this device"
-        return "fits" if self.fits else "too large for this device"
+            return "too small"
+        return "fits" if self.fits else "too large"
 
     def session_seconds(self, experiments: int) -> float:
         """Of a session with so many experiments that keep nothing; the researcher's thinking comes on top."""
@@ -100,8 +99,8 @@ def check(task: TaskConfig, predictions: Sequence[Prediction]) -> None:
     use = best(predictions)
     do = f"use task={use.size.task.name}" if use else "no task is expected to fit: use another device"
     raise TaskMisfit(
-        f"task={task.name} is {mine.verdict}: about {_words(mine.budget_seconds)} for an experiment, expected "
-        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; {do}",
+        f"task={task.name} is {mine.verdict} for this device: about {_words(mine.budget_seconds)} for an experiment, "
+        f"expected {task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; {do}",
         predictions,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ class Size:
         return int(self._layers * (4 + 2 * self.constants["MLP_RATIO"]) * self._width**2)
 
 
+@cache
 def known(folder: Path = TASKS) -> tuple[Size, ...]:
     """Every task that measures time, the least arithmetic first. Raises ConfigError for a file that is no task."""
     tasks = (load(path) for path in sorted(folder.glob("*.yaml")))

@@ -49,9 +49,9 @@ def tasks(
 def table(predictions: Sequence[Prediction], experiments: int) -> Table:
     """A row a task; the one to use is bold."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bright_black")
-    for name in ("task", "budget", f"session of {experiments}", "memory", "tokens/s", "", "known by"):
+    for name in ("task", "budget", f"session of {experiments}", "memory", "", "known by"):
         right = name not in ("task", "", "known by")
-        shown.add_column(name, justify="right" if right else "left", no_wrap=name != "known by")
+        shown.add_column(name, justify="right" if right else "left", no_wrap=name != "known by", min_width=len(name))
     use = predict.best(predictions)
     for item in predictions:
         cells = (
@@ -59,7 +59,6 @@ def table(predictions: Sequence[Prediction], experiments: int) -> Table:
             text.duration(item.budget_seconds),
             text.duration(item.session_seconds(experiments)) if item.fits else "-",
             f"{'' if item.memory_measured else '~'}{item.memory_bytes / 2**30:.1f} GiB",
-            f"{item.tokens_per_second:,.0f}",
             item.verdict,
             f"{item.source}: {item.basis}",
         )

@@ -116,6 +116,7 @@ def test_flash_attention_needs_ampere_and_half_precision(tmp_path):
     assert make("rocm", tmp_path, dtype="bfloat16").attention().varlen is None, "nobody knows"
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_the_facts_about_this_cpu_are_true():
     from torch.nn.attention import SDPBackend, sdpa_kernel, varlen
     from torch.nn.attention.flex_attention import flex_attention
