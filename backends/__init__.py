@@ -1,4 +1,4 @@
-"""Devices. The folder is the registry: every file is a backend but `base`, `probe` and those with a leading _."""
+"""Devices. The folder is the registry: each file is a backend but those in _NOT_BACKENDS or with a leading _."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 
 from backends.base import Backend
 
-_NOT_BACKENDS = ("__init__", "base", "probe")
+_NOT_BACKENDS = ("__init__", "base", "microprobes", "probe")
 # Fastest kind of device first. `null` is for tests and never chosen for a user; a file not named here comes last.
 _PREFERENCE = ("cuda", "rocm", "mps", "cpu")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16")
 # Below this the conversions between float32 and bfloat16 around each product eat the gain.
 MIN_BF16_SPEEDUP = 1.2
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What torch offers on a device beyond plain products, for who writes a train.py. None: it is not known.
+
+    Plain scaled_dot_product_attention works everywhere and has no windows; the last two have.
+    """
+
+    flash_sdpa: bool | None  # scaled_dot_product_attention without the T x T matrix, forward and backward
+    flex_forward: bool | None  # torch.nn.attention.flex_attention, for evaluation
+    flex_backward: bool | None  # the same, for training
+    varlen: bool | None  # torch.nn.attention.varlen.varlen_attn: packed documents, sliding windows
+
+    def facts(self) -> dict[str, bool | None]:
+        return asdict(self)
 
 
 class Backend(Protocol):
@@ -41,7 +59,7 @@ class Backend(Protocol):
         """Where parameters and batches live."""
 
     def setup(self) -> None:
-        """Set thread counts and numeric flags of this process. Call once, before the first tensor is made."""
+        """Set threads, numeric flags and the memory cap of this process. Call once, before the first tensor is made."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A fresh context in which matrix products run in `dtype`."""
@@ -52,8 +70,18 @@ class Backend(Protocol):
     def peak_memory_bytes(self) -> int | None:
         """Most memory this process has used on the device so far, or None where it cannot be told."""
 
+    def memory_cap_bytes(self) -> int | None:
+        """Where `setup()` makes the device's allocator stop, with torch's out-of-memory error; None: nowhere."""
+
+    def attention(self) -> Attention:
+        """Which attention kernels train.py may use here."""
+
     def identity(self) -> dict[str, Any]:
-        """What this device is, JSON-ready, with a `fingerprint` that is equal for interchangeable devices."""
+        """What this device is, JSON-ready, with a `fingerprint` that is equal for interchangeable devices.
+
+        `has_compiler`: whether torch.compile is used here; `compile_hint`: why not, and what to do (None: it is).
+        `attention`: the facts of `attention()`.
+        """
 
     def power_state(self) -> dict[str, Any] | None:
         """What the platform tells of clocks, power and slowdowns right now; None where it tells nothing."""
@@ -84,6 +112,23 @@ def resolve_threads(threads: int | None, available: int) -> int:
 def fingerprint(stable: Mapping[str, Any]) -> str:
     """Equal for devices that agree in all of `stable`."""
     return hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed random, numpy and torch on every device: generators that do not run yet get the seed when they start."""
+    random.seed(seed)
+    import numpy as np
+    import torch
+
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch says that the device's memory is full; on MPS it says so in a plain RuntimeError."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def compiler() -> str | None:

@@ -15,10 +15,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from backends import base
-from backends.base import DTYPES, MIN_BF16_SPEEDUP, compiler, fingerprint, resolve_dtype, resolve_threads
+from backends import _cores, base
+from backends._cores import usable_cores
+from backends.base import (
+    DTYPES,
+    MIN_BF16_SPEEDUP,
+    Attention,
+    compiler,
+    fingerprint,
+    resolve_dtype,
+    resolve_threads,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +55,8 @@ class Backend:
         import torch
 
         torch.set_num_threads(self.threads)
+        # The same cores in every process of a session: what is measured on one set of cores holds for no other.
+        _cores.pin(self.threads)
 
     def autocast(self) -> AbstractContextManager[Any]:
         import torch
@@ -61,8 +70,15 @@ class Backend:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
 
+    def memory_cap_bytes(self) -> int | None:
+        return None  # the harness caps the memory of processes; there is no device of its own
+
+    def attention(self) -> Attention:
+        # FlexAttention raises NotImplementedError here for any tensor that needs a gradient; varlen has no kernel.
+        return Attention(flash_sdpa=True, flex_forward=True, flex_backward=False, varlen=False)
+
     def identity(self) -> dict[str, Any]:
-        return describe(self.name, self.threads, self.dtype)
+        return describe(self.name, self.threads, self.dtype) | {"attention": self.attention().facts()}
 
     def power_state(self) -> dict[str, Any] | None:
         return power_state()
@@ -99,30 +115,39 @@ def power_state(sys_root: Path = Path("/sys/devices/system/cpu")) -> dict[str, A
     return facts or None
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on, which a container or taskset can make fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
     """The identity of a backend on this machine's processor."""
     hardware = {
         "name": name,
         "cpu_model": _cpu_model(),
         "num_cores": usable_cores(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": memory_bytes(),
         "threads": threads,
         "dtype": dtype,
     }
     # Firmware takes a few megabytes that differ from boot to boot: equal machines must agree.
-    stable = hardware | {"memory_bytes": round(psutil.virtual_memory().total / 2**30)}
+    stable = hardware | {"memory_bytes": round(memory_bytes() / 2**30)}
+    hint = compile_hint()
     return hardware | {
         "fingerprint": fingerprint(stable),
         "torch_version": version("torch"),
-        "has_compiler": compiler() is not None,
+        "has_compiler": hint is None,
+        "compile_hint": hint,
+        "physical_cores": _cores.num_physical(),
     }
+
+
+def compile_hint() -> str | None:
+    """What keeps torch.compile from working here, and what to do; None: nothing."""
+    if compiler() is not None:
+        return None
+    command = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++, or your system's like"
+    return f"torch.compile is off: there is no C++ compiler (g++ or clang++) on the PATH; install one ({command})"
+
+
+def memory_bytes() -> int:
+    """Physical memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def fastest_dtype(threads: int) -> str:

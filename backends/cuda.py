@@ -14,9 +14,22 @@ from typing import Any
 import torch
 
 from backends import _tools, base
-from backends.base import DTYPES, MIN_BF16_SPEEDUP, compiler, fingerprint, resolve_dtype, resolve_threads
-from backends.cpu import usable_cores
+from backends._cores import usable_cores
+from backends.base import (
+    DTYPES,
+    MIN_BF16_SPEEDUP,
+    Attention,
+    compiler,
+    fingerprint,
+    resolve_dtype,
+    resolve_threads,
+)
 
+# The rest is for what the driver and other programs (a desktop) take: a process that wants more gets torch's error,
+# before they are the ones who get an error.
+MEMORY_SHARE = 0.95
+# Ampere: the first with torch's flash kernels, on which varlen_attn is built.
+MIN_FLASH_CAPABILITY = (8, 0)
 _SMI_FIELDS = ("driver_version", "power.limit", "clocks.max.sm")
 _STATE_FIELDS = ("pstate", "temperature.gpu", "power.draw", "clocks.sm", "clocks_event_reasons.active")
 # Bits of clocks_event_reasons.active (nvml.h, nvmlClocksEventReasons) that say that the device is held back.
@@ -59,6 +72,7 @@ class Backend:
         torch.set_num_threads(self.threads)
         # Products that stay in float32 may use TF32: the stock script's parameters are float32, its products are not.
         torch.set_float32_matmul_precision("high")
+        self._cuda.set_per_process_memory_fraction(MEMORY_SHARE, 0)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.dtype == "bfloat16")
@@ -69,6 +83,16 @@ class Backend:
     def peak_memory_bytes(self) -> int | None:
         # Reserved, not allocated: what the allocator holds is what nobody else can have.
         return int(self._cuda.max_memory_reserved(0))
+
+    def memory_cap_bytes(self) -> int | None:
+        return int(MEMORY_SHARE * self._cuda.get_device_properties(0).total_memory)
+
+    def attention(self) -> Attention:
+        properties = self._cuda.get_device_properties(0)
+        # The flash kernels take half precision only; FlexAttention is compiled by Triton.
+        flash = (properties.major, properties.minor) >= MIN_FLASH_CAPABILITY and self.dtype == "bfloat16"
+        triton = compile_hint() is None
+        return Attention(flash_sdpa=flash, flex_forward=triton, flex_backward=triton, varlen=flash)
 
     def identity(self) -> dict[str, Any]:
         properties = self._cuda.get_device_properties(0)
@@ -84,7 +108,8 @@ class Backend:
         told = self.vendor_facts(properties)
         # Cards of one model are interchangeable, as far as their power limit is the same; a UUID is one card's own.
         stable = hardware | {"memory_bytes": round(properties.total_memory / 2**30), "power": told["power_limit_watts"]}
-        return hardware | told | software() | {"fingerprint": fingerprint(stable), "uuid": uuid(properties)}
+        own = {"fingerprint": fingerprint(stable), "uuid": uuid(properties), "attention": self.attention().facts()}
+        return hardware | told | software() | own
 
     def vendor_facts(self, properties: Any) -> dict[str, Any]:
         driver, power, clock = self.smi(properties, _SMI_FIELDS)
@@ -160,10 +185,17 @@ def pci_address(properties: Any) -> str:
 
 
 def software() -> dict[str, Any]:
-    """The programs around the device; torch.compile needs Triton and a compiler."""
+    """The programs around the device."""
+    hint = compile_hint()
+    return {"torch_version": torch.__version__, "has_compiler": hint is None, "compile_hint": hint}
+
+
+def compile_hint() -> str | None:
+    """What keeps torch.compile from working here, and what to do; None: nothing."""
     from importlib.util import find_spec
 
-    return {
-        "torch_version": torch.__version__,
-        "has_compiler": compiler() is not None and find_spec("triton") is not None,
-    }
+    if find_spec("triton") is None:
+        return "torch.compile is off: the package triton is missing; install the GPU build of torch, which brings it"
+    if compiler() is None:
+        return "torch.compile is off: Triton finds no C++ compiler (g++ or clang++) on the PATH; install one"
+    return None

@@ -19,12 +19,23 @@ from typing import Any
 import torch
 
 from backends import _tools
-from backends.base import DTYPES, MIN_BF16_SPEEDUP, bf16_speedup, fingerprint, resolve_dtype, resolve_threads
-from backends.cpu import usable_cores
+from backends._cores import usable_cores
+from backends.base import (
+    DTYPES,
+    MIN_BF16_SPEEDUP,
+    Attention,
+    bf16_speedup,
+    fingerprint,
+    resolve_dtype,
+    resolve_threads,
+)
 
 MIN_TORCH = (2, 13)
 MIN_MACOS = 14
 _SAMPLE_SECONDS = 0.05
+# Of what Metal recommends. Memory is shared with everything else on a Mac: beyond this it swaps, and no time holds.
+MEMORY_SHARE = 1.0
+_COMPILE_HINT = "torch.compile is off on MPS: nobody has measured yet on such a device that it works and pays"
 
 
 def unavailable(
@@ -65,6 +76,7 @@ class Backend:
 
     def setup(self) -> None:
         torch.set_num_threads(self.threads)
+        self._mps.set_per_process_memory_fraction(MEMORY_SHARE)
         self._peak = PeakMemory(self._mps.current_allocated_memory)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -76,6 +88,14 @@ class Backend:
     def peak_memory_bytes(self) -> int | None:
         """The most that samples have seen since setup(): MPS counts no peak, and the driver's pool is not usage."""
         return self._peak.bytes() if self._peak else None
+
+    def memory_cap_bytes(self) -> int | None:
+        return int(MEMORY_SHARE * self._mps.recommended_max_memory())
+
+    def attention(self) -> Attention:
+        # FlexAttention raises for any tensor that needs a gradient. Metal has fused attention of its own, of which
+        # PyTorch does not say what it stores for the backward pass.
+        return Attention(flash_sdpa=None, flex_forward=True, flex_backward=False, varlen=False)
 
     def identity(self) -> dict[str, Any]:
         memory = _tools.ask(["sysctl", "-n", "hw.memsize"])
@@ -93,8 +113,9 @@ class Backend:
             "fingerprint": fingerprint(hardware),
             "macos_version": platform.mac_ver()[0],
             "torch_version": torch.__version__,
-            # torch.compile for MPS is young: off until a measurement on such a device says that it pays.
             "has_compiler": False,
+            "compile_hint": _COMPILE_HINT,
+            "attention": self.attention().facts(),
         }
 
     def power_state(self) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ class Backend(cpu.Backend):
     def setup(self) -> None:
         import torch
 
+        # Not pinned to a core: its numbers do not depend on time, and many of them run beside each other.
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
 

@@ -5,6 +5,7 @@ not run on such a card.
 
 - Attention: AOTriton's flash kernels are torch's default on Instinct cards; consumer Radeons (gfx11, gfx12) need
   TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1.
+- FlexAttention is compiled by Triton, forward and backward. Whether varlen_attn and its windows work is not known.
 - Matrix products: hipBLASLt where torch supports it. TunableOp stays off: it would tune inside the first run's budget.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from backends import cuda
+from backends.base import Attention
 
 _MICROWATTS = 1e6
 _MILLIDEGREES = 1e3
@@ -45,6 +47,11 @@ class Backend(cuda.Backend):
             "runtime_version": torch.version.hip,
             "unique_id": read(self.pci_folder(properties) / "unique_id"),
         }
+
+    def attention(self) -> Attention:
+        triton = cuda.compile_hint() is None
+        flash = True if self.dtype == "bfloat16" else None
+        return Attention(flash_sdpa=flash, flex_forward=triton, flex_backward=triton, varlen=None)
 
     def power_state(self) -> dict[str, Any] | None:
         """Clock, power and temperature right now. The driver's sysfs names no reasons for a slowdown."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, knobs, llm_line, sandbox, seeds, tracking, views
+from harness import agents, baselines, compose, fit, knobs, llm_line, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.codec import to_json
 from harness.config import Config
@@ -45,7 +45,7 @@ PROTOCOL_VERSION = 2
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ROOT / "trainer" / "train.py"
 PROGRAM = ROOT / "program.md"
-PRELOAD_TRUSTED = ("trainer.trusted.scorer", "scipy.special")
+PRELOAD_TRUSTED = ("trainer.trusted.scorer",)
 # torch.optim imports the compiler at the first optimizer.
 PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "trainer.server", "backends.null")
 
@@ -63,14 +63,23 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
         llm_line.check(config.llm, os.environ, config.session.seed)
+        device = probe_for(config, started, view.on_progress)
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
-        device = probe(config.backend)
         name = resume.name if resume else session_name(config)
         physical = physical_name(device.name, device.identity)
         with lease(physical, name, lambda who: view.on_progress(Progress(phase="wait", run_id=who))):
             folder = run_on(device, data, config, started, view)
     views.write_all(folder)
     return folder
+
+
+def probe_for(config: Config, started: Started | None, on_progress: OnProgress) -> Device:
+    """The session's device. A new session is refused here, before anything long, if its task cannot fit."""
+    if started is not None or config.task.clock == "ticks":
+        return probe(config.backend)
+    with fit.alone(config.backend, on_progress) as device:
+        fit.check(config.task, device)
+        return device
 
 
 Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open journal, and what that holds
@@ -181,7 +190,7 @@ def resuming_facts(journal: Journal, records: list[Record], walls: Walls) -> dic
 
 def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:
     """What the session is; fails before anything was made when the configuration does not hold together."""
-    stock = knobs.stock_source(STOCK, config.task.knobs)
+    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
     program = Path(config.program or PROGRAM)
     try:
         instructions = program.read_text(encoding="utf-8")
@@ -192,6 +201,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "key": key(config, stock, data),
         "device": device.identity,
         "power_state": device.power_state,
+        "microprobes": device.microprobes,
         "backend": device.for_child(),
         "versions": {
             "bpbench": version("bpbench"),
@@ -209,7 +219,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "num_baseline": config.task.baseline_seeds,
         "num_confirm": config.task.confirm_seeds,
         "walls": to_json(walls),
-        "unranked": list(unranked(config, walls)),
+        "unranked": list(unranked(config, walls, str(device.identity["torch_version"]))),
     }
 
 
@@ -248,12 +258,21 @@ def key(config: Config, stock: str, data: DataInfo) -> dict[str, Any]:
     }
 
 
-def unranked(config: Config, walls: Walls) -> Iterator[str]:
+def pinned_torch() -> str | None:
+    """The one version whose numerics rows compare within: what bpbench requires."""
+    found = (re.match(r"torch==([0-9.]+)", line) for line in requires("bpbench") or ())
+    return next((match.group(1) for match in found if match), None)
+
+
+def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
     """What keeps such a session off the leaderboard whatever its result."""
     if config.task.clock == "ticks":
         yield "task.clock=ticks: a step clock is no time"
     if config.data.source == "synthetic":
         yield "data.source=synthetic: generated text"
+    pinned = pinned_torch()
+    if torch_version.partition("+")[0] != pinned:  # 2.13.0+cu130 is 2.13.0 for another device
+        yield f"torch {torch_version}: install torch=={pinned}, the version that rows are compared on"
     yield from canaries.missing(walls)
     if config.llm.scripted.wire:
         yield "llm.scripted: a script, no language model"

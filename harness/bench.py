@@ -7,13 +7,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.calibrate import calibrate
+from harness.calibrate import calibrate, check_budget
 from harness.clock import MeteredBudget
 from harness.config import TaskConfig
 from harness.drift import drift, drift_limit, sentinel_seconds
 from harness.evaluate import Evaluator
 from harness.folders import remove
-from harness.rate import check_budget
 from harness.records import Calibration, Role, RunResult, Smoke, Status
 from harness.runner import Runner, TrainRequest
 from harness.sentinel import Sentinel

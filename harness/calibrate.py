@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from harness import rate
+from harness import rate, sizes
 from harness.clock import MeteredBudget
 from harness.config import TaskConfig
 from harness.drift import sentinel_seconds
@@ -139,4 +139,17 @@ def too_slow(task: TaskConfig, seconds: float) -> DeviceError:
     return DeviceError(
         f"this device is too slow for task={task.name}: the stock train.py made too few steps in {seconds:.0f} s; "
         "choose a smaller task"
+    )
+
+
+def check_budget(calibration: Calibration, task: TaskConfig) -> None:
+    """Refuse a budget outside the task's limits: a clamped one would break equality between devices."""
+    budget = calibration.budget_seconds
+    if task.min_budget_seconds <= budget <= task.max_budget_seconds:
+        return
+    speed = "too fast" if budget < task.min_budget_seconds else "too slow"
+    raise DeviceError(
+        f"task={task.name}: this device is {speed}: {budget:.1f} s for {task.reference_tokens:,} tokens, expected "
+        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; "
+        f"{sizes.advice(task, calibration.tokens_per_second)}"
     )

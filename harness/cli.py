@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import cli_llm
-from harness.errors import ConfigError, HarnessError
+from harness import cli_device, cli_llm
+from harness.errors import ConfigError, HarnessError, TaskMisfit
 
 if TYPE_CHECKING:
     from harness.config import Config
@@ -136,6 +136,7 @@ def _parse(argv: Sequence[str] | None, more: Callable[[Commands], None] | None =
     export.add_argument("session", metavar="SESSION", help="the session's folder, or its name")
     export.add_argument("target", metavar="DIR", type=Path, help="a folder that does not exist yet, or is empty")
 
+    cli_device.add(commands, _OVERRIDES_HELP)
     cli_llm.add_serve(commands)
     cli_llm.add_mcp(commands)
     if more is not None:
@@ -284,6 +285,8 @@ def _interrupt(*_: object) -> None:
 
 
 def _report(error: HarnessError) -> int:
+    if isinstance(error, TaskMisfit):
+        cli_device.print_misfit(error)
     _complain(" ".join(str(error).split()))
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
 

@@ -36,6 +36,14 @@ class TaskConfig:
     sigma_prior_bpb: float = MISSING  # seed-to-seed standard deviation of the stock baseline
     slope_bpb_per_percent: float = MISSING  # bpb lost with one per cent less budget
     knobs: dict[str, Any] = field(default_factory=dict)  # the stock train.py's constants at this size
+    ranges: dict[str, str] = field(
+        default_factory=dict
+    )  # their search ranges, where the stock ones are for smaller models
+    device_class: str | None = None  # what it is made for, in words
+    data: str | None = None  # the data source whose text is long enough for it; None: the default
+    measured_on: str | None = None  # where its numbers come from; None: it has never run on such a device
+    # data source -> [low, high], val bpb of the stock baseline where it was measured
+    reference_bpb: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass

@@ -24,6 +24,7 @@ class Device:
     environment: dict[str, str]  # to be set before a process on this device is launched
     power_state: dict[str, Any] | None = None  # clocks, power and slowdowns, as far as the platform tells
     device_nodes: Sequence[str] = ()  # files that a walled process needs for it
+    microprobes: dict[str, float | None] | None = None  # figures of backends/microprobes.py, where asked for
 
     @property
     def fingerprint(self) -> str:
@@ -34,9 +35,13 @@ class Device:
         return {"name": self.name, "threads": self.threads, "dtype": self.dtype}
 
 
-def probe(config: BackendConfig) -> Device:
-    """Raises DeviceError with what to do when the backend cannot be used here."""
-    request = json.dumps({"name": config.name, "threads": config.threads, "dtype": config.dtype})
+def probe(config: BackendConfig, microprobes: bool = False) -> Device:
+    """Which device there is; with `microprobes` also measured for some tenths of a second: take its lease first.
+
+    Raises DeviceError with what to do when the backend cannot be used here.
+    """
+    asked = {"name": config.name, "threads": config.threads, "dtype": config.dtype, "microprobes": microprobes}
+    request = json.dumps(asked)
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-m", "backends.probe", request],

@@ -16,7 +16,7 @@ from harness.views import text
 MAX_TAIL_CHARS = 6000
 MAX_CURVE_POINTS = 200
 MAX_CLAIM = 10**15  # what code says of itself may be any number; beyond this it says nothing
-OOM_SIGNS = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory|Cannot allocate memory")
+OOM_SIGNS = re.compile(r"MemoryError|MPS backend out of memory|[cC]an('t|not) allocate memory")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
          |- DataError           data cannot be prepared or does not match its hash
          |- JournalError        the record is damaged or cannot be written
          |- DeviceError         the device is missing, busy or unfit
+         |   `- TaskMisfit      it is far too slow or too fast for the task
          `- LLMError            the language model cannot be asked
              `- CallFailed      one try failed; harness/desk.py may try again
 
@@ -15,6 +16,9 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class ExperimentFailed(Exception):
@@ -47,6 +51,14 @@ class JournalError(HarnessError):
 
 class DeviceError(HarnessError):
     """The device is missing, busy or unfit for the task."""
+
+
+class TaskMisfit(DeviceError):
+    """The device is far from what a task needs. `predictions`: those of all tasks, harness/predict.py."""
+
+    def __init__(self, message: str, predictions: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.predictions = predictions
 
 
 class LLMError(HarnessError):

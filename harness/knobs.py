@@ -60,15 +60,37 @@ class Knob:
         return f"{self.kind}({self.low}, {self.high}{step})"
 
 
-def stock_source(path: Path, task_knobs: Mapping[str, Any]) -> str:
-    """The stock train.py at `path` with a task's constants in place. Raises ConfigError, naming the constant."""
+def stock_source(path: Path, task_knobs: Mapping[str, Any], ranges: Mapping[str, str] | None = None) -> str:
+    """The stock train.py at `path` with a task's constants, and its ranges, in place.
+
+    Raises ConfigError, naming the constant.
+    """
     try:
         source = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the stock script {path}: {error.strerror}") from error
-    source = apply(source, task_knobs)
+    source = apply(set_ranges(source, ranges or {}, task_knobs), task_knobs)
     parse(source)
     return source
+
+
+def set_ranges(source: str, ranges: Mapping[str, str], values: Mapping[str, Any]) -> str:
+    """`source` with the search ranges of the constants in `ranges` replaced: a size of model has ranges of its own.
+
+    `values` says what their constants will be: a range is checked against it rather than against the old value.
+    Raises ConfigError for a name that is no knob, a range that cannot be read or does not hold its value.
+    """
+    knobs = parse(source)
+    lines = source.split("\n")
+    for name, text in ranges.items():
+        if name not in knobs:
+            raise ConfigError(f"task.ranges: train.py has no knob {name}; it has {', '.join(knobs)}")
+        knob = _knob(name, _as_type_of(name, knobs[name].value, values.get(name, knobs[name].value)), 0, text)
+        row = knobs[name].line - 1
+        code, comment, _ = lines[row].partition("search:")
+        literal = repr(knob.value)
+        lines[row] = re.sub(r"= \S+", f"= {literal}", code, count=1) + f"{comment} {text}"
+    return "\n".join(lines)
 
 
 def parse(source: str) -> dict[str, Knob]:

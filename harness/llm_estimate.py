@@ -33,7 +33,10 @@ def estimate(config: Config, agent: Agent) -> Estimate:
     """For a session of `agent`, which asks the model of `config.llm`."""
     llm, price = config.llm, config.llm.price
     program = Path(config.program or PROGRAM).read_text(encoding="utf-8")
-    prompt = _prompt.num_tokens(program, knobs.stock_source(STOCK, config.task.knobs)) + _BESIDE_THE_FILE_TOKENS
+    prompt = (
+        _prompt.num_tokens(program, knobs.stock_source(STOCK, config.task.knobs, config.task.ranges))
+        + _BESIDE_THE_FILE_TOKENS
+    )
     answer = min(TOKENS_PER_ANSWER, llm.max_output_tokens)
     likely = most = None
     num = config.session.experiments

@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from harness.config import TaskConfig
-from harness.errors import DeviceError
 from harness.records import Burst, Calibration, CurvePoint, MeterPattern
 from harness.stats import median_interval, ratio_interval
 
@@ -124,15 +123,3 @@ def choose_thinning(
 def between(bursts: Sequence[float]) -> list[float]:
     """The mean of each two neighbours."""
     return [(before + after) / 2 for before, after in pairwise(bursts)]
-
-
-def check_budget(calibration: Calibration, task: TaskConfig) -> None:
-    """Refuse a budget outside the task's limits: a clamped one would break equality between devices."""
-    budget = calibration.budget_seconds
-    if task.min_budget_seconds <= budget <= task.max_budget_seconds:
-        return
-    size, other = ("too fast", "larger") if budget < task.min_budget_seconds else ("too slow", "smaller")
-    raise DeviceError(
-        f"task={task.name}: this device is {size}: {budget:.1f} s for {task.reference_tokens:,} tokens, expected "
-        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; choose a {other} task (sizes: demo < nano)"
-    )

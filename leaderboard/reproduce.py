@@ -68,7 +68,7 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     if (verdict := earlier_verdict(folder, pairs)) is not None:
         return Reproduced(path, folder, verdict, None)
     subject = subject_of(whole, checked.case.session.seed)
-    stock = knobs.stock_source(STOCK, config.task.knobs)
+    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
     check_key(whole, key(config, stock, DataInfo(Path(), whole.state.opened["data"])))  # all that needs no download
     with closing(views.make()) as view:
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def asks_for_exploits(argument: str) -> bool:
     """Whether a path on the command line lies in tests/exploits."""
     path = Path(argument.split("::", maxsplit=1)[0]).absolute()
     return path == EXPLOITS or EXPLOITS in path.parents
+
+
+@pytest.fixture(autouse=True)
+def own_cores() -> Iterator[None]:
+    """A test that sets a backend up in this process leaves the other tests their cores."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    yield
+    if before is not None:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")

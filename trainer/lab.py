@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import random
 import select
 import socket
 import struct
@@ -31,12 +30,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 
 import backends
-from backends.base import Backend
+from backends.base import Backend, seed_everything
 from trainer import wire
 from trainer.task import Task
 
@@ -61,14 +59,16 @@ def open() -> Run:
     backend = backends.load(device["name"], device["threads"], device["dtype"])
     backend.setup()
     seed = answer["seed"]
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_everything(seed)
     return Run(sock, Task.from_message(answer["task"]), backend, seed)
 
 
 class Run:
-    """One training run. `task`, `device` and `seed` are plain attributes."""
+    """One training run. `task`, `device` and `seed` are plain attributes.
+
+    `backend.attention()` says which attention kernels train.py may use here, `backend.memory_cap_bytes()` where the
+    device's allocator stops.
+    """
 
     def __init__(self, sock: socket.socket, task: Task, backend: Backend, seed: int) -> None:
         self.task = task

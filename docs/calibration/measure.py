@@ -26,9 +26,9 @@ from harness.compose import compose
 from harness.data import prepare
 from harness.device import probe
 from harness.integrity import Witness
-from harness.knobs import stock_source
 from harness.lease import lease, physical_name
 from harness.records import Calibration, Role
+from harness.sizes import stock_of
 
 HERE = Path(__file__).resolve().parent
 BUSY = "while True: pass"
@@ -52,7 +52,7 @@ def bench_of(task: str, clock: str, folder: Path) -> Iterator[tuple[LocalBench, 
     config = compose([f"task={task}", "agent=noop", f"budget.clock={clock}"])
     data, device = prepare(config, lambda _: None), probe(config.backend)
     config.task.clock = assemble.choose_clock(config, device)
-    stock = stock_source(assemble.STOCK, config.task.knobs)
+    stock = stock_of(config.task)
     box = assemble.choose_sandbox(config, device)
     folder.mkdir(parents=True, exist_ok=True)
     with (

@@ -71,11 +71,10 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
             words = f"calibrated: {rows.calibration_line(state.calibration)}"
         case "run_started" if state.active:
             words = f"{rows.run_name(state, state.active)}: started"
-        case "run_finished" if before.active:
-            words = f"{rows.run_name(before, before.active)}: {_outcome(rows.finished_run(state, before.active))}"
-        case "run_drifted" if before.active:
-            changed = f"{100 * abs(data['drift']):.0f} % {'slower' if data['drift'] < 0 else 'faster'}"
-            words = f"{rows.run_name(before, before.active)}: the device was {changed} than calibrated; once more"
+        case "run_finished" | "run_drifted" if before.active:
+            drifted = record.type == "run_drifted"
+            outcome = _drifted(data["drift"]) if drifted else _outcome(rows.finished_run(state, before.active))
+            words = f"{rows.run_name(before, before.active)}: {outcome}"
         case "baseline":
             words = f"baseline: {text.bpb(state.baseline_bpb)} val bpb, sigma {text.bpb(state.sigma_bpb)}"
         case "proposal":
@@ -106,6 +105,10 @@ def _decision(row: rows.Row) -> str:
         return f"experiment {row.number}: kept, val bpb {row.val_bpb}, gain {row.delta_sigma} sigma"
     figures = "" if row.val_bpb == "-" else f", val bpb {row.val_bpb}, gain {row.delta_sigma} sigma"
     return f"experiment {row.number}: discarded ({row.status}{figures})"
+
+
+def _drifted(share: float) -> str:
+    return f"the device was {100 * abs(share):.0f} % {'slower' if share < 0 else 'faster'} than calibrated; once more"
 
 
 def _outcome(run: RunResult) -> str:

@@ -6,154 +6,13 @@ None of this replaces a run on such a device: README says which were run.
 
 from __future__ import annotations
 
-import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from stand_ins import MAC, NVIDIA_SMI, Card, FakeCuda, FakeMps, make
 
-from backends import cpu, cuda, mps, rocm
-from backends.base import Backend
-
-
-@dataclass(frozen=True)
-class Card:
-    name: str = "NVIDIA H100 80GB HBM3"
-    total_memory: int = 85_017_493_504
-    multi_processor_count: int = 132
-    major: int = 9
-    minor: int = 0
-    uuid: str = "12345678-90ab-cdef-1234-567890abcdef"
-    gcnArchName: str = ""
-    pci_domain_id: int = 0
-    pci_bus_id: int = 0x83
-    pci_device_id: int = 0
-
-
-class FakeCuda:
-    """The part of torch.cuda that the backends use."""
-
-    def __init__(self, card: Card | None = None, bf16: bool = False) -> None:
-        self.card = card or Card()
-        self.bf16 = bf16
-        self.num_synchronized = 0
-
-    def is_available(self) -> bool:
-        return True
-
-    def get_device_properties(self, device: int) -> Card:
-        assert device == 0
-        return self.card
-
-    def is_bf16_supported(self, including_emulation: bool = True) -> bool:
-        assert not including_emulation, "emulated bfloat16 is no reason to use it"
-        return self.bf16
-
-    def synchronize(self, device: int) -> None:
-        self.num_synchronized += 1
-
-    def max_memory_reserved(self, device: int) -> int:
-        return 3 << 30
-
-
-class FakeMps:
-    """The part of torch.mps that the backend uses."""
-
-    def __init__(self) -> None:
-        self.allocated = 1 << 20
-        self.num_synchronized = 0
-
-    def synchronize(self) -> None:
-        self.num_synchronized += 1
-
-    def current_allocated_memory(self) -> int:
-        return self.allocated
-
-    def recommended_max_memory(self) -> int:
-        return 12 << 30
-
-
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Put programs on the PATH: `tools(name=shell script)`."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
-
-    def install(**scripts: str) -> None:
-        for name, script in scripts.items():
-            path = folder / name.replace("_", "-")
-            path.write_text(f"#!/bin/sh\n{script}\n")
-            path.chmod(0o755)
-
-    return install
-
-
-NVIDIA_SMI = """\
-case "$1" in
-  *driver_version,power.limit*) echo "580.65.06, 700.00, 1980" ;;
-  *pstate*) echo "P0, 61, 512.33, 1410, 0x0000000000000024" ;;
-  *) exit 6 ;;
-esac"""
-MAC = {
-    "sysctl": 'case "$2" in *memsize) echo 17179869184 ;; *brand_string) echo "Apple M3" ;; *) echo Mac15,3 ;; esac',
-    "pmset": """case "$2" in ps) echo "Now drawing from 'Battery Power'" ;; *) echo " CPU_Speed_Limit = 87" ;; esac""",
-}
-
-
-def amd_card(root: Path) -> Path:
-    pci = root / "sys/bus/pci/devices/0000:83:00.0"
-    (pci / "hwmon/hwmon7").mkdir(parents=True)
-    (pci / "unique_id").write_text("8f2c5b1e0d3a4c67\n")
-    (pci / "power_dpm_force_performance_level").write_text("auto\n")
-    for name, value in {"power1_cap": 750_000_000, "temp1_input": 54_000, "freq1_input": 2_100_000_000}.items():
-        (pci / "hwmon/hwmon7" / name).write_text(f"{value}\n")
-    (root / "sys/module/amdgpu").mkdir(parents=True)
-    (root / "sys/module/amdgpu/version").write_text("6.12.12\n")
-    for folder, nodes in {pci / "drm": ["card1", "renderD129"], root / "dev/dri": ["renderD128", "renderD129"]}.items():
-        folder.mkdir(parents=True)
-        for node in nodes:
-            (folder / node).touch()
-    (root / "dev/kfd").touch()
-    return root
-
-
-def make(name: str, tmp_path: Path, **options: Any) -> Backend:
-    match name:
-        case "cuda":
-            return cuda.Backend(1, options.get("dtype"), FakeCuda(options.get("card")))
-        case "rocm":
-            card = options.get("card") or Card(name="AMD Instinct MI300X", gcnArchName="gfx942:sramecc+:xnack-")
-            root = tmp_path / "amd"
-            return rocm.Backend(1, options.get("dtype"), FakeCuda(card), root if root.exists() else amd_card(root))
-        case "mps":
-            return mps.Backend(1, options.get("dtype") or "float32", FakeMps())
-        case _:
-            return cpu.Backend(1, options.get("dtype") or "float32")
-
-
-@pytest.mark.parametrize("name", ["cpu", "cuda", "rocm", "mps"])
-def test_every_backend_keeps_the_contract(name, tmp_path, tools):
-    tools(nvidia_smi=NVIDIA_SMI, **MAC)
-    backend = make(name, tmp_path)
-    assert (backend.name, backend.threads, backend.dtype) == (name, 1, "float32")
-    assert backend.device.type == {"rocm": "cuda"}.get(name, name)
-    identity = backend.identity()
-    for key in ("name", "fingerprint", "torch_version", "has_compiler", "memory_bytes", "threads", "dtype"):
-        assert identity[key] is not None, key
-    assert identity == make(name, tmp_path).identity()
-    assert identity["fingerprint"] != make(name, tmp_path, dtype="bfloat16").identity()["fingerprint"]
-    assert any(key.endswith("_model") for key in identity), "the views show the model"
-    environment = backend.environment()
-    assert all(isinstance(value, str) for value in environment.values())
-    assert environment["OMP_NUM_THREADS"] == "1"
-    backend.synchronize()
-    with pytest.raises(ValueError, match=r"backend\.dtype=float16"):
-        make(name, tmp_path, dtype="float16")
+from backends import cpu, cuda, mps
 
 
 def test_a_cuda_device_in_its_vendors_words(tools, tmp_path):
@@ -265,41 +124,6 @@ def test_peak_memory_on_a_mac_is_sampled():
         time.sleep(0.01)
     fake.allocated = 1 << 20
     assert backend.peak_memory_bytes() == 5 << 30
-
-
-NVIDIA_BUILD = SimpleNamespace(cuda="13.0", hip=None)
-AMD_BUILD = SimpleNamespace(cuda=None, hip="7.1")
-CPU_BUILD = SimpleNamespace(cuda=None, hip=None)
-NO_DEVICE = SimpleNamespace(is_available=lambda: False)
-METAL = SimpleNamespace(is_built=lambda: True, is_available=lambda: True)
-
-
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        (cuda.unavailable(FakeCuda(), NVIDIA_BUILD), None),
-        (cuda.unavailable(FakeCuda(), AMD_BUILD), "use backend=rocm"),
-        (cuda.unavailable(NO_DEVICE, CPU_BUILD), "install the CUDA build"),
-        (cuda.unavailable(NO_DEVICE, NVIDIA_BUILD), "nvidia-smi"),
-        (rocm.unavailable(FakeCuda(), AMD_BUILD), None),
-        (rocm.unavailable(FakeCuda(), NVIDIA_BUILD), "install the ROCm build"),
-        (rocm.unavailable(NO_DEVICE, AMD_BUILD), "render and video"),
-        (mps.unavailable(METAL, "2.13.0", "15.2"), None),
-        (mps.unavailable(METAL, "2.13.0", ""), "not a Mac"),
-        (mps.unavailable(METAL, "2.13.0", "13.6"), "14 or later"),
-        (mps.unavailable(METAL, "2.12.1+cpu", "15.2"), "leaks later tokens"),
-        (mps.unavailable(SimpleNamespace(is_built=lambda: False), "2.13.0", "15.2"), "arm64"),
-        (
-            mps.unavailable(SimpleNamespace(is_built=lambda: True, is_available=lambda: False), "2.13.0", "15.2"),
-            "Metal",
-        ),
-    ],
-)
-def test_why_a_backend_cannot_be_used_and_what_to_do(reason, words):
-    if words is None:
-        assert reason is None
-    else:
-        assert words in reason and "\n" not in reason
 
 
 def test_a_cpu_tells_its_clock(tmp_path):

@@ -7,13 +7,20 @@ from itertools import pairwise
 
 import pytest
 
+from harness.calibrate import check_budget
 from harness.config import TaskConfig
 from harness.errors import DeviceError
-from harness.rate import assess, assess_metered, block_rates, check_budget, slices
+from harness.rate import assess, assess_metered, block_rates, slices
 from harness.records import Burst, Calibration, CurvePoint, MeterPattern
 
 TASK = TaskConfig(
-    name="demo", reference_tokens=100_000, slope_bpb_per_percent=0.005, min_budget_seconds=8.0, max_budget_seconds=60.0
+    name="demo",
+    reference_tokens=100_000,
+    vocab_size=1024,
+    sequence_length=128,
+    slope_bpb_per_percent=0.005,
+    min_budget_seconds=8.0,
+    max_budget_seconds=60.0,
 )
 
 
@@ -41,7 +48,7 @@ def test_calibration_needs_six_blocks_and_a_narrow_interval() -> None:
     assert wild is not None and not wild.calibrated and wild.gate_bpb is not None and wild.gate_bpb > 0.01
 
 
-@pytest.mark.parametrize(("budget", "word"), [(5.0, "larger"), (70.0, "smaller")])
+@pytest.mark.parametrize(("budget", "word"), [(5.0, "too fast"), (70.0, "too slow")])
 def test_a_budget_that_does_not_fit_is_refused_not_clamped(budget: float, word: str) -> None:
     with pytest.raises(DeviceError, match=word):
         check_budget(Calibration(1.0, 0.9, 1.1, (1.0,), 1.0, budget, 0.0, True), TASK)

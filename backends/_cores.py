@@ -1,0 +1,55 @@
+"""Which processor cores a process uses."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a container or taskset can make fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def pin(threads: int) -> None:
+    """Keep this process, and what it starts, on `threads` of its cores; always the same ones.
+
+    Where it uses all of them, or the system has no such call (macOS), nothing changes.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = os.sched_getaffinity(0)
+    if threads < len(allowed):
+        with suppress(PermissionError):  # a sandbox may forbid it: then the scheduler chooses
+            os.sched_setaffinity(0, choose(allowed, threads))
+
+
+def choose(allowed: set[int], count: int, cpus: Path = _CPUS) -> set[int]:
+    """`count` of the `allowed` cores: one of each physical core first, the lowest numbers first."""
+    seen: dict[str, int] = {}
+    ranked: list[tuple[int, int]] = []
+    for core in sorted(allowed):
+        siblings = _siblings(core, cpus)
+        seen[siblings] = seen.get(siblings, 0) + 1
+        ranked.append((seen[siblings], core))
+    return {core for _, core in sorted(ranked)[:count]}
+
+
+def num_physical(cpus: Path = _CPUS) -> int | None:
+    """Physical cores behind the usable ones: two threads of one core share its arithmetic. None: not told."""
+    if not hasattr(os, "sched_getaffinity") or not (cpus / "cpu0/topology").is_dir():
+        return None
+    return len({_siblings(core, cpus) for core in os.sched_getaffinity(0)})
+
+
+def _siblings(core: int, cpus: Path) -> str:
+    """The hardware threads of a core's physical core, as Linux writes them; the core itself where it does not."""
+    try:
+        return (cpus / f"cpu{core}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(core)

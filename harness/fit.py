@@ -1,0 +1,50 @@
+"""Whether a task fits a device, by what can be known before a run; and the device to oneself while that is measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness import calibrations, predict, sizes
+from harness.calibrations import Key
+from harness.config import BackendConfig, TaskConfig
+from harness.device import Device, probe
+from harness.errors import DataError
+from harness.lease import lease, physical_name
+from harness.predict import Known, Source
+from harness.protocols import OnProgress
+from harness.records import Progress
+from harness.sizes import Size
+
+
+@contextmanager
+def alone(config: BackendConfig, on_progress: OnProgress) -> Iterator[Device]:
+    """The device, with its micro-probes, held while the context lasts: whoever holds it is waited for."""
+    first = probe(config)
+
+    def wait(who: str) -> None:
+        on_progress(Progress(phase="wait", run_id=who))
+
+    with lease(physical_name(first.name, first.identity), f"bpbench (pid {os.getpid()})", wait):
+        yield probe(config, microprobes=True)
+
+
+def check(task: TaskConfig, device: Device) -> None:
+    """Raises TaskMisfit where `task` is far from fitting the device, by what is known without a run."""
+    others = [size for size in sizes.known() if size.task.name != task.name]
+    ordered = sorted([*others, Size.of(task)], key=lambda size: size.flops)
+    predict.check(task, predict.predict(ordered, kept(device), device.microprobes))
+
+
+def kept(device: Device) -> dict[str, Known]:
+    """What the calibrations kept say of each task. A damaged file says nothing here; `bpbench calibrate` names it."""
+    known: dict[str, Known] = {}
+    for size in sizes.known():
+        try:
+            found = calibrations.spread(calibrations.stored(Key.of(device, size.task)))
+        except DataError:
+            continue
+        if found:
+            known[size.task.name] = Known(found.median, Source.CALIBRATED, num_runs=found.count)
+    return known
