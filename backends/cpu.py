@@ -11,7 +11,7 @@ import platform
 import resource
 import sys
 from contextlib import AbstractContextManager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,16 @@ def power_state(sys_root: Path = Path("/sys/devices/system/cpu")) -> dict[str, A
     return facts or None
 
 
+def torch_version() -> str:
+    """`torch.__version__`, without importing torch where it was installed as a package."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        import torch
+
+        return str(torch.__version__)
+
+
 def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
     """The identity of a backend on this machine's processor."""
     hardware = {
@@ -130,7 +140,7 @@ def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
     hint = compile_hint()
     return hardware | {
         "fingerprint": fingerprint(stable),
-        "torch_version": version("torch"),
+        "torch_version": torch_version(),
         "has_compiler": hint is None,
         "compile_hint": hint,
         "physical_cores": _cores.num_physical(),

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from typing import Any
 
 import backends
-from backends import microprobes
 from backends.base import out_of_memory
 
 
@@ -30,6 +29,8 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
         "device_nodes": backend.device_nodes(),
     }
     if request.get("microprobes"):
+        from backends import microprobes
+
         backend.setup()
         answer["microprobes"] = asdict(microprobes.measure(backend))
     return answer

@@ -97,7 +97,8 @@ class Size:
 def known(folder: Path = TASKS) -> tuple[Size, ...]:
     """Every task that measures time, the least arithmetic first. Raises ConfigError for a file that is no task."""
     tasks = (load(path) for path in sorted(folder.glob("*.yaml")))
-    return tuple(sorted((Size.of(task) for task in tasks if task.clock != "ticks"), key=lambda size: size.flops))
+    timed = (Size.of(task) for task in tasks if task.clock != "ticks" and not task.study)
+    return tuple(sorted(timed, key=lambda size: size.flops))
 
 
 def stock_of(task: TaskConfig) -> str:
