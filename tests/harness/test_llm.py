@@ -15,7 +15,7 @@ from harness import llm, llm_doctor
 from harness.compose import compose
 from harness.config import LLMConfig
 from harness.errors import ConfigError
-from harness.exchange import CallFailed, Outcome, Reply, Request
+from harness.exchange import UNREADABLE, CallFailed, Outcome, Reply, Request
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer, Served
 
@@ -102,6 +102,12 @@ def test_kinds_of_answers(wire: str) -> None:
     declined, _ = ask(wire, {"fault": "refusal"})
     assert declined.refused == (wire != "ollama")  # Ollama's format has no word for it
     assert "cannot help" in declined.text
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_tool_call_that_the_server_cannot_read_is_an_answer_not_a_failure(wire: str) -> None:
+    said, _ = ask(wire, {"fault": "unreadable_call"})
+    assert said.finish == UNREADABLE and not said.text and not said.calls and not said.usage
 
 
 def test_caching_is_marked_for_anthropic_alone() -> None:
