@@ -28,7 +28,7 @@ _OVERFLOW_SIGNS = (
     "too many tokens",
     "num_ctx",
 )
-# What servers say with an error status when the model's own tool call is broken: llama.cpp (two versions), Ollama, Groq.
+# What servers say, with an error status, of a model's broken tool call: llama.cpp (two versions), Ollama, Groq.
 _UNREADABLE_SIGNS = (
     "model produced output that does not match",
     "failed to parse input at pos",

@@ -28,6 +28,7 @@ from harness.records import SessionState
 for module in ("xllamacpp", "gguf"):
     pytest.importorskip(module, reason="llama.cpp's server is missing: pip install xllamacpp gguf")
 
+MAX_OUTPUT_TOKENS = 1500
 TINY = ("task=tiny", "backend=null", "data=synthetic", "task.baseline_seeds=2", "task.confirm_seeds=2")
 LOCAL = ("agent=llm", "llm=llamacpp", f"llm.context_tokens={WINDOW_TOKENS}", "agent.options.repairs=2")
 # All tokens may be drawn: what a random model likes best is no better than the rest.
@@ -52,7 +53,8 @@ def bytes_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def overrides(url: str, *more: str) -> list[str]:
-    return [*TINY, *LOCAL, f"llm.api_base={url}/v1", "llm.max_output_tokens=3000", "session.experiments=3", *more]
+    where = (f"llm.api_base={url}/v1", f"llm.max_output_tokens={MAX_OUTPUT_TOKENS}", "llm.seed=0")
+    return [*TINY, *LOCAL, *where, "session.experiments=3", *more]
 
 
 def hold(folder: Path, config: Config) -> SessionState:
@@ -79,7 +81,7 @@ def test_gibberish_is_a_session_of_failed_proposals(bytes_url: str, tmp_path: Pa
     assert state.llm.outcomes == {"ok": 9}
     for data, reply in zip(calls, said, strict=True):
         if data["finish"] == UNREADABLE:  # the mark of a call, drawn by chance
-            assert data["assumed"] and data["completion_tokens"] == 3000
+            assert data["assumed"] and data["completion_tokens"] == MAX_OUTPUT_TOKENS
         else:
             assert not data["assumed"] and data["completion_tokens"] == reply["usage"]["completion_tokens"]
     assert state.llm.prompt_tokens == sum(data["prompt_tokens"] for data in calls)
@@ -108,7 +110,7 @@ def test_a_grammar_of_edits_makes_experiments(ascii_url: str, tmp_path: Path) ->
 
 
 def test_calls_that_the_server_cannot_read_are_spent_like_other_bad_answers(bytes_url: str, tmp_path: Path) -> None:
-    """Random bytes in a call are no UTF-8: llama.cpp answers with status 500, on some of these seeds."""
+    """Random bytes in a call are no UTF-8: llama.cpp answers some of these with status 500."""
     state = hold(tmp_path, compose(overrides(bytes_url, *CALLS)))
     assert state.closed and len(state.experiments) == 3 and state.llm.outcomes == {"ok": state.llm.num_calls}
     unreadable = [data for data in finished(tmp_path) if data["finish"] == UNREADABLE]
