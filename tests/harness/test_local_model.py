@@ -109,6 +109,7 @@ def test_a_grammar_of_edits_makes_experiments(ascii_url: str, tmp_path: Path) ->
         assert item.val_bpb is not None and item.note
 
 
+@pytest.mark.slow
 def test_calls_that_the_server_cannot_read_are_spent_like_other_bad_answers(bytes_url: str, tmp_path: Path) -> None:
     """Random bytes in a call are no UTF-8: llama.cpp answers some of these with status 500."""
     state = hold(tmp_path, compose(overrides(bytes_url, *CALLS)))
