@@ -21,6 +21,7 @@ from harness.records import SessionState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TINY = ("task=tiny", "backend=null", "data=synthetic", "task.baseline_seeds=2", "task.confirm_seeds=2")
+DEMO = ("task=demo", "task.baseline_seeds=2", "task.confirm_seeds=2")  # fewer seeds: it is the agent that is tested
 WIRES = {"openai": "openai/scripted", "anthropic": "anthropic/scripted", "ollama": "ollama_chat/scripted"}
 
 
@@ -143,7 +144,7 @@ def test_a_real_coding_agent_drives_two_experiments_of_demo(
     from harness.scripted_llm.server import ScriptedServer
 
     with ScriptedServer(Script()) as server:
-        name = ["task=demo", f"session.root={tmp_path}", "session.name=it", "session.experiments=2"]
+        name = [*DEMO, f"session.root={tmp_path}", "session.name=it", "session.experiments=2"]
         if program == "claude":
             environment = {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "scripted"}
             bpbench("run", "agent=claude_code", *name, **environment)
