@@ -131,6 +131,8 @@ def test_the_doctor_and_the_server_that_users_start(tmp_path: Path) -> None:
 
 CLIS = Path(os.environ.get("BPBENCH_TEST_CLIS", "/nonexistent"))  # a folder in which npm installed the two programs
 
+HOME = os.environ.get("BPBENCH_TEST_HOME")  # a home with the data of demo; else they are fetched and prepared here
+
 
 @pytest.mark.parametrize("program", ["claude", "codex"])
 def test_a_real_coding_agent_drives_two_experiments_of_demo(
@@ -139,6 +141,7 @@ def test_a_real_coding_agent_drives_two_experiments_of_demo(
     folders = [str(CLIS / "node_modules" / ".bin")]
     if shutil.which(program, path=os.pathsep.join([*folders, os.environ["PATH"]])) is None:
         pytest.skip(f"{program} is not installed: npm i -g @anthropic-ai/claude-code @openai/codex")
+    monkeypatch.setenv("BPBENCH_HOME", HOME or str(bpbench_home))
     monkeypatch.setenv("PATH", os.pathsep.join([*folders, os.environ["PATH"]]))
     from harness.scripted_llm.script import Script
     from harness.scripted_llm.server import ScriptedServer
