@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import cli_llm
 from harness.errors import ConfigError, HarnessError
+from harness.llm import cli as cli_llm
 
 if TYPE_CHECKING:
     from harness.config import Config

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import llm_price
 from harness.codec import part_from_json
 from harness.config import PriceConfig
 from harness.errors import JournalError
 from harness.journal import Record
-from harness.llm_price import Charge
+from harness.llm import price as llm_price
+from harness.llm.price import Charge
 from harness.records import SessionState
 from leaderboard.case import Finding, broken, unknown
 

@@ -16,7 +16,7 @@ from harness.agents._answer import Move
 from harness.agents._tools import Offer
 from harness.edits import apply_edit
 from harness.errors import EditRefused
-from harness.exchange import UNREADABLE, Reply, Request, ToolCall
+from harness.llm.exchange import UNREADABLE, Reply, Request, ToolCall
 from harness.records import Proposal, Refused, Smoke, Stop, View
 
 MAX_CALLS = 8  # in one answer; more are not heard

@@ -16,13 +16,13 @@ import pytest
 from llm_bench import STOCK, made_line, run
 from local_model import WINDOW_TOKENS, served, write_model
 
-from harness import llm
 from harness.agents import _answer
 from harness.compose import compose
 from harness.config import Config
-from harness.exchange import UNREADABLE
 from harness.fold import fold
 from harness.journal import read
+from harness.llm.client import LiteLLM
+from harness.llm.exchange import UNREADABLE
 from harness.records import SessionState
 
 for module in ("xllamacpp", "gguf"):
@@ -59,7 +59,7 @@ def overrides(url: str, *more: str) -> list[str]:
 
 def hold(folder: Path, config: Config) -> SessionState:
     """A session with the real model and a bench that scores by hashes."""
-    return run(folder, config, made_line(folder, llm.LiteLLM(config.llm, environment={}), []))
+    return run(folder, config, made_line(folder, LiteLLM(config.llm, environment={}), []))
 
 
 def finished(folder: Path) -> list[dict[str, Any]]:

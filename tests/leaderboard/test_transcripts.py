@@ -18,7 +18,7 @@ from harness.config import AgentConfig
 from harness.errors import HarnessError
 from harness.fold import fold
 from harness.journal import parse
-from harness.llm_line import open_line
+from harness.llm.line import open_line
 from leaderboard import bundle, transcripts
 from leaderboard.archive import pack, unpack
 from leaderboard.verify import Verified, examine, verify

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from harness.config import LLMConfig
 from harness.errors import ConfigError
-from harness.exchange import UNREADABLE, CallFailed, Outcome, Reply, Request, ToolCall
+from harness.llm.exchange import UNREADABLE, CallFailed, Outcome, Reply, Request, ToolCall
 
 MAX_MESSAGE_CHARS = 300
 MAX_NAME_CHARS = 200
@@ -41,7 +41,7 @@ _BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
 
 
 class LiteLLM:
-    """Implements `harness.exchange.Client` for the model that `config` names."""
+    """Implements `harness.llm.exchange.Client` for the model that `config` names."""
 
     def __init__(
         self, config: LLMConfig, api_base: str | None = None, environment: Mapping[str, str] = os.environ

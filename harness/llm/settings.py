@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness import llm_price
 from harness.agents import needs_llm
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError
+from harness.llm import price as llm_price
 from harness.protocols import Agent
 
 NO_LLM = "none"
