@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, fit, knobs, llm_line, sandbox, seeds, tracking, views
+from harness import agents, baselines, compose, fit, knobs, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
 from harness.codec import to_json
 from harness.config import Config
@@ -29,6 +29,7 @@ from harness.fold import fold
 from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
+from harness.llm import line as llm_line
 from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
 from harness.records import Progress, SessionState, Walls
 from harness.runner import Runner

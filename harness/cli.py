@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import cli_device, cli_llm
+from harness import cli_device
 from harness.errors import ConfigError, HarnessError, TaskMisfit
+from harness.llm import cli as cli_llm
 
 if TYPE_CHECKING:
     from harness.config import Config

@@ -23,9 +23,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from harness import agents, compose_llm, tracking
+from harness import agents, tracking
 from harness.config import Config
 from harness.errors import ConfigError
+from harness.llm import settings
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = ("agent", "llm", "backend", "task", "data", "session", "tracker")
@@ -120,7 +121,7 @@ def validate(config: Config) -> None:
     _validate_task(config)
     _validate_backend(config)
     _validate_sandbox(config)
-    compose_llm.validate(config, agents.load(config.agent))
+    settings.validate(config, agents.load(config.agent))
     tracking.check(config.tracker)
 
 

@@ -15,16 +15,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import llm_price
 from harness.codec import from_json, to_json
 from harness.config import Config
 from harness.errors import ConfigError, EditRefused, LLMError
-from harness.exchange import CallFailed, Client, Model, Outcome, Reply, Request, ToolCall
 from harness.integrity import Witness
-from harness.llm_price import Charge
-from harness.llm_store import Store
+from harness.llm import price as llm_price
+from harness.llm.exchange import CallFailed, Client, Model, Outcome, Reply, Request, ToolCall
+from harness.llm.price import Charge
+from harness.llm.retries import Retries
+from harness.llm.store import Store
 from harness.records import SessionState, Smoke, Usage
-from harness.retries import Retries
 from harness.turn import Turn
 
 _TURN_MISSING = "a researcher may ask only while it proposes"

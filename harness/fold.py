@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, TypeVar
 
-from harness import fold_llm
 from harness.codec import part_from_json
 from harness.errors import JournalError
 from harness.journal import Record
+from harness.llm import fold as fold_llm
 from harness.records import (
     ActiveRun,
     Attempt,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from harness.errors import EditRefused
-from harness.exchange import Model, Reply, Request
+from harness.llm.exchange import Model, Reply, Request
 from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, Usage, View
 
 OnProgress = Callable[[Progress], None]

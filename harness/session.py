@@ -19,9 +19,9 @@ from harness.drift import drift, drift_limit
 from harness.edits import apply_edit
 from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
-from harness.fold_llm import usage
 from harness.integrity import Witness
 from harness.journal import Journal, Record
+from harness.llm.fold import usage
 from harness.protocols import Agent, Bench, Finishes, NeedsDesk, Tracker
 from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
 from harness.workspace import Workspace

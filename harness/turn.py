@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.exchange import Outcome
+from harness.llm.exchange import Outcome
 
 if TYPE_CHECKING:
     from harness.records import Smoke

@@ -8,6 +8,7 @@ nothing in it that an unpacker could be led astray by: a link, a device, a path,
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,8 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     return b"".join([*parts, b"\0" * 2 * BLOCK])
 
 
-def unpack(content: bytes, names: Sequence[str]) -> dict[str, bytes]:
-    """The members of an archive that holds some of `names`, in that order, and nothing else.
+def unpack(content: bytes, names: Sequence[str], others: re.Pattern[str] | None = None) -> dict[str, bytes]:
+    """The members of an archive that holds some of `names`, in that order, then some named like `others`, no more.
 
     Raises:
         BadArchive: it is anything but what `pack` writes.
@@ -52,7 +53,8 @@ def unpack(content: bytes, names: Sequence[str]) -> dict[str, bytes]:
     while content[at : at + BLOCK] != b"\0" * BLOCK:
         header = content[at : at + BLOCK]
         name, size = _read_header(header)
-        if name not in left:
+        is_other = others is not None and others.fullmatch(name) is not None and name not in members
+        if name not in left and not is_other:
             what = "twice or out of order" if name in names else f"expected {', '.join(names)}"
             raise BadArchive(f"not a bundle: it holds {_shown(name)}, {what}")
         if header != _header(name, size):
@@ -61,7 +63,7 @@ def unpack(content: bytes, names: Sequence[str]) -> dict[str, bytes]:
         if at + BLOCK + size > len(content):
             raise BadArchive(f"not a bundle, or cut off: {_shown(name)} claims {size:,} bytes")
         members[name] = content[at + BLOCK : at + BLOCK + size]
-        left = left[left.index(name) + 1 :]
+        left = [] if is_other else left[left.index(name) + 1 :]
         at += BLOCK + size + -size % BLOCK
     if pack(members) != content:
         raise BadArchive("not a bundle: there are bytes between or behind its files")

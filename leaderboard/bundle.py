@@ -9,6 +9,7 @@ from it. So the same session gives the same bytes, and a checker makes the bundl
     calibration.json   the device's rate and the budget; missing on the step clock
     environment.json   device and its power state, backend, versions, installed packages, data hashes
     workspace.bundle   the git history: stock script, every experiment, the winner; `git clone workspace.bundle`
+    llm/               what a language model was asked and answered, as far as it is there, under the journal's hashes
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from harness.journal import Record, canonical, parse
 from harness.records import SessionState
 from harness.views import text
 from harness.views.files import write_atomically
+from leaderboard import transcripts
 from leaderboard.archive import BadArchive, pack, read_file, unpack
 from leaderboard.history import git_bundle, history
 
@@ -52,6 +54,7 @@ class Bundle:
     records: tuple[Record, ...]
     state: SessionState
     sha256: str  # of the whole file
+    said: Mapping[str, bytes] = field(default_factory=dict)  # transcripts by name; not all need be there
 
     @property
     def head(self) -> str:
@@ -77,15 +80,18 @@ def write(session_dir: Path, target: Path | None = None, environment: Mapping[st
     records, good_length = parse(journal, path)
     if not records:
         raise ConfigError(f"{session_dir}: the session never opened, there is nothing to bundle")
-    packed = pack(content(journal[:good_length], records))
+    packed = pack(content(journal[:good_length], records, transcripts.load(session_dir, records)))
     refuse_secrets(packed, os.environ if environment is None else environment)
     target = target or Path(f"{session_dir.resolve().name}{SUFFIX}")
     write_atomically(target, packed)
     return target
 
 
-def content(journal: bytes, records: list[Record]) -> dict[str, bytes]:
-    """The files of the bundle of a journal, in their order. Raises JournalError where it is no session."""
+def content(journal: bytes, records: list[Record], said: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+    """The files of the bundle of a journal, in their order. Raises JournalError where it is no session.
+
+    Of `said`, transcripts by name, it takes what the journal names.
+    """
     state = fold(records)
     opened = state.opened
     calibration = next((record.data for record in records if record.type == "calibration"), None)
@@ -100,6 +106,7 @@ def content(journal: bytes, records: list[Record]) -> dict[str, bytes]:
         **({CALIBRATION: _json(calibration)} if calibration else {}),
         ENVIRONMENT: _json({name: opened.get(name) for name in facts}),
         WORKSPACE: workspace,
+        **{name: said[name] for name in transcripts.names(records) if said and name in said},
     }
     hashes = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     return {MANIFEST: _json({"format": FORMAT, "files": hashes}), **files}
@@ -113,20 +120,24 @@ def read(path: Path) -> Bundle:
         JournalError: its journal's chain is broken, or it is no session.
     """
     packed = read_file(path)
-    members = unpack(packed, NAMES)
+    members = unpack(packed, NAMES, transcripts.NAME)
     journal = members.get(JOURNAL, b"")
     _bound(journal)
     # The path is only shown: errors then name the bundle and the line of its journal.
     records, good_length = parse(journal, Path(f"{path}:{JOURNAL}"))
     if not records or good_length != len(journal):
         raise BadArchive(f"{path}: its journal is empty or its last line is unfinished")
-    expected = content(journal, records)
+    said = {name: data for name, data in members.items() if name not in NAMES}
+    for name, data in said.items():
+        if not transcripts.is_itself(name, data):
+            raise BadArchive(f"{path}: {name} is not what its name says; it was changed")
+    expected = content(journal, records, said)
     for name, data in expected.items():
         if members.get(name) != data:
             raise BadArchive(f"{path}: {name} is not what the journal says; it was changed or made by another version")
-    if len(members) != len(expected):
-        raise BadArchive(f"{path}: holds a file that its journal does not call for")
-    return Bundle(tuple(records), fold(records), hashlib.sha256(packed).hexdigest())
+    if list(members) != list(expected):
+        raise BadArchive(f"{path}: holds a file that its journal does not call for, or in another order")
+    return Bundle(tuple(records), fold(records), hashlib.sha256(packed).hexdigest(), said)
 
 
 def refuse_secrets(packed: bytes, environment: Mapping[str, str]) -> None:

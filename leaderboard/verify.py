@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import JournalError
-from leaderboard import bundle
+from leaderboard import bundle, transcripts
 from leaderboard.case import Case, Finding, broken, case, unknown
 from leaderboard.checks import CHECKS
 
@@ -38,7 +38,8 @@ def examine(whole: bundle.Bundle) -> Verified:
     except JournalError as error:
         return Verified(whole, None, (("contents", (broken("journal", str(error)),)),))
     findings = []
-    for name, check in CHECKS:
+    checks = [*CHECKS, ("what the model said", lambda _: transcripts.check(whole.records, whole.state, whole.said))]
+    for name, check in checks if transcripts.names(whole.records) else CHECKS:
         try:
             found = tuple(check(examined))
         except JournalError as error:

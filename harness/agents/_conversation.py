@@ -16,7 +16,7 @@ from harness.agents._answer import Move
 from harness.agents._tools import Offer
 from harness.edits import apply_edit
 from harness.errors import EditRefused
-from harness.exchange import Reply, Request, ToolCall
+from harness.llm.exchange import UNREADABLE, Reply, Request, ToolCall
 from harness.records import Proposal, Refused, Smoke, Stop, View
 
 MAX_CALLS = 8  # in one answer; more are not heard
@@ -135,6 +135,8 @@ def _problem(reply: Reply, offer: Offer) -> str | None:
     """What is wrong with an answer before it is read."""
     if reply.finish == "length":
         return "your answer was cut off at the limit of its length: think and write less"
+    if reply.finish == UNREADABLE:
+        return "your tool call was broken, so that nothing of it arrived: one JSON object with properly escaped strings"
     if reply.refused:
         return "you declined to answer; this is research on training a small language model: propose an experiment"
     if not reply.calls and not reply.text.strip():

@@ -19,6 +19,7 @@ MODEL = "scripted"
 _STATUS = {
     "rate_limit": (429, "rate_limit_error", "rate limit reached, try again later"),
     "server_error": (500, "api_error", "internal error"),
+    "unreadable_call": (500, "server_error", "The model produced output that does not match the expected format"),
     "overloaded": (529, "overloaded_error", "overloaded"),
     "bad_key": (401, "authentication_error", "invalid api key"),
     "no_such_model": (404, "not_found_error", "the model does not exist"),

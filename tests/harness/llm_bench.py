@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import agents, compose, llm
+from harness import agents, compose
 from harness.codec import to_json
 from harness.config import Config
 from harness.desk import Line
-from harness.exchange import Client
 from harness.journal import Journal
-from harness.llm_store import Store
+from harness.llm.client import LiteLLM
+from harness.llm.exchange import Client
+from harness.llm.store import Store
 from harness.records import Calibration, CurvePoint, Role, RunResult, SessionState, Smoke, Status
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer
@@ -84,7 +85,7 @@ def line(
     """A line through LiteLLM to a scripted server; waits are noted instead of waited."""
     waits = [] if waits is None else waits
     with ScriptedServer(script, retry_after_seconds=3) as server:
-        client = llm.LiteLLM(config.llm, server.url + PATHS[str(config.llm.scripted.wire)], {})
+        client = LiteLLM(config.llm, server.url + PATHS[str(config.llm.scripted.wire)], {})
         yield made_line(folder, client, waits, secrets), server
 
 

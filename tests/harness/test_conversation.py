@@ -12,7 +12,7 @@ from test_prompt import experiment, view
 from harness.agents import _prompt
 from harness.agents._conversation import MAX_CALLS, Conversation
 from harness.agents._tools import Offer
-from harness.exchange import Reply, ToolCall
+from harness.llm.exchange import Reply, ToolCall
 from harness.records import Proposal, Refused, Smoke, Status, Stop
 
 GOOD = {"hypothesis": "faster", "blocks": [{"search": "RATE = 1.0", "replace": "RATE = 2.0"}]}

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from harness import llm_price
 from harness.config import AgentConfig, Config, LLMConfig, PriceConfig, SessionConfig
 from harness.desk import CapReached, Line, SessionDesk
 from harness.errors import ConfigError, JournalError, LLMError
-from harness.exchange import CallFailed, Outcome, Reply, Request
 from harness.fold import apply, fold
 from harness.journal import Journal
-from harness.llm_store import Store, redact, secrets_of
+from harness.llm import price as llm_price
+from harness.llm.exchange import CallFailed, Outcome, Reply, Request
+from harness.llm.retries import BUDGETS, MAX_WAIT_SECONDS, Retries
+from harness.llm.store import Store, redact, secrets_of
 from harness.records import SessionState, Smoke, Status
-from harness.retries import BUDGETS, MAX_WAIT_SECONDS, Retries
 
 REQUEST = Request(({"role": "user", "content": "x" * 1000},), ())
 PRICE = PriceConfig(input_usd_per_million=2.0, output_usd_per_million=10.0)

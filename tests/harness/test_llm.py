@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from llm_bench import MODELS, PATHS
 
-from harness import llm, llm_doctor
 from harness.compose import compose
 from harness.config import LLMConfig
 from harness.errors import ConfigError
-from harness.exchange import CallFailed, Outcome, Reply, Request
+from harness.llm import client, doctor
+from harness.llm.exchange import UNREADABLE, CallFailed, Outcome, Reply, Request
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer, Served
 
@@ -34,7 +34,7 @@ def ask(
     with ScriptedServer(Script(steps=steps), retry_after_seconds=7) as server:
         settings = {"model": MODELS[wire], "key_variable": "A_KEY", "max_output_tokens": 500, **changes}
         config = LLMConfig(name="it", api_base=server.url + PATHS[wire], **settings)
-        reply = llm.LiteLLM(config, environment={"A_KEY": KEY}).send(request, timeout)
+        reply = client.LiteLLM(config, environment={"A_KEY": KEY}).send(request, timeout)
         return reply, server.served[0]
 
 
@@ -104,6 +104,12 @@ def test_kinds_of_answers(wire: str) -> None:
     assert "cannot help" in declined.text
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_tool_call_that_the_server_cannot_read_is_an_answer_not_a_failure(wire: str) -> None:
+    said, _ = ask(wire, {"fault": "unreadable_call"})
+    assert said.finish == UNREADABLE and not said.text and not said.calls and not said.usage
+
+
 def test_caching_is_marked_for_anthropic_alone() -> None:
     _, served = ask("anthropic", {"text": "ok"}, cache_prompts=True)
     assert json.dumps(served.body).count("cache_control") == 2
@@ -128,14 +134,14 @@ def test_nobody_listens() -> None:
         port = taken.getsockname()[1]
     config = LLMConfig(name="it", model="openai/x", api_base=f"http://127.0.0.1:{port}/v1")
     with pytest.raises(CallFailed, match="nobody listens") as failed:
-        llm.LiteLLM(config, environment={}).send(REQUEST, 20.0)
+        client.LiteLLM(config, environment={}).send(REQUEST, 20.0)
     assert failed.value.outcome is Outcome.SERVER and not failed.value.charged
 
 
 def test_a_missing_key_is_named() -> None:
     config = LLMConfig(name="it", model="openai/x", key_variable="NO_SUCH_KEY")
     with pytest.raises(ConfigError, match="set the environment variable NO_SUCH_KEY"):
-        llm.LiteLLM(config, environment={})
+        client.LiteLLM(config, environment={})
 
 
 def test_without_a_key_variable_no_key_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,22 +151,22 @@ def test_without_a_key_variable_no_key_of_the_environment_is_sent(monkeypatch: p
 
 
 def test_importing_the_way_loads_no_vendor() -> None:
-    names = "harness.llm, harness.session, harness.llm_line, harness.scripted_llm.server"
+    names = "harness.llm.client, harness.session, harness.llm.line, harness.scripted_llm.server"
     code = f"import sys, {names}; print(bool({{'litellm', 'openai'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_the_table_that_comes_with_litellm() -> None:
-    entry = llm.table_entry("anthropic/claude-sonnet-5-5")
+    entry = client.table_entry("anthropic/claude-sonnet-5-5")
     assert entry is not None and entry["supports_function_calling"]
-    assert llm.table_entry("openai/no-such-model") is None
+    assert client.table_entry("openai/no-such-model") is None
     with pytest.raises(ConfigError, match="no provider 'opnai'"):
-        llm.table_entry("opnai/x")
+        client.table_entry("opnai/x")
 
 
 def findings(*overrides: str, ping: bool = False, **environment: str) -> list[str]:
-    return [str(finding) for finding in llm_doctor.examine(compose(["agent=llm", *overrides]), environment, ping=ping)]
+    return [str(finding) for finding in doctor.examine(compose(["agent=llm", *overrides]), environment, ping=ping)]
 
 
 def test_the_doctor_says_what_a_model_still_needs() -> None:

@@ -1,4 +1,4 @@
-"""The command line, real training on the step clock, the scripted model: slow, as each is a session of its own."""
+"""The command line and the scripted model, a session a test: on the step clock, coding agents on `demo`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from harness.records import SessionState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TINY = ("task=tiny", "backend=null", "data=synthetic", "task.baseline_seeds=2", "task.confirm_seeds=2")
+DEMO = ("task=demo", "task.baseline_seeds=2", "task.confirm_seeds=2")  # fewer seeds: it is the agent that is tested
 WIRES = {"openai": "openai/scripted", "anthropic": "anthropic/scripted", "ollama": "ollama_chat/scripted"}
 
 
@@ -130,29 +131,35 @@ def test_the_doctor_and_the_server_that_users_start(tmp_path: Path) -> None:
 
 CLIS = Path(os.environ.get("BPBENCH_TEST_CLIS", "/nonexistent"))  # a folder in which npm installed the two programs
 
+HOME = os.environ.get("BPBENCH_TEST_HOME")  # a home with the data of demo; else they are fetched and prepared here
+
 
 @pytest.mark.parametrize("program", ["claude", "codex"])
-def test_a_real_coding_agent_drives_two_experiments(
+def test_a_real_coding_agent_drives_two_experiments_of_demo(
     program: str, bpbench_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = [str(CLIS / "node_modules" / ".bin")]
     if shutil.which(program, path=os.pathsep.join([*folders, os.environ["PATH"]])) is None:
         pytest.skip(f"{program} is not installed: npm i -g @anthropic-ai/claude-code @openai/codex")
+    monkeypatch.setenv("BPBENCH_HOME", HOME or str(bpbench_home))
     monkeypatch.setenv("PATH", os.pathsep.join([*folders, os.environ["PATH"]]))
     from harness.scripted_llm.script import Script
     from harness.scripted_llm.server import ScriptedServer
 
     with ScriptedServer(Script()) as server:
-        name = [f"session.root={tmp_path}", "session.name=it", "session.experiments=2"]
+        name = [*DEMO, f"session.root={tmp_path}", "session.name=it", "session.experiments=2"]
         if program == "claude":
             environment = {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "scripted"}
-            bpbench("run", *TINY, "agent=claude_code", *name, **environment)
+            bpbench("run", "agent=claude_code", *name, **environment)
         else:
             provider = f'{{name="scripted",base_url="{server.url}/v1",env_key="CODEX_API_KEY",wire_api="responses"}}'
             more = ["--model", "scripted"]
             more += ["-c", "model_provider=scripted", "-c", f"model_providers.scripted={provider}"]
             chosen = "[" + ",".join("'" + part + "'" for part in more) + "]"
-            bpbench("run", *TINY, "agent=codex", f"agent.options.arguments={chosen}", *name, CODEX_API_KEY="scripted")
+            bpbench("run", "agent=codex", f"agent.options.arguments={chosen}", *name, CODEX_API_KEY="scripted")
     state = state_of(tmp_path / "it")
-    assert len(state.experiments) == 2 and all(item.source for item in state.experiments) and state.closed
+    assert state.closed and state.stopped_early is None and state.gain is not None
+    assert len(state.experiments) == 2 and all(item.source and item.val_bpb for item in state.experiments)
     assert state.told is not None and state.told.prompt_tokens
+    # Calibrated, trained and evaluated for real, with the agent waiting.
+    assert state.calibration is not None and all(item.run and item.run.curve for item in state.experiments)

@@ -14,9 +14,9 @@ from llm_bench import STOCK, HashedBench, configured, line, made_line, run
 from harness import agents
 from harness.config import AgentConfig
 from harness.errors import LLMError
-from harness.exchange import Outcome
 from harness.fold import fold
 from harness.journal import Record, read
+from harness.llm.exchange import Outcome
 from harness.records import Experiment, SessionState, Usage
 from harness.scripted_llm.script import PASSING_FAULTS, Script
 from harness.turn import LLMTotals

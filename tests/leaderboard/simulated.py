@@ -15,10 +15,11 @@ from harness.assemble import opening_facts
 from harness.compose import compose
 from harness.config import Config
 from harness.data import DataInfo
+from harness.desk import Line
 from harness.device import Device
 from harness.journal import Journal, Record
 from harness.metering import Integral
-from harness.protocols import Bench
+from harness.protocols import Agent, Bench
 from harness.rate import between
 from harness.records import (
     Audit,
@@ -190,6 +191,8 @@ def run_session(
     data: DataInfo = DATA,
     earlier: tuple[tuple[float, ...], ...] = (),
     facts: dict[str, Any] | None = None,
+    agent: Agent | None = None,
+    line: Line | None = None,
 ) -> Path:
     """Run a simulated session in `folder`; returns it."""
     bench = bench or SimulatedBench({"0.5": -0.01, "0.6": 0.03, "0.7": 0.01})
@@ -202,12 +205,13 @@ def run_session(
             config,
             journal,
             records,
-            agent=Rates(values),
+            agent=agent or Rates(values),
             bench=bench,
             workspace=Workspace(folder / "workspace"),
             trackers=[],
             nonce=nonce_of(folder),
             earlier_baselines=earlier,
+            line=line,
         ).run()
     return folder
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from harness.errors import LLMError
-from harness.exchange import CallFailed, Outcome
+from harness.llm.exchange import CallFailed, Outcome
 
 BUDGETS: Mapping[Outcome, int] = MappingProxyType(
     {Outcome.RATE_LIMIT: 10, Outcome.SERVER: 8, Outcome.TIMEOUT: 3, Outcome.MALFORMED: 5}

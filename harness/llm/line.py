@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import compose_llm, llm
 from harness.config import Config, LLMConfig
 from harness.desk import Line
-from harness.llm_store import Store, secrets_of
+from harness.llm import client, settings
+from harness.llm.store import Store, secrets_of
 from harness.scripted_llm.script import Script, load
 
 _API_PATHS = {"openai": "/v1", "anthropic": "", "ollama": ""}  # what each client appends the rest to
@@ -23,12 +23,12 @@ def open_line(config: Config, folder: Path, environment: Mapping[str, str]) -> I
     """The line of the session in `folder`. Raises ConfigError for a missing key or an unreadable script."""
     names = [config.llm.key_variable] if config.llm.key_variable else []
     store = Store(folder / "llm", secrets_of(environment, names))
-    if config.llm.name == compose_llm.NO_LLM:
+    if config.llm.name == settings.NO_LLM:
         yield Line(None, store)
         return
-    llm.load()  # takes seconds, which are none of the model's
+    client.load()  # takes seconds, which are none of the model's
     with api_base(config.llm, config.session.seed) as base:
-        yield Line(llm.LiteLLM(config.llm, base, environment), store)
+        yield Line(client.LiteLLM(config.llm, base, environment), store)
 
 
 @contextlib.contextmanager
@@ -52,9 +52,9 @@ def script(config: LLMConfig, seed: int) -> Script:
 
 def check(config: LLMConfig, environment: Mapping[str, str], seed: int = 0) -> None:
     """What can be known to be missing before anything is made. Raises ConfigError."""
-    if config.name == compose_llm.NO_LLM:
+    if config.name == settings.NO_LLM:
         return
-    llm.key(config, environment)
+    client.key(config, environment)
     if config.scripted.wire:
         script(config, seed)
 

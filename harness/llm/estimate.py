@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import knobs, llm_price
+from harness import knobs
 from harness.agents import _prompt
 from harness.agents.llm import LLM
 from harness.assemble import PROGRAM, STOCK
 from harness.config import Config
+from harness.llm import price as llm_price
 from harness.protocols import Agent
 
 # An assumption, and said to be one: nobody can know how much a model will think.

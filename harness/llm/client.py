@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from harness.config import LLMConfig
 from harness.errors import ConfigError
-from harness.exchange import CallFailed, Outcome, Reply, Request, ToolCall
+from harness.llm.exchange import UNREADABLE, CallFailed, Outcome, Reply, Request, ToolCall
 
 MAX_MESSAGE_CHARS = 300
 MAX_NAME_CHARS = 200
@@ -28,13 +28,20 @@ _OVERFLOW_SIGNS = (
     "too many tokens",
     "num_ctx",
 )
+# What servers say, with an error status, of a model's broken tool call: llama.cpp (two versions), Ollama, Groq.
+_UNREADABLE_SIGNS = (
+    "model produced output that does not match",
+    "failed to parse input at pos",
+    "error parsing tool call",
+    "tool_use_failed",
+)
 _NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing")
 _NO_KEY = "none"  # clients insist on one, and must not take one from the environment instead
 _BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
 
 
 class LiteLLM:
-    """Implements `harness.exchange.Client` for the model that `config` names."""
+    """Implements `harness.llm.exchange.Client` for the model that `config` names."""
 
     def __init__(
         self, config: LLMConfig, api_base: str | None = None, environment: Mapping[str, str] = os.environ
@@ -57,8 +64,8 @@ class LiteLLM:
             )
         # LiteLLM lets through whatever its adapters raise on answers that they did not expect.
         except Exception as error:
-            if (refusal := policy_refusal(litellm, error)) is not None:
-                return refusal
+            if (said := answer_in(litellm, error)) is not None:
+                return said
             raise failure(litellm, error, self.config) from error
         return reply(response, self.config, sent[0] if sent else {})
 
@@ -194,12 +201,19 @@ def to_send_back(message: Any, calls: list[Any], config: LLMConfig) -> dict[str,
     return again
 
 
-def policy_refusal(litellm: Any, error: Exception) -> Reply | None:
-    """A provider's filter that stopped the model is the model's refusal, not a failure of the line."""
-    if not isinstance(error, litellm.ContentPolicyViolationError):
-        return None
+def answer_in(litellm: Any, error: Exception) -> Reply | None:
+    """The model's answer that a server reports as an error of its own; None where the line really failed.
+
+    A provider's filter that stopped the model is the model's refusal. A tool call that the server cannot read is an
+    answer that cannot be used: to ask the same again would let a weak model try for nothing, or end its session.
+    """
+    refused = isinstance(error, litellm.ContentPolicyViolationError)
     words = one_line(error)
-    return Reply(words, (), "content_filter", True, False, {"role": "assistant", "content": words}, {}, None)
+    if not refused and not (answered_status(error) and any(sign in str(error).lower() for sign in _UNREADABLE_SIGNS)):
+        return None
+    finish = "content_filter" if refused else UNREADABLE
+    text = words if refused else ""  # a server's words about an answer are not the answer
+    return Reply(text, (), finish, refused, False, {"role": "assistant", "content": text}, {}, None)
 
 
 def failure(litellm: Any, error: Exception, config: LLMConfig) -> CallFailed:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from harness.errors import LLMError
 
+UNREADABLE = "unreadable"  # a finish of our own: the model spoke, and its server could not read a tool call in it
+
 
 class Outcome(StrEnum):
     """How one try to ask a model ended. Each kind of failure has its own budget of further tries."""
@@ -45,7 +47,7 @@ class Reply:
 
     text: str
     calls: tuple[ToolCall, ...]
-    finish: str | None  # stop | tool_calls | length | content_filter, as far as providers agree
+    finish: str | None  # stop | tool_calls | length | content_filter, as far as providers agree; or UNREADABLE
     refused: bool
     has_reasoning: bool
     message: dict[str, Any]

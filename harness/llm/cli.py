@@ -75,7 +75,7 @@ def _mcp(arguments: argparse.Namespace) -> int:
 
 def print_findings(config: Config, *, ping: bool) -> bool:
     """Print what `doctor` finds about the model; whether nothing is bad."""
-    from harness.llm_doctor import examine
+    from harness.llm.doctor import examine
 
     good = True
     for finding in examine(config, os.environ, ping=ping):
@@ -86,15 +86,16 @@ def print_findings(config: Config, *, ping: bool) -> bool:
 
 def agree(config: Config, *, yes: bool) -> None:
     """Say what the model will cost and ask on a terminal. Raises ConfigError where nobody agrees or no key is set."""
-    from harness import agents, llm_estimate, llm_line, llm_price
+    from harness import agents
+    from harness.llm import estimate
+    from harness.llm import line as llm_line
+    from harness.llm import price as llm_price
 
     llm_line.check(config.llm, os.environ, config.session.seed)
     agent = agents.load(config.agent)
     if not agents.needs_llm(agent):
         return
-    print(
-        f"bpbench: {llm_estimate.sentence(config, llm_estimate.estimate(config, agent))}", file=sys.stderr, flush=True
-    )
+    print(f"bpbench: {estimate.sentence(config, estimate.estimate(config, agent))}", file=sys.stderr, flush=True)
     if yes or llm_price.is_free(config.llm.price) or config.llm.key_variable is None:
         return  # without a key there is nobody to be billed
     if not sys.stdin.isatty():

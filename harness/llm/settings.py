@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness import llm_price
 from harness.agents import needs_llm
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError
+from harness.llm import price as llm_price
 from harness.protocols import Agent
 
 NO_LLM = "none"
@@ -51,6 +51,8 @@ def _validate_llm(llm: LLMConfig) -> None:
             raise ConfigError(f"llm.price.{name} must be 0 or more, not {value!r}; null where it is unknown")
     if wrong := sorted(_OURS & set(llm.extra)):
         raise ConfigError(f"llm.extra.{wrong[0]} cannot be set there: it is bpbench's own; see the other keys of llm")
+    if "tool_choice" in llm.extra and not llm.tools:
+        raise ConfigError("llm.extra.tool_choice goes with llm.tools=true only: the text form has no tools to choose")
     if llm.cache_prompts and not llm.model.startswith("anthropic/"):
         raise ConfigError(f"llm.cache_prompts marks prompts for anthropic/ models only, not for {llm.model}")
     if llm.scripted.wire not in (None, *WIRES):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config import PriceConfig
-from harness.exchange import Request
+from harness.llm.exchange import Request
 
 # No tokenizer makes more tokens than bytes; what a provider adds by itself (its words on tools, marks of roles) is not
 # in our text.

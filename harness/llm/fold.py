@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import JournalError
-from harness.exchange import Outcome
+from harness.llm.exchange import Outcome
 from harness.records import SessionState, Smoke, Usage
 from harness.turn import LLMCall, LLMTotals, SmokeCall, Turn
 

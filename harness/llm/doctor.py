@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness import llm, llm_line, llm_price
-from harness.compose_llm import NO_LLM
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError, LLMError
-from harness.exchange import Request
+from harness.llm import client
+from harness.llm import line as llm_line
+from harness.llm import price as llm_price
+from harness.llm.exchange import Request
+from harness.llm.settings import NO_LLM
 from harness.views import text
 
 _PING = Request(({"role": "user", "content": "Answer with the word ok."},), ())
@@ -51,7 +53,7 @@ def _key(chosen: LLMConfig, environment: Mapping[str, str]) -> Finding:
     if chosen.key_variable is None:
         return Finding(True, "key: none is needed")
     try:
-        llm.key(chosen, environment)
+        client.key(chosen, environment)
     except ConfigError as error:
         return Finding(False, str(error))
     return Finding(True, f"key: {chosen.key_variable} is set")
@@ -60,7 +62,7 @@ def _key(chosen: LLMConfig, environment: Mapping[str, str]) -> Finding:
 def _table(chosen: LLMConfig) -> Iterator[Finding]:
     """What LiteLLM's own table says of the model, as far as it knows it."""
     try:
-        entry = llm.table_entry(str(chosen.model))
+        entry = client.table_entry(str(chosen.model))
     except ConfigError as error:
         yield Finding(False, str(error))
         return
@@ -116,11 +118,11 @@ def _window(config: Config) -> Iterator[Finding]:
 
 def _ping(config: Config, environment: Mapping[str, str]) -> Finding:
     chosen = config.llm
-    llm.load()
+    client.load()
     started = time.monotonic()
     try:
         with llm_line.api_base(chosen, config.session.seed) as base:
-            reply = llm.LiteLLM(chosen, base, environment).send(_PING, chosen.timeout_seconds)
+            reply = client.LiteLLM(chosen, base, environment).send(_PING, chosen.timeout_seconds)
     except (LLMError, ConfigError) as error:
         return Finding(False, f"ping: {text.line(str(error))}")
     seconds = time.monotonic() - started
