@@ -36,7 +36,7 @@ def tasks(
     """The table of `bpbench tasks`, and below it which one to use."""
     console.print(Text(text.line(rows.device_name(identity)), style="bold"))
     if line := probes(microprobes):
-        console.print(Text(line, style="bright_black"))
+        console.print(Text(line, style="bright_black"), soft_wrap=True)
     if hint := identity.get("compile_hint"):
         console.print(Text(text.line(str(hint)), style="yellow"))
     console.print()
@@ -98,9 +98,8 @@ def calibrated(found: Calibrated, task: str, console: Console) -> None:
         "kept in": str(found.path),
     }
     for label, words in lines.items():
-        console.print(
-            Text(f"{label:<14}{text.line(words)}", style="yellow" if label == "earlier" and found.odd else "")
-        )
+        style = "yellow" if label == "earlier" and found.odd else ""
+        console.print(Text(f"{label:<14}{text.line(words)}", style=style), soft_wrap=True)
 
 
 def _earlier(found: Calibrated) -> str:

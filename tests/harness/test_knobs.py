@@ -118,3 +118,24 @@ def test_the_stock_source_has_the_tasks_values(tmp_path):
     assert knobs.parse(knobs.stock_source(path, {"LAYERS": 2}))["LAYERS"].value == 2
     with pytest.raises(ConfigError, match="cannot read the stock script"):
         knobs.stock_source(tmp_path / "none.py", {})
+
+
+def test_a_task_sets_ranges_with_the_values_that_need_them():
+    source = "LAYERS = 1  # blocks; search: int(1, 8)\nRATE = 0.1  # search: log(0.01, 1)\n"
+    larger = knobs.apply(knobs.set_ranges(source, {"LAYERS": "int(4, 16)"}, {"LAYERS": 12}), {"LAYERS": 12})
+    assert larger == "LAYERS = 12  # blocks; search: int(4, 16)\nRATE = 0.1  # search: log(0.01, 1)\n"
+    assert knobs.set_ranges(source, {}, {"LAYERS": 12}) == source
+
+
+@pytest.mark.parametrize(
+    ("ranges", "values", "words"),
+    [
+        ({"WIDTH": "int(1, 2)"}, {}, "no knob WIDTH; it has LAYERS"),
+        ({"LAYERS": "int(4, 16)"}, {}, r"LAYERS = 1 is outside its search range int\(4, 16\)"),
+        ({"LAYERS": "about(4)"}, {"LAYERS": 4}, "LAYERS: cannot read the range"),
+        ({"LAYERS": "int(4, 16)"}, {"LAYERS": 4.5}, "LAYERS must be of type int"),
+    ],
+)
+def test_a_range_that_does_not_fit_is_refused(ranges, values, words):
+    with pytest.raises(ConfigError, match=words):
+        knobs.set_ranges("LAYERS = 1  # blocks; search: int(1, 8)\n", ranges, values)

@@ -152,6 +152,18 @@ def test_full_on_a_cpu_is_refused_before_anything_is_fetched(tmp_path):
     assert not (tmp_path / "home").exists() and not (tmp_path / "sessions").exists()
 
 
+@pytest.mark.slow  # likewise
+def test_where_nothing_is_kept_the_quickest_task_is_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("BPBENCH_HOME", str(tmp_path))
+    device, found = tasks.survey(compose(["backend=cpu"]), lambda progress: None)
+    assert device.microprobes["matmul_float32_gflops"] > 1
+    assert of(found, "demo").source is Source.MEASURED and of(found, "demo").memory_measured
+    assert {item.basis for item in found[1:]} == {"scaled from demo"}
+    estimate = BY_NAME["demo"].memory_bytes / of(found, "demo").memory_bytes
+    assert 0.5 < estimate < 2, "the rough guess of harness/sizes.py"
+    assert not list(tmp_path.iterdir()), "no data were needed"
+
+
 def test_a_step_clock_has_nothing_to_calibrate():
     with pytest.raises(ConfigError, match="task=demo or larger"):
         tasks.calibrate(compose(["task=tiny", "backend=null", "data=synthetic"]), lambda progress: None)

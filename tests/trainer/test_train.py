@@ -155,8 +155,9 @@ def test_learning_rates_rise_stay_and_fall(train):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf/task").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_knobs_of_every_task_fit_the_script(path):
-    values = yaml.safe_load(path.read_text())["knobs"]
-    source = knobs.stock_source(play.STOCK, values)
+    task = yaml.safe_load(path.read_text())
+    values = task["knobs"]
+    source = knobs.stock_source(play.STOCK, values, task.get("ranges"))
     assert {name: knobs.parse(source)[name].value for name in values} == values
 
 
