@@ -9,6 +9,9 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 
+# What private_folders() sets: whatever these are for the user, a child has its own.
+PRIVATE = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR")
+
 
 def private_folders(home: Path) -> dict[str, str]:
     for name in ("tmp", "compile_cache"):

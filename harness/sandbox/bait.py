@@ -19,13 +19,13 @@ from typing import Any
 from harness import gate
 from harness.protocols import Launch
 from harness.sandbox import runtime
-from harness.surroundings import child_environment, private_folders
+from harness.surroundings import PRIVATE, child_environment, private_folders
 
 PROBE = Path(__file__).with_name("canary_probe.py")
 MAX_PROCESSES, MAX_MEMORY_BYTES = 64, 128 << 20
 SURVIVED_SECONDS = 0.1
 MAX_FILES = 50
-_SET_BY_SHELLS = {"HOME", "TMPDIR", "USER", "LOGNAME", "PWD", "OLDPWD", "SHLVL", "_", "XDG_CACHE_HOME", "PYTHONPATH"}
+_HARMLESS = {*PRIVATE, "USER", "LOGNAME", "PWD", "OLDPWD", "SHLVL", "_", "PYTHONPATH"}
 HANDED_OVER = b"handed over"
 
 
@@ -127,7 +127,7 @@ def laid(targets: Targets) -> Iterator[Bait]:
             "corpus": [str(path) for path in targets.corpus or val],
             **_home_targets(),
             "decoy_pid": decoy.pid,
-            "key_names": sorted(set(os.environ) - set(child_environment({})) - _SET_BY_SHELLS),
+            "key_names": sorted(set(os.environ) - set(child_environment({})) - _HARMLESS),
             "fds": list(fds),
             "max_processes": MAX_PROCESSES,
             "max_memory_bytes": MAX_MEMORY_BYTES,
