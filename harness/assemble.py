@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import platform
-import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import agents, baselines, compose, fit, knobs, sandbox, seeds, tracking, views
+from harness import agents, baselines, compose, fit, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
-from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
 from harness.device import Device, probe
-from harness.errors import ConfigError, DataError, DeviceError
+from harness.errors import ConfigError
 from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
 from harness.llm import line as llm_line
+from harness.opening import check_same, opening_facts, resuming_facts, task_view
 from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
-from harness.records import Progress, SessionState, Walls
+from harness.records import Progress, Walls
 from harness.runner import Runner
 from harness.sandbox import canaries
 from harness.sandbox.bait import Targets
@@ -42,10 +38,6 @@ from harness.session import Session
 from harness.surroundings import child_environment
 from harness.workspace import Workspace
 
-PROTOCOL_VERSION = 2
-ROOT = Path(__file__).resolve().parent.parent
-STOCK = ROOT / "trainer" / "train.py"
-PROGRAM = ROOT / "program.md"
 PRELOAD_TRUSTED = ("trainer.trusted.scorer",)
 # torch.optim imports the compiler at the first optimizer.
 PRELOAD_AGENT = ("torch", "torch._dynamo", "torch._inductor", "trainer.lab", "trainer.server", "backends.null")
@@ -179,57 +171,6 @@ def new_folder(config: Config) -> Path:
     return folder
 
 
-def resuming_facts(journal: Journal, records: list[Record], walls: Walls) -> dict[str, Any]:
-    """A session that goes on behind other walls is behind the weakest of them."""
-    before = fold(records).walls
-    return {
-        "reason": journal.recovered or "resumed",
-        "walls": to_json(canaries.weakest(before, walls) if before else walls),
-        "unranked": list(canaries.missing(walls)),
-    }
-
-
-def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:
-    """What the session is; fails before anything was made when the configuration does not hold together."""
-    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
-    program = Path(config.program or PROGRAM)
-    try:
-        instructions = program.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"program={program}: cannot be read ({error}); expected a text file") from error
-    return {
-        "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
-        "key": key(config, stock, data),
-        "device": device.identity,
-        "power_state": device.power_state,
-        "microprobes": device.microprobes,
-        "backend": device.for_child(),
-        "versions": {
-            "bpbench": version("bpbench"),
-            "python": platform.python_version(),
-            "torch": device.identity["torch_version"],
-            "platform": platform.platform(),
-        },
-        "packages": packages(),
-        "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
-        "stock_source": stock,
-        "data": data.meta,
-        "task_view": task_view(config, data, device),
-        "program": instructions,
-        "program_sha256": hashlib.sha256(instructions.encode()).hexdigest(),
-        "num_baseline": config.task.baseline_seeds,
-        "num_confirm": config.task.confirm_seeds,
-        "walls": to_json(walls),
-        "unranked": list(unranked(config, walls, str(device.identity["torch_version"]))),
-    }
-
-
-def packages() -> dict[str, str]:
-    """The installed version of everything that bpbench itself requires."""
-    names = (re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in requires("bpbench") or () if ";" not in line)
-    return {name: version(name) for name in sorted(names)}
-
-
 def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[Journal, list[Record]]:
     """Write down what the session is, before anything happens in it."""
     # The step clock makes a session repeatable to the last digit, so its nonce is no secret either.
@@ -244,68 +185,6 @@ def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[J
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(facts["config"])))
     journal = Journal.create(folder / "journal.jsonl")
     return journal, [journal.append("session_open", nonce_sha256=seeds.commitment(nonce), **facts)]
-
-
-def key(config: Config, stock: str, data: DataInfo) -> dict[str, Any]:
-    """Rows compare within one key only."""
-    return {
-        "protocol": PROTOCOL_VERSION,
-        "task": config.task.name,
-        "reference_tokens": config.task.reference_tokens,
-        "stock_sha256": hashlib.sha256(stock.encode()).hexdigest(),
-        "data_sha256": data.meta["data_sha256"],
-        "tokenizer_sha256": data.meta["tokenizer_sha256"],
-        "clock": config.task.clock,
-    }
-
-
-def pinned_torch() -> str | None:
-    """The one version whose numerics rows compare within: what bpbench requires."""
-    found = (re.match(r"torch==([0-9.]+)", line) for line in requires("bpbench") or ())
-    return next((match.group(1) for match in found if match), None)
-
-
-def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
-    """What keeps such a session off the leaderboard whatever its result."""
-    if config.task.clock == "ticks":
-        yield "task.clock=ticks: a step clock is no time"
-    if config.data.source == "synthetic":
-        yield "data.source=synthetic: generated text"
-    pinned = pinned_torch()
-    if torch_version.partition("+")[0] != pinned:  # 2.13.0+cu130 is 2.13.0 for another device
-        yield f"torch {torch_version}: install torch=={pinned}, the version that rows are compared on"
-    yield from canaries.missing(walls)
-    if config.llm.scripted.wire:
-        yield "llm.scripted: a script, no language model"
-    if config.agent.name == "external":
-        yield "agent=external: its network is not limited to its model's provider"
-
-
-def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
-    """What train.py may know of its task."""
-    task = config.task
-    return {
-        "name": task.name,
-        "vocab_size": task.vocab_size,
-        "sequence_length": task.sequence_length,
-        "reference_tokens": task.reference_tokens,
-        "bos_token": data.meta["bos_token"],
-        "eval_batch_size": task.eval_batch_size,
-        "compile": task.compile and bool(device.identity["has_compiler"]),
-    }
-
-
-def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
-    """A session ends on the device and the text on which it began."""
-    began_on = state.opened["device"]
-    if began_on["fingerprint"] != device.fingerprint:
-        raise DeviceError(
-            f"this session began on {began_on.get('cpu_model', began_on['name'])} ({began_on['fingerprint']}), this is "
-            f"{device.identity.get('cpu_model', device.name)} ({device.fingerprint}): resume it there, or "
-            "start a new one"
-        )
-    if state.opened["data"]["data_sha256"] != data.meta["data_sha256"]:
-        raise DataError("the prepared data differ from those the session began with: start a new session")
 
 
 @contextlib.contextmanager

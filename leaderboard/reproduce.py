@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import compose, knobs, seeds, views
-from harness.assemble import STOCK, choose_sandbox, key, parts, stage_progress
+from harness.assemble import choose_sandbox, parts, stage_progress
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -24,6 +24,7 @@ from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.integrity import Witness
 from harness.journal import Journal, Record, read
 from harness.lease import lease, physical_name
+from harness.opening import STOCK, key
 from harness.views import rows, text
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold

@@ -52,7 +52,7 @@ def examine(whole: bundle.Bundle) -> Verified:
 
 
 def _version(examined: Case) -> tuple[Finding, ...]:
-    from harness.assemble import PROTOCOL_VERSION
+    from harness.opening import PROTOCOL_VERSION
 
     protocol = examined.opening.key.get("protocol")
     if protocol == PROTOCOL_VERSION:

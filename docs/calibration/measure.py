@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,126 @@ def measure(task: str, num_runs: int, path: Path, scratch: Path) -> None:
                     print(key, f"{share:.3f} of N, val {result.bpb}, {result.train_seconds:.0f} s", flush=True)
 
 
+CONDITIONS = (("wall", False), ("wall", True), ("metered", False), ("metered", True))
+
+
+def runs_of(lines: list[dict[str, Any]], clock: str, busy: bool) -> list[dict[str, Any]]:
+    return [line for line in lines if (line["kind"], line.get("clock"), line.get("busy")) == ("run", clock, busy)]
+
+
+def table(lines: list[dict[str, Any]], reference_tokens: int) -> str:
+    """Markdown: what each clock gave the stock script."""
+    rows = [
+        "| clock | beside it | work over N | val bpb | seconds of running | in bursts | correction |",
+        "|---" * 7 + "|",
+    ]
+    for clock, busy in CONDITIONS:
+        found = [(line, line["result"]) for line in runs_of(lines, clock, busy)]
+        work = ", ".join(f"{line['tokens'] / reference_tokens:.3f}" for line, _ in found)
+        bpb = ", ".join(f"{result['bpb']:.4f}" for _, result in found)
+        seconds = ", ".join(f"{result['train_seconds']:.0f}" for _, result in found)
+        meters = [(result["metered"], result["train_seconds"]) for _, result in found if result["metered"]]
+        shares = ", ".join(f"{100 * m['stopped_seconds'] / (m['stopped_seconds'] + ran):.1f} %" for m, ran in meters)
+        corrections = ", ".join(f"{m['correction']:.2f}" for m, _ in meters)
+        beside = "a busy core" if busy else "nothing"
+        rows.append(f"| {clock} | {beside} | {work} | {bpb} | {seconds} | {shares or '-'} | {corrections or '-'} |")
+    return "\n".join(rows)
+
+
+def plot_work(lines: list[dict[str, Any]], reference_tokens: int, path: Path) -> None:
+    """Left: how much of the reference work each run did. Right: what came of it."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), dpi=130)
+    names = [f"{clock},\n{'busy core' if busy else 'alone'}" for clock, busy in CONDITIONS]
+    for place, (clock, busy) in enumerate(CONDITIONS):
+        found = runs_of(lines, clock, busy)
+        colour = "#c2410c" if clock == "wall" else "#1d4ed8"
+        spread = [place + 0.08 * (number - (len(found) - 1) / 2) for number in range(len(found))]
+        left.plot(spread, [line["tokens"] / reference_tokens for line in found], "o", color=colour)
+        right.plot(spread, [line["result"]["bpb"] for line in found], "o", color=colour)
+    left.axhline(1.0, color="#888", linewidth=0.8)
+    left.set(ylabel="tokens of the stock script / N", ylim=(0, None))
+    right.set(ylabel="validation bits per byte")
+    for axes in (left, right):
+        axes.set_xticks(range(len(names)), names, fontsize=8)
+        axes.grid(axis="y", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def plot_speed(lines: list[dict[str, Any]], path: Path) -> None:
+    """One metered run alone and one beside a busy core: what the bursts measured and what the script itself did."""
+    import matplotlib.pyplot as plt
+
+    made = next(line["result"] for line in lines if line["kind"] == "calibration" and line["clock"] == "metered")
+    ratio = made["pattern"]["stock_per_burst"]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), dpi=130, sharey=True)
+    for axis, busy in zip(axes, (False, True), strict=True):
+        result = runs_of(lines, "metered", busy)[0]["result"]
+        curve, bursts = result["curve"], result["metered"]["bursts"]
+        width = max(1, len(curve) // 40)
+        own = [
+            ((a["seconds"] + b["seconds"]) / 2, (b["tokens"] - a["tokens"]) / (b["seconds"] - a["seconds"]) / 1000)
+            for a, b in zip(curve[::width], curve[width::width], strict=False)
+        ]
+        axis.plot(*zip(*own, strict=True), color="#888", label="the script, by its own log")
+        times = [burst["at_seconds"] for burst in bursts]
+        axis.plot(times, [ratio * burst["tokens_per_second"] / 1000 for burst in bursts], "o", ms=3, color="#1d4ed8",
+                  label="bursts, times stock_per_burst")  # fmt: skip
+        axis.set(xlabel="seconds of running", title="beside a busy core" if busy else "alone")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set(ylabel="thousand tokens a second", ylim=(0, None))
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def plot_calibrations(entries: list[dict[str, Any]], path: Path) -> None:
+    """Rates measured at different hours, with their intervals, relative to the median of their task."""
+    import matplotlib.pyplot as plt
+    from matplotlib import dates
+
+    figure, axis = plt.subplots(figsize=(9, 3.0), dpi=130)
+    tasks = sorted({entry["task"] for entry in entries})
+    for colour, task in zip(("#1d4ed8", "#c2410c", "#15803d"), tasks, strict=False):
+        mine = [entry for entry in entries if entry["task"] == task]
+        rates = [entry["calibration"]["tokens_per_second"] for entry in mine]
+        middle = statistics.median(rates)
+        low = [rate - entry["calibration"]["tokens_per_second_low"] for rate, entry in zip(rates, mine, strict=True)]
+        high = [entry["calibration"]["tokens_per_second_high"] - rate for rate, entry in zip(rates, mine, strict=True)]
+        axis.errorbar(
+            [datetime.fromtimestamp(entry["time"], UTC) for entry in mine],
+            [rate / middle for rate in rates],
+            yerr=[[value / middle for value in low], [value / middle for value in high]],
+            fmt="o",
+            ms=4,
+            capsize=3,
+            color=colour,
+            label=f"{task}: {middle:,.0f} tokens/s",
+        )
+    axis.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))
+    axis.axhline(1.0, color="#888", linewidth=0.8)
+    axis.set(xlabel="time of day (UTC)", ylabel="rate / median")
+    axis.legend(frameon=False, fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def draw(task: str, path: Path) -> None:
+    lines = lines_of(path)
+    reference_tokens = compose([f"task={task}"]).task.reference_tokens
+    print(table(lines, reference_tokens))
+    plot_work(lines, reference_tokens, HERE / "clock.png")
+    plot_speed(lines, HERE / "speed.png")
+    kept = HERE / "calibrations.jsonl"
+    if kept.exists():
+        plot_calibrations(lines_of(kept), HERE / "calibrations.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="nano_study")
@@ -112,6 +234,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.plot:
         measure(args.task, args.runs, args.out, args.scratch)
+    draw(args.task, args.out)
 
 
 if __name__ == "__main__":

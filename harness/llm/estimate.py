@@ -8,9 +8,9 @@ from pathlib import Path
 from harness import knobs
 from harness.agents import _prompt
 from harness.agents.llm import LLM
-from harness.assemble import PROGRAM, STOCK
 from harness.config import Config
 from harness.llm import price as llm_price
+from harness.opening import PROGRAM, STOCK
 from harness.protocols import Agent
 
 # An assumption, and said to be one: nobody can know how much a model will think.

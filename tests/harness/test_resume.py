@@ -19,12 +19,13 @@ import pytest
 from rich.console import Console
 
 from harness import agents
-from harness.assemble import STOCK, run_session
+from harness.assemble import run_session
 from harness.compose import compose
 from harness.config import Config
 from harness.fold import fold
 from harness.journal import Journal, Record, read
 from harness.knobs import stock_source
+from harness.opening import STOCK
 from harness.records import Calibration, Role, RunResult, SessionState
 from harness.session import Session
 from harness.views.plain import PlainView

@@ -13,12 +13,12 @@ import pytest
 from rich.console import Console
 
 from harness import calibrations, cli, fit, predict, sizes, tasks
-from harness.assemble import pinned_torch, unranked
 from harness.calibrate import check_budget
 from harness.calibrations import Key
 from harness.compose import compose
 from harness.device import Device
 from harness.errors import ConfigError, DeviceError, TaskMisfit
+from harness.opening import pinned_torch, unranked
 from harness.predict import GUESS_FACTOR, UTILISATION, Known, Source
 from harness.records import Calibration, Walls
 from harness.views import device as view

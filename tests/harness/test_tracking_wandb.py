@@ -19,11 +19,11 @@ import synthetic_journal
 from fake_wandb_server import serving
 
 from harness import tracking
-from harness.assemble import STOCK
 from harness.errors import HarnessError
 from harness.fold import fold
 from harness.journal import read
 from harness.knobs import stock_source
+from harness.opening import STOCK
 from harness.records import SessionState
 from harness.tracking import _content as content
 from harness.tracking import wandb

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import seeds, stats
-from harness.assemble import opening_facts
 from harness.compose import compose
 from harness.config import Config
 from harness.data import DataInfo
@@ -19,6 +18,7 @@ from harness.desk import Line
 from harness.device import Device
 from harness.journal import Journal, Record
 from harness.metering import Integral
+from harness.opening import opening_facts
 from harness.protocols import Agent, Bench
 from harness.rate import between
 from harness.records import (

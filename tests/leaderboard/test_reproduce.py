@@ -12,11 +12,11 @@ import pytest
 import simulated
 
 from harness import knobs
-from harness.assemble import STOCK
 from harness.data import prepare
 from harness.device import probe
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.journal import Journal, Record, read
+from harness.opening import STOCK
 from harness.records import Gain, Role, RunResult, Status
 from leaderboard import bundle, cli, reproduce
 from leaderboard.reproduction import Reproduction, Subject, fold
