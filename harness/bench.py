@@ -99,12 +99,12 @@ class LocalBench:
         )
 
     def cool_down(self) -> None:
-        """Wait until the device is as fast as when it was calibrated, or for a minute."""
+        """Wait until the device is as fast as when it was calibrated; at most half a budget, and at most a minute."""
         made = self.calibration
         limit = drift_limit(made, self.task.slope_bpb_per_percent, self.task.sigma_prior_bpb) if made else None
         if made is None or limit is None:
             return
-        ends = time.monotonic() + MAX_COOL_DOWN_SECONDS
+        ends = time.monotonic() + min(MAX_COOL_DOWN_SECONDS, made.budget_seconds / 2)
         while time.monotonic() < ends:
             time.sleep(COOL_DOWN_SECONDS)
             if abs(drift(made, self.device_speed()) or 0.0) <= limit:
