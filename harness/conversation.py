@@ -142,7 +142,8 @@ class Conversation:
     def start(self) -> None:
         """The gate: the clock starts in the moment in which the tokens are handed over."""
         watch, budget = self.watch, self.request.budget_seconds
-        overrun = max(0.0, time.monotonic() - watch.launched - self.request.free_setup_seconds)
+        watch.setup_seconds = time.monotonic() - watch.launched
+        overrun = max(0.0, watch.setup_seconds - self.request.free_setup_seconds)
         self.keeping_time(watch.clock.prepare)
         watch.clock.start(time.monotonic(), budget, overrun)
         dtype = token_dtype(self.runner.task["vocab_size"])

@@ -41,6 +41,7 @@ class Watch:
 
     launched: float
     clock: RunClock
+    setup_seconds: float | None = None  # from launch until it asked for the tokens
     snapshot_bytes: int | None = None
     num_snapshots: int = 0
     peak_memory_bytes: int | None = None
@@ -72,7 +73,7 @@ def conclude(watch: Watch, exit_status: int | None, run_dir: Path, box: Path) ->
         num_snapshots=watch.num_snapshots,
         budget_seconds=clock.budget_seconds,
         train_seconds=clock.running_seconds(min(ended, clock.deadline)) if clock.started else None,
-        setup_seconds=clock.started - watch.launched if clock.started else None,
+        setup_seconds=watch.setup_seconds,
         peak_memory_bytes=watch.peak_memory_bytes,
         curve=thin(watch.curve),
         log_tail=text.tail(log, MAX_TAIL_CHARS),

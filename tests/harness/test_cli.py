@@ -165,9 +165,9 @@ def test_a_session_that_is_stopped_says_how_to_go_on(number, tmp_path):
         process.stdout.readline()  # preparing: the session is under way
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.splitlines()[-1].startswith("bpbench: stopped")
-    assert "Traceback" not in errors
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("bpbench: stopped"), errors
+    assert "Traceback" not in errors, errors
 
 
 def test_what_may_cost_money_is_agreed_to_first(tmp_path):
