@@ -11,6 +11,7 @@ from harness.records import Calibration
 SENTINEL_SHARE = 0.04  # of the budget
 SHORTEST_SENTINEL_SECONDS = 0.4
 LONGEST_SENTINEL_SECONDS = 3.0
+UNLIMITED_EXPERIMENTS = 100  # of a session that counts hours
 
 
 def sentinel_seconds(budget_seconds: float) -> float:
@@ -27,6 +28,14 @@ def drift_limit(calibration: Calibration, slope_bpb_per_percent: float, sigma_bp
         return None
     gate = sigma_bpb / 2 / slope_bpb_per_percent / 100
     return max(gate, 3 * calibration.sentinel.relative_sd / math.sqrt(2))
+
+
+def max_repeats(num_baseline: int, num_experiments: int | None, num_confirm: int) -> int:
+    """How many runs of a session are repeated at most: a fifth of those planned.
+
+    Repeating helps against a change that passes. On a device that changes all the time it only makes a session longer.
+    """
+    return (num_baseline + (num_experiments or UNLIMITED_EXPERIMENTS) + 2 * num_confirm) // 5
 
 
 def drift(calibration: Calibration, sentinel: Sequence[float]) -> float | None:

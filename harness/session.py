@@ -15,7 +15,7 @@ from harness.codec import to_json
 from harness.commits import commit_experiment, rebuild
 from harness.config import Config
 from harness.desk import CapReached, Line, SessionDesk
-from harness.drift import drift, drift_limit
+from harness.drift import drift, drift_limit, max_repeats
 from harness.edits import apply_edit
 from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
@@ -152,7 +152,9 @@ class Session:
         config = self.config
         seed = seeds.deal(config.task.name, config.session.seed, role, index, self.nonce)
         identity = {"run_id": f"{role}-{index:03d}", "role": role, "index": index, "seed": seed, "split": split}
-        repeated = (role, index) in self.state.drifted
+        opened = self.state.opened
+        limit = max_repeats(opened["num_baseline"], config.session.experiments, opened["num_confirm"])
+        final = (role, index) in self.state.drifted or len(self.state.drifted) >= limit
         self._write("run_started", **identity)
         result = self.bench.run(str(identity["run_id"]), source, seed, split, role)
         if role in STOCK_ROLES and result.status is not Status.OK:
@@ -163,7 +165,7 @@ class Session:
             )
         self._testify()
         drifted = self._drifted(result)
-        if drifted is not None and not repeated:
+        if drifted is not None and not final:
             self._write("run_drifted", **identity, drift=drifted, result=to_json(result))
             self.bench.cool_down()
             return self._measure(role, index, source, split)  # which replaces this one, better or worse

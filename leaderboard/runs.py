@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from harness.bench import FEEDBACK_DECIMALS, SETUP_FACTOR
-from harness.drift import drift, drift_limit
+from harness.drift import drift, drift_limit, max_repeats
 from harness.metering import integrate
-from harness.records import Calibration, Metered, RunResult, Status
+from harness.records import Calibration, Metered, Role, RunResult, Status
 from leaderboard.case import Case, Finding, Run, broken
 
 # Of trainer/trusted/audit.py, which decides; here it is only checked that the published figures fit the decision.
@@ -26,8 +26,7 @@ def check_runs(case: Case) -> Iterator[Finding]:
     for run in case.finished:
         assert run.result is not None
         yield from (broken(run.identity.run_id, what) for what in _run_problems(case, run, run.result))
-    for run in case.runs:
-        yield from (broken(run.identity.run_id, what) for what in _drift_problems(case, run))
+    yield from _check_repeats(case)
 
 
 def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
@@ -92,17 +91,29 @@ def _meter_problems(case: Case, made: Calibration, result: RunResult, metered: M
         yield f"used {used:,.0f} tokens of a budget of {due:,.0f}"
 
 
-def _drift_problems(case: Case, run: Run) -> Iterator[str]:
-    """A run is repeated, once, exactly where the device's speed had changed too much around it."""
+def _check_repeats(case: Case) -> Iterator[Finding]:
+    """A run is repeated, once, exactly where the device's speed had changed too much around it, up to a limit."""
+    left = max_repeats(case.opening.num_baseline, case.session.experiments, case.opening.num_confirm)
+    done: set[tuple[Role, int]] = set()
+    for run in case.runs:
+        which = (run.identity.role, run.identity.index)
+        final = which in done or left <= 0
+        yield from (broken(run.identity.run_id, what) for what in _drift_problems(case, run, final))
+        if run.drifted is not None:
+            done.add(which)
+            left -= 1
+
+
+def _drift_problems(case: Case, run: Run, final: bool) -> Iterator[str]:
     made, result = case.state.calibration, run.drifted or run.result
     if made is None or result is None or result.status not in (Status.OK, Status.TIMEOUT):
         return
     limit = drift_limit(made, case.task.slope_bpb_per_percent, case.task.sigma_prior_bpb)
     drifted = drift(made, result.sentinel)
     beyond = limit is not None and drifted is not None and abs(drifted) > limit
-    if run.drifted is not None and not beyond:
-        yield "was repeated although the device's speed had not changed"
-    if run.drifted is None and beyond and (run.identity.role, run.identity.index) not in case.state.drifted:
+    if run.drifted is not None and (not beyond or final):
+        yield "was repeated once too often" if beyond else "was repeated although the device's speed had not changed"
+    if run.drifted is None and beyond and not final:
         yield "was not repeated although the device's speed had changed"
 
 

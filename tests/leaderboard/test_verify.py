@@ -273,7 +273,7 @@ def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -
     bench = simulated.SimulatedBench(
         {"0.6": 0.03}, sentinel=True, drifting={"baseline-001": 1, "experiment-001": 2, "confirm_candidate-000": 1}
     )
-    folder = simulated.run_session(tmp_path / "drift", bench=bench)
+    folder = simulated.run_session(tmp_path / "drift", "session.experiments=9", bench=bench)
     assert bench.cooled == 3
     made = [run_id for run_id, *_ in bench.runs]
     assert all(made.count(run_id) == 2 for run_id in ("baseline-001", "experiment-001", "confirm_candidate-000"))
@@ -286,6 +286,20 @@ def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -
     ):
         other = examine(doctored(list(result.bundle.records), change))
         assert not other.consistent and expected in said(other), said(other)
+
+
+def test_a_device_that_changes_all_the_time_does_not_make_a_session_endless(tmp_path: Path) -> None:
+    """A fifth of the planned runs, here two of twelve, is repeated; what changed after that is told."""
+    runs = ("baseline-000", "baseline-002", "experiment-000", "confirm_baseline-001")
+    bench = simulated.SimulatedBench({"0.6": 0.03}, sentinel=True, drifting=dict.fromkeys(runs, 1))
+    folder = simulated.run_session(tmp_path / "endless", bench=bench)
+    result = verify(write(folder, tmp_path / "endless.bundle.tar"))
+    assert result.consistent and said(result) == ""
+    assert bench.cooled == 2
+    assert [text.partition(":")[0] for text in result.bundle.state.incidents] == [
+        "experiment-000",
+        "confirm_baseline-001",
+    ]
 
 
 def drifted(lines: Lines) -> dict[str, Any]:
