@@ -160,6 +160,8 @@ def test_a_session_that_is_stopped_says_how_to_go_on(number, tmp_path):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Tests that run in the background of a script inherit an ignored SIGINT, which Python leaves ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()  # preparing: the session is under way
