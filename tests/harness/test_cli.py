@@ -161,7 +161,7 @@ def test_a_session_that_is_stopped_says_how_to_go_on(number, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # Tests that run in the background of a script inherit an ignored SIGINT, which Python leaves ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads here
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()  # preparing: the session is under way
