@@ -93,6 +93,7 @@ class Run:
     peak_memory_bytes: int | None
     steps: int | None
     tokens: int | None
+    stopped_seconds: float | None  # in the metered clock's bursts
     correction: float | None  # metered clock: measured speed over the calibrated one
     drift: float | None  # wall clock: of the device's speed around the run
     knobs: dict[str, Any] | None = None  # constants of a point of a search
@@ -157,7 +158,7 @@ def check_same(one: Opened, other: Opened, where: Path | str) -> None:
     for name, value in to_json(one).items():
         wanted = to_json(other)[name]
         if value != wanted:
-            raise ConfigError(f"{where}: {name} is {value!r}, expected {wanted!r}: it is of another study, move it away")
+            raise ConfigError(f"{where}: {name} is {value!r}, expected {wanted!r}: move it to a folder of its own")
 
 
 def fold(files: Mapping[str, Sequence[Record]]) -> Ledger:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 from leaderboard.study.ledger import CALIBRATED, RAW, TICKS, Key
 from leaderboard.study.variants import STOCK
 
 SHARES = (1.0, 0.8, 1.25)  # of the budget, for the slope
+OTHER_SEEDS = 100  # from one budget's seeds to the next one's
 CHUNK = 4  # variants that a place runs before the next place does: opening a place takes some seconds
 
 
@@ -38,24 +38,35 @@ def plan(
     """
     modes = (TICKS,) if ticking else (CALIBRATED, RAW)
     shares = SHARES[:1] if ticking else SHARES
-    first = [Job(places[0], STOCK, seed, modes[0], share) for seed in range(stock_seeds) for share in shares]
+    first = _budgets(places[0], stock_seeds, modes[0], shares)
     rest: list[Job] = []
     turn = 0
     for seed in range(stock_seeds):
         rest += [Job(place, STOCK, seed, mode) for place in _there_and_back(places, turn) for mode in modes]
         turn += 1
     for seed in range(variant_seeds):
-        for chunk in batched(variants, CHUNK):
+        for start in range(0, len(variants), CHUNK):
             for place in _there_and_back(places, turn):
-                rest += [Job(place, variant, seed, mode) for variant in chunk for mode in modes]
+                rest += [
+                    Job(place, variant, seed, mode) for variant in variants[start : start + CHUNK] for mode in modes
+                ]
             turn += 1
         if seed == 0:
             for place in _there_and_back(places, turn):
-                rest += [Job(place, STOCK, index, modes[0], share) for index in range(stock_seeds) for share in shares]
+                rest += _budgets(place, stock_seeds, modes[0], shares)
             turn += 1
     seen = {job.key for job in first}
     unique = {job.key: job for job in rest if job.key not in seen}
     return tuple(first), tuple(unique.values())
+
+
+def _budgets(place: str, num_seeds: int, mode: str, shares: Sequence[float]) -> list[Job]:
+    """The stock script at every budget, each with seeds of its own: what they say of sigma is independent."""
+    return [
+        Job(place, STOCK, seed + OTHER_SEEDS * number, mode, share)
+        for seed in range(num_seeds)
+        for number, share in enumerate(shares)
+    ]
 
 
 def _there_and_back(places: Sequence[str], turn: int) -> Sequence[str]:
