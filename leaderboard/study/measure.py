@@ -19,7 +19,7 @@ from harness.errors import DeviceError, HarnessError
 from harness.records import Calibration, Role, RunResult, Status
 from harness.sizes import stock_of
 from harness.views import text
-from leaderboard.study.ledger import RAW, Book, Calibrated, Ledger, Refused, Run
+from leaderboard.study.ledger import RAW, Book, Calibrated, Refused, Run
 from leaderboard.study.places import Say, Site, bench_at
 from leaderboard.study.plan import Job
 from leaderboard.study.variants import STOCK
@@ -125,9 +125,7 @@ class Measurer:
 
     def _run(self, bench: LocalBench, job: Job, calibration: Calibration | None) -> Run:
         ledger = self.book.ledger()
-        ready = prepared(
-            bench, job, calibration, self.raw_seconds or ledger.raw_seconds, eval_seconds(ledger, job.place)
-        )
+        ready = prepared(bench, job, calibration, self.raw_seconds or ledger.raw_seconds)
         run_id = f"{job.variant}-{job.mode}-{job.share:g}-{job.seed:03d}"
         role = Role.BASELINE if job.variant == STOCK else Role.EXPERIMENT
         seed = seeds.derive("study", bench.task.name, job.seed)
@@ -153,20 +151,18 @@ class Measurer:
         )
 
 
-def prepared(
-    bench: LocalBench, job: Job, calibration: Calibration | None, raw_seconds: float | None, stock_eval: float | None
-) -> LocalBench:
-    """The bench with the budget that `job` asks for."""
+def prepared(bench: LocalBench, job: Job, calibration: Calibration | None, raw_seconds: float | None) -> LocalBench:
+    """The bench with the budget that `job` asks for. Evaluation may take long: a study asks for the number anyway."""
     if calibration is None:
-        return bench.knowing(None, stock_eval)
+        return bench.knowing(None, None)
     if job.mode == RAW:
         assert raw_seconds is not None
         # Without the sentinel: nothing looks at the device, nothing is corrected.
         seconds = replace(calibration, budget_seconds=raw_seconds * job.share, pattern=None, sentinel=None)
-        return replace(bench, sentinel=None).knowing(seconds, stock_eval)
+        return replace(bench, sentinel=None).knowing(seconds, None)
     task = replace(bench.task, reference_tokens=round(bench.task.reference_tokens * job.share))
     budget = replace(calibration, budget_seconds=calibration.budget_seconds * job.share)
-    return replace(bench, task=task).knowing(budget, stock_eval)
+    return replace(bench, task=task).knowing(budget, None)
 
 
 def drifted(bench: LocalBench, result: RunResult) -> bool:
@@ -175,13 +171,6 @@ def drifted(bench: LocalBench, result: RunResult) -> bool:
     limit = drift_limit(made, bench.task.slope_bpb_per_percent, bench.task.sigma_prior_bpb) if made else None
     found = drift(made, result.sentinel) if made else None
     return limit is not None and found is not None and abs(found) > limit
-
-
-def eval_seconds(ledger: Ledger, place: str) -> float | None:
-    """What evaluating the stock model takes there; None: unknown yet."""
-    known = [run.eval_seconds for run in ledger.runs if run.place == place and run.variant == STOCK]
-    times = [seconds for seconds in known if seconds is not None]
-    return statistics.median_high(times) if times else None
 
 
 def recorded(job: Job, result: RunResult, calibration: Calibration | None, knobs: dict[str, Any] | None) -> Run:
