@@ -12,7 +12,11 @@ from leaderboard.study.ledger import CALIBRATED, RAW, Ledger
 from leaderboard.study.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study.variants import STOCK, Variant
 
-PLOTS = {"baseline": "The stock script on every device", "ranking": "Every variant", "slope": "Budget and result"}
+PLOTS = {
+    "baseline": "The stock script on every device; the band is the margin around the first",
+    "ranking": "Every variant; the band is one sigma",
+    "slope": "Budget and result",
+}
 PLOT_AT = {"baseline": "baseline", "ranking": "order", "slope": "slope"}  # plot -> section
 NAMES = ("verdicts", "places", "margin", "baseline", "order", "interaction", "slope", "variants", "failures")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats import mean
-from leaderboard.study.analysis import Table
+from leaderboard.study.analysis import Seeds, Table
 
 CLEAR_SIGMAS = 2.0
 MIN_VARIANTS = 3
@@ -111,6 +111,25 @@ def agreement(one: tuple[str, Scores], other: tuple[str, Scores], clear: set[Pai
     )
 
 
+def seed_noise(baselines: Mapping[str, Seeds]) -> tuple[float, int] | None:
+    """Seed-to-seed deviation as interaction feels it, from the stock script, and its degrees of freedom.
+
+    What seeds have in common at all places (the same weights, the same order of texts) is in no interaction. So: the
+    residual of a two-way layout, places by seeds. None without two places that share two seeds.
+    """
+    seeds = sorted(set.intersection(*(set(own) for own in baselines.values()))) if baselines else []
+    if len(baselines) < 2 or len(seeds) < 2:
+        return None
+    residual = _residual(np.array([[own[seed] for seed in seeds] for own in baselines.values()]))
+    degrees = (len(baselines) - 1) * (len(seeds) - 1)
+    return math.sqrt(float((residual**2).sum()) / degrees), degrees
+
+
+def _residual(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is left when rows and columns have had their say."""
+    return cells - cells.mean(0, keepdims=True) - cells.mean(1, keepdims=True) + cells.mean()
+
+
 def _bootstrap(agrees: NDArray[np.float64], chosen: NDArray[np.bool_], seed: int) -> tuple[float | None, float | None]:
     """Percentiles of the mean agreement over chosen pairs, variants drawn with replacement; a variant is no pair."""
     rng = np.random.default_rng(seed)
@@ -135,7 +154,7 @@ def interaction(table: Table, sigma: float, sigma_degrees: float, variants: Sequ
     """From the variants (all, or those named) that were measured at every place. None below two by three.
 
     Args:
-        sigma: seed-to-seed deviation of one run, on `sigma_degrees` degrees of freedom.
+        sigma: seed-to-seed deviation of one run, on `sigma_degrees` degrees of freedom; see `seed_noise`.
     """
     from scipy.stats import chi2, f
 
@@ -145,7 +164,7 @@ def interaction(table: Table, sigma: float, sigma_degrees: float, variants: Sequ
         return None
     cells = np.array([[place[name] for name in names] for place in scored.values()])
     runs = [[len(seeds[name]) for name in names] for seeds in (table[place] for place in scored)]
-    residual = cells - cells.mean(0, keepdims=True) - cells.mean(1, keepdims=True) + cells.mean()
+    residual = _residual(cells)
     degrees = (len(cells) - 1) * (len(names) - 1)
     square = float((residual**2).sum()) / degrees
     noise = sigma**2 * float(np.mean(1 / np.array(runs)))
@@ -159,7 +178,7 @@ def interaction(table: Table, sigma: float, sigma_degrees: float, variants: Sequ
         high=math.sqrt(square * degrees / float(chi2.ppf(0.025, degrees))),
         noise_sd=math.sqrt(noise),
         sd=sd,
-        p=float(f.sf(square / noise, degrees, sigma_degrees)),
+        p=float(f.sf(square / noise, degrees, sigma_degrees)) if noise else 0.0,
         # A gain is a difference of two variants, and two places each have their own interaction: four terms.
         gain_error=2.0 * sd,
     )

@@ -120,6 +120,15 @@ def test_interaction_is_found_and_not_made_up() -> None:
     assert some.gain_error == 2 * some.sd
 
 
+def test_what_seeds_have_in_common_is_no_noise_of_interaction() -> None:
+    rng = np.random.default_rng(4)
+    shared, own = rng.normal(0, 0.1, 300), rng.normal(0, 0.01, (3, 300))
+    found = ranking.seed_noise({f"p{row}": dict(enumerate(row + shared + own[row])) for row in range(3)})
+    assert found is not None and found[0] == pytest.approx(0.01, rel=0.1) and found[1] == 2 * 299
+    assert ranking.seed_noise({"a": {0: 1.0, 1: 1.1}}) is None
+    assert ranking.seed_noise({"a": {0: 1.0, 1: 1.1}, "b": {1: 1.0, 2: 1.1}}) is None
+
+
 def test_an_exact_additive_layout_leaves_nothing() -> None:
     table = {place: {f"v{n}": {0: base + 0.1 * n} for n in range(4)} for place, base in (("a", 1.0), ("b", 1.3))}
     found = ranking.interaction(table, sigma=0.01, sigma_degrees=10)
