@@ -117,7 +117,7 @@ def _is_quiet(ledger: Ledger, place: str) -> bool:
 def _by_mode(ledger: Ledger, margin: Margin, mode: str, close: Sequence[str], clear: set[ranking.Pair]) -> ByMode:
     table = analysis.table(ledger.runs, mode)
     baselines = {place: variants[STOCK] for place, variants in table.items() if STOCK in variants}
-    noise = ranking.seed_noise(baselines) or (margin.sigma_bpb, margin.degrees + PRIOR_DEGREES)
+    noise, freedom = ranking.seed_noise(baselines) or (margin.sigma_bpb, margin.degrees + PRIOR_DEGREES)
     equal = [
         analysis.equivalence(one, other, margin.margin_bpb, margin.sigma_bpb, margin.degrees)
         for one, other in combinations(baselines.items(), 2)
@@ -130,8 +130,8 @@ def _by_mode(ledger: Ledger, margin: Margin, mode: str, close: Sequence[str], cl
         spread=analysis.spread(baselines) if baselines else None,
         equivalences=tuple(item for item in equal if item),
         agreements=tuple(item for item in agreements if item),
-        interaction=ranking.interaction(table, *noise),
-        close_interaction=ranking.interaction(table, *noise, close),
+        interaction=ranking.interaction(table, noise, freedom),
+        close_interaction=ranking.interaction(table, noise, freedom, close),
     )
 
 

@@ -127,7 +127,8 @@ def seed_noise(baselines: Mapping[str, Seeds]) -> tuple[float, int] | None:
 
 def _residual(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     """What is left when rows and columns have had their say."""
-    return cells - cells.mean(0, keepdims=True) - cells.mean(1, keepdims=True) + cells.mean()
+    left: NDArray[np.float64] = cells - cells.mean(0, keepdims=True) - cells.mean(1, keepdims=True) + cells.mean()
+    return left
 
 
 def _bootstrap(agrees: NDArray[np.float64], chosen: NDArray[np.bool_], seed: int) -> tuple[float | None, float | None]:

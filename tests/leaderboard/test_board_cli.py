@@ -32,7 +32,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     )
     *help_lines, modules = done.stdout.splitlines()
     shown = " ".join(help_lines)
-    for command in ("run", "show", "resume", "bundle", "verify", "reproduce", "compare", "power"):
+    for command in ("run", "show", "resume", "bundle", "verify", "reproduce", "compare", "power", "portability", "sweep"):
         assert f" {command} " in shown
     assert not set(json.loads(modules)) & HEAVY
 

@@ -11,13 +11,24 @@ import study_ledgers
 from study_ledgers import OPENED, place, run, study, variants_of
 
 from harness import knobs
+from harness.bench import LocalBench
 from harness.codec import from_json, to_json
 from harness.errors import ConfigError, JournalError
 from harness.journal import Journal, read
-from harness.records import Calibration, Status
+from harness.records import Calibration, MeterPattern, RunResult, SentinelRate, Status
 from harness.sizes import TASKS, load, stock_of
 from leaderboard import cli
-from leaderboard.study import findings, page, plan, portability, portability_page, portability_plots, sweep, sweep_page
+from leaderboard.study import (
+    findings,
+    measure,
+    page,
+    plan,
+    portability,
+    portability_page,
+    portability_plots,
+    sweep,
+    sweep_page,
+)
 from leaderboard.study.ledger import CALIBRATED, RAW, Book, Calibrated, Ledger, Margin, Run, fold, read_folder
 from leaderboard.study.measure import Hours
 from leaderboard.study.variants import STOCK
@@ -282,3 +293,35 @@ def test_a_calibration_is_kept_as_it_was_made() -> None:
     made = Calibrated("p", Calibration(1.0, 0.9, 1.1, (1.0,), 5.0, 40.0, None, True))
     assert from_json(Calibrated, to_json(made)) == made
     assert {CALIBRATED, RAW} == {"calibrated", "raw"} and fold({}) == Ledger(places={}, calibrations={})
+
+
+CALIBRATION = Calibration(
+    100.0, 99.0, 101.0, (100.0,), 5.0, 60.0, None, True,
+    pattern=MeterPattern(2.0, 0.1, 1.0), sentinel=SentinelRate(50.0, 0.01),
+)  # fmt: skip
+
+
+def a_bench() -> LocalBench:
+    """Enough of one to be given budgets: nothing runs."""
+    return LocalBench(load(TASKS / "nano_study.yaml"), *[object()] * 2, Path(), sentinel=object())
+
+
+def test_a_share_of_the_budget_is_a_share_of_its_work_and_seconds() -> None:
+    ready = measure.prepared(a_bench(), plan.Job("p", STOCK, 0, CALIBRATED, 0.8), CALIBRATION, 40.0)
+    assert ready.task.reference_tokens == 960_000 and ready.calibration.budget_seconds == 48.0
+    assert ready.calibration.pattern is not None and ready.sentinel is not None
+    assert load(TASKS / "nano_study.yaml").reference_tokens == 1_200_000
+
+
+def test_raw_seconds_are_seconds_and_nothing_corrects_them() -> None:
+    ready = measure.prepared(a_bench(), plan.Job("p", "wide", 0, RAW), CALIBRATION, 40.0)
+    assert ready.calibration.budget_seconds == 40.0 and ready.task.reference_tokens == 1_200_000
+    assert ready.calibration.pattern is None and ready.sentinel is None
+    assert ready.device_speed() == () and ready.request("run", "source", 0).metered is None
+
+
+def test_by_the_wall_clock_a_run_beside_a_change_of_speed_is_noticed() -> None:
+    bench = a_bench().knowing(CALIBRATION, None)
+    steady, slow = (RunResult(Status.OK, "val", sentinel=(rate, rate)) for rate in (50.0, 30.0))
+    assert not measure.drifted(bench, steady) and measure.drifted(bench, slow)
+    assert measure.recorded(plan.Job("p", STOCK, 0, CALIBRATED), slow, CALIBRATION, None).drift == pytest.approx(-0.4)
