@@ -32,7 +32,8 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     )
     *help_lines, modules = done.stdout.splitlines()
     shown = " ".join(help_lines)
-    for command in ("run", "show", "resume", "bundle", "verify", "reproduce", "compare", "power"):
+    commands = "run show resume bundle verify reproduce compare power portability sweep"
+    for command in commands.split():
         assert f" {command} " in shown
     assert not set(json.loads(modules)) & HEAVY
 

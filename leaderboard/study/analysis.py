@@ -1,0 +1,145 @@
+"""What the runs of a portability study say: pure functions of numbers, in bpb. docs/portability.md explains them.
+
+A table of results is a mapping place -> variant -> seed index -> bpb.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.records import Status
+from harness.stats import PRIOR_DEGREES, mean, pooled_sigma
+from leaderboard.study.ledger import Run
+
+MARGIN_SIGMAS = 1.5
+MIN_SEEDS = 3
+
+Seeds = Mapping[int, float]
+Table = Mapping[str, Mapping[str, Seeds]]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Of bpb against the logarithm of the budget. `per_percent`: bpb that one per cent less budget costs."""
+
+    per_percent: float
+    low: float  # 95 % t interval
+    high: float
+    residual_sd: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Baselines of several places."""
+
+    means: Mapping[str, float]
+    between_sd: float | None  # of the means; None: one place
+    largest_gap: float | None
+    seed_sd: float | None  # within places, pooled; None: one seed everywhere
+    degrees: int
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Two one-sided tests at 5 % (Schuirmann, 1987): equivalent when the 90 % interval lies within the margin."""
+
+    one: str
+    other: str
+    num_seeds: int
+    difference: float  # other minus one
+    low: float
+    high: float
+    paired: bool
+    margin: float
+
+    @property
+    def equivalent(self) -> bool:
+        return self.num_seeds >= MIN_SEEDS and -self.margin < self.low and self.high < self.margin
+
+
+def table(runs: Iterable[Run], mode: str, share: float = 1.0) -> dict[str, dict[str, dict[int, float]]]:
+    """The runs of one mode and budget that ended well."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for run in runs:
+        if run.mode == mode and run.share == share and run.status is Status.OK and run.bpb is not None:
+            found.setdefault(run.place, {}).setdefault(run.variant, {})[run.seed] = run.bpb
+    return found
+
+
+def sigma_of(groups: Sequence[Sequence[float]], prior: float) -> tuple[float, int]:
+    """Seed-to-seed deviation, shrunk to the prior as everywhere here, and the degrees of freedom that were measured."""
+    return pooled_sigma(groups, prior), sum(len(group) - 1 for group in groups if group)
+
+
+def slope(points: Sequence[tuple[float, float]]) -> Slope | None:
+    """From (share of the budget, bpb); None below three points or one budget."""
+    if len(points) < 3 or len({share for share, _ in points}) < 2:
+        return None
+    from scipy.stats import t
+
+    x = np.log([share for share, _ in points])
+    y = np.array([bpb for _, bpb in points])
+    centred = x - x.mean()
+    squares = float(centred @ centred)
+    gradient = float(centred @ y) / squares
+    residual = y - y.mean() - gradient * centred
+    degrees = len(points) - 2
+    sd = math.sqrt(float(residual @ residual) / degrees)
+    half = float(t.ppf(0.975, degrees)) * sd / math.sqrt(squares)
+    # One per cent less budget is log(0.99); the sign turns, for it costs.
+    percent = -math.log(0.99)
+    return Slope(-gradient * percent, (-gradient - half) * percent, (-gradient + half) * percent, sd)
+
+
+def spread(baselines: Mapping[str, Seeds]) -> Spread:
+    """Of the stock script between places, beside its spread between seeds."""
+    means = {place: mean(list(seeds.values())) for place, seeds in baselines.items()}
+    degrees = sum(len(seeds) - 1 for seeds in baselines.values())
+    squares = sum((bpb - means[place]) ** 2 for place, seeds in baselines.items() for bpb in seeds.values())
+    several = len(means) > 1
+    return Spread(
+        means=means,
+        between_sd=statistics.stdev(means.values()) if several else None,
+        largest_gap=max(means.values()) - min(means.values()) if several else None,
+        seed_sd=math.sqrt(squares / degrees) if degrees else None,
+        degrees=degrees,
+    )
+
+
+def equivalence(
+    one: tuple[str, Seeds], other: tuple[str, Seeds], margin: float, sigma: float, degrees: int
+) -> Equivalence | None:
+    """Whether two places give the stock script the same bpb. None where they share no seed.
+
+    Paired on common seeds, which start from the same weights and meet the same order of texts: with MIN_SEEDS pairs or
+    more their differences carry their own error. Below that, sigma (with its `degrees`, the prior's added) stands in.
+    """
+    from scipy.stats import t
+
+    common = sorted(set(one[1]) & set(other[1]))
+    if not common:
+        return None
+    differences = [other[1][seed] - one[1][seed] for seed in common]
+    n, centre = len(differences), mean(differences)
+    paired = n >= MIN_SEEDS
+    if paired:
+        error, freedom = statistics.stdev(differences) / math.sqrt(n), float(n - 1)
+    else:
+        error, freedom = sigma * math.sqrt(2 / n), degrees + PRIOR_DEGREES
+    half = float(t.ppf(0.95, freedom)) * error
+    return Equivalence(one[0], other[0], n, centre, centre - half, centre + half, paired, margin)
+
+
+def unpaired_half_width(num_seeds: int, sigma: float, degrees: float) -> float:
+    """Half of the 90 % interval of a difference of two means of so many seeds each, without common seeds.
+
+    A test on unpaired seeds can only succeed where this is below its margin.
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.95, degrees)) * sigma * math.sqrt(2 / num_seeds)

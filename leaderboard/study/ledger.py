@@ -1,0 +1,216 @@
+"""What a study has on record: one journal a machine, folded together. Its form is a session's (harness/journal.py).
+
+Records: `study_open` (Opened), `place` (Place), `calibrated` (Calibrated), `refused` (Refused), `margin` (Margin),
+`run` (Run). A journal continued later only grows, so a study can be stopped at any line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.codec import part_from_json, to_json
+from harness.errors import ConfigError, JournalError
+from harness.journal import Journal, Record, read
+from harness.records import Calibration, Status
+
+T = TypeVar("T")
+SUFFIX = ".jsonl"
+CALIBRATED, RAW, TICKS = "calibrated", "raw", "ticks"  # how a run's budget was set
+
+Key = tuple[str, str, int, str, float]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What all files of a study must have in common."""
+
+    study: str  # portability | sweep
+    task: str
+    reference_tokens: int
+    stock_sha256: str
+    data_sha256: str
+    sigma_prior_bpb: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device, or one device in one of several settings."""
+
+    key: str
+    label: str  # for tables
+    setting: str
+    fingerprint: str
+    compiled: bool
+    clock: str
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    place: str
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A place at which nothing could be measured."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What counts as equal, written down before a second place is measured."""
+
+    place: str
+    sigma_bpb: float
+    degrees: int  # of freedom, the prior's not counted
+    slope_bpb_per_percent: float  # gained by one per cent more budget; positive where more is better
+    margin_bpb: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one variant. Its claims (steps, tokens, loss) are its own code's."""
+
+    place: str
+    variant: str
+    seed: int  # index: equal indices share initialisation and data order
+    mode: str  # calibrated | raw | ticks
+    share: float  # of the budget
+    status: Status
+    bpb: float | None
+    reason: str | None
+    budget_seconds: float | None
+    train_seconds: float | None
+    setup_seconds: float | None
+    eval_seconds: float | None
+    wall_seconds: float | None
+    peak_memory_bytes: int | None
+    steps: int | None
+    tokens: int | None
+    stopped_seconds: float | None  # in the metered clock's bursts
+    correction: float | None  # metered clock: measured speed over the calibrated one
+    drift: float | None  # wall clock: of the device's speed around the run
+    knobs: dict[str, Any] | None = None  # constants of a point of a search
+
+    @property
+    def key(self) -> Key:
+        return (self.place, self.variant, self.seed, self.mode, self.share)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Everything that the files of a study say."""
+
+    opened: Opened | None = None
+    places: Mapping[str, Place] | None = None
+    calibrations: Mapping[str, tuple[Calibration, ...]] | None = None  # place -> oldest first
+    refused: tuple[Refused, ...] = ()
+    margin: Margin | None = None  # the first
+    raw_seconds: float | None = None  # the budget that the first calibration of all gave
+    runs: tuple[Run, ...] = ()
+
+    def label(self, place: str) -> str:
+        return (self.places or {})[place].label
+
+
+class Book:
+    """An open journal of a study, and its records."""
+
+    def __init__(self, path: Path, opened: Opened) -> None:
+        """Open or begin the journal at `path`. Raises ConfigError where it belongs to another study, JournalError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self.journal, self.records = Journal.open(path)
+        else:
+            self.journal, self.records = Journal.create(path), []
+        if not self.records:
+            self.write("study_open", opened)
+        try:
+            check_same(part_from_json(Opened, self.records[0].data), opened, path)
+        except (ConfigError, JournalError):
+            self.journal.close()
+            raise
+
+    def write(self, kind: str, value: Any) -> None:
+        self.records.append(self.journal.append(kind, **to_json(value)))
+
+    def ledger(self) -> Ledger:
+        return fold({self.journal.path.stem: self.records})
+
+    def close(self) -> None:
+        self.journal.close()
+
+
+def read_folder(folder: Path) -> Ledger:
+    """All files of a study together, those of other machines too. Raises ConfigError, JournalError."""
+    files = {path.stem: read(path)[0] for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    return fold({name: records for name, records in files.items() if records})
+
+
+def check_same(one: Opened, other: Opened, where: Path | str) -> None:
+    """Raises ConfigError where figures of the two must not be put side by side."""
+    for name, value in to_json(one).items():
+        wanted = to_json(other)[name]
+        if value != wanted:
+            raise ConfigError(f"{where}: {name} is {value!r}, expected {wanted!r}: move it to a folder of its own")
+
+
+def fold(files: Mapping[str, Sequence[Record]]) -> Ledger:
+    """Places of equal devices stay apart when they come from two files. Raises ConfigError, JournalError."""
+    opened: Opened | None = None
+    places: dict[str, Place] = {}
+    calibrations: list[tuple[float, Calibrated]] = []
+    margins: list[tuple[float, Margin]] = []
+    refused: list[Refused] = []
+    runs: dict[Key, Run] = {}
+    for name, records in files.items():
+        mine = _decode(Opened, records[0], "study_open")
+        check_same(mine, opened or mine, name)
+        opened, apart = mine, {}
+        for record in records[1:]:
+            match record.type:
+                case "place":
+                    place = _decode(Place, record, "place")
+                    apart[place.key] = place.key if place.key not in places else f"{place.key}@{name}"
+                    other = apart[place.key] != place.key
+                    label = f"{place.label} ({name})" if other else place.label
+                    places[apart[place.key]] = replace(place, key=apart[place.key], label=label)
+                case "calibrated":
+                    calibrations.append((record.time, _moved(_decode(Calibrated, record, "calibrated"), apart)))
+                case "refused":
+                    refused.append(_moved(_decode(Refused, record, "refused"), apart))
+                case "margin":
+                    margins.append((record.time, _moved(_decode(Margin, record, "margin"), apart)))
+                case "run":
+                    run = _moved(_decode(Run, record, "run"), apart)
+                    runs.setdefault(run.key, run)
+    ordered = [item for _, item in sorted(calibrations, key=lambda pair: pair[0])]
+    return Ledger(
+        opened=opened,
+        places=places,
+        calibrations={key: tuple(item.calibration for item in ordered if item.place == key) for key in places},
+        refused=tuple(refused),
+        margin=min(margins, key=lambda pair: pair[0])[1] if margins else None,
+        raw_seconds=ordered[0].calibration.budget_seconds if ordered else None,
+        runs=tuple(runs.values()),
+    )
+
+
+def _decode(kind: type[T], record: Record, wanted: str) -> T:
+    if record.type != wanted:
+        raise JournalError(f"line {record.seq + 1}: expected a record {wanted}, found {record.type[:40]!r}")
+    return part_from_json(kind, record.data)
+
+
+def _moved(item: T, apart: Mapping[str, str]) -> T:
+    """`item` at the name that its place has among all files."""
+    place = str(item.place)  # type: ignore[attr-defined]
+    if place not in apart:
+        raise JournalError(f"a record names the place {place[:40]!r}, which was never described")
+    return replace(item, place=apart[place])  # type: ignore[type-var]

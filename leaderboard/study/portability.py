@@ -1,0 +1,132 @@
+"""`bpbench portability`: do calibrated budgets make devices comparable? Measures what is missing, writes its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import views
+from harness.assemble import stage_progress
+from harness.config import Config
+from harness.data import DataInfo, prepare
+from harness.errors import ConfigError
+from harness.lease import lease, physical_name
+from harness.sizes import stock_of
+from leaderboard.reproduce import once
+from leaderboard.study import findings, page, places, plan, portability_page, portability_plots, variants
+from leaderboard.study.ledger import SUFFIX, Book, read_folder
+from leaderboard.study.measure import Hours, Measurer
+from leaderboard.study.places import Say, Site
+from leaderboard.study.variants import STOCK, Variant
+
+VARIANTS = variants.HERE / "portability.yaml"
+TASK = "task=nano_study"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for."""
+
+    folder: Path  # all files of the study lie here, other machines' too
+    name: str = "runs"  # of this machine's file
+    overrides: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    stock_seeds: int = 3
+    variant_seeds: int = 1
+    hours: float | None = None
+    scratch: Path = Path("sessions") / "portability"
+
+
+def measure(wish: Wish, say: Say) -> bool:
+    """Run what is missing. False where the hours ended it first. Raises HarnessError."""
+    check(wish)
+    overrides = with_task(wish.overrides, TASK)
+    chosen = [item for item in variants.choose(variants.load(VARIANTS), wish.variants) if item.name != STOCK]
+    sites = places.survey(overrides, places.choose(wish.settings), say)
+    config, device = sites[0].config, sites[0].device
+    stock = stock_of(config.task)
+    sources = {variant.name: variant.source(stock) for variant in (Variant(STOCK, ""), *chosen)}
+    data = prepared(config)
+    physical = physical_name(device.name, device.identity)
+    with (
+        lease(physical, f"portability study in {wish.folder}", once(say)),
+        closing(Book(wish.folder / f"{wish.name}{SUFFIX}", places.opened("portability", config, data))) as book,
+    ):
+        others = read_folder(wish.folder)  # refuses files of another study before anything runs
+        enter(book, sites)
+        measurer = Measurer(
+            book, by_key(sites), data, sources, wish.scratch.absolute(), Hours(wish.hours), say, others.raw_seconds
+        )
+        first, rest = plan.plan(
+            [site.place.key for site in sites],
+            [variant.name for variant in chosen],
+            wish.stock_seeds,
+            wish.variant_seeds,
+            ticking=config.task.clock == "ticks",
+        )
+        if not measurer.do(first):
+            return False
+        if others.margin is None:
+            state_margin(book, sites[0], say)
+        return measurer.do(rest)
+
+
+def report(folder: Path, page_path: Path | None, say: Say) -> None:
+    """Plots beside the data, tables into the page, or printed without one. Raises HarnessError."""
+    ledger = read_folder(folder)
+    if ledger.opened is not None and ledger.opened.study != "portability":
+        raise ConfigError(f"{folder}: holds files of a {ledger.opened.study}, expected those of `bpbench portability`")
+    known = variants.load(VARIANTS)
+    found = findings.findings(ledger, known)
+    written = portability_page.sections(ledger, found, known)
+    if found is not None:
+        drawn = {path.stem: path for path in portability_plots.draw(found, folder)}
+        for name, title in portability_page.PLOTS.items():
+            if name in drawn:
+                shown = page.image(title, drawn[name], page_path)
+                written[portability_page.PLOT_AT[name]] += f"\n\n{shown}"
+    page.publish(written, page_path, say)
+
+
+def check(wish: Wish) -> None:
+    """Raises ConfigError."""
+    if wish.stock_seeds < 2 or wish.variant_seeds < 1:
+        raise ConfigError("--stock-seeds and --seeds: expected at least 2 and 1")
+    if wish.hours is not None and wish.hours <= 0:
+        raise ConfigError(f"--hours {wish.hours:g}: expected above 0")
+    if Path(wish.name).name != wish.name or wish.name.startswith("."):
+        raise ConfigError(f"--file {wish.name!r}: expected a plain name without a suffix")
+
+
+def with_task(overrides: Sequence[str], task: str) -> list[str]:
+    """The overrides of a study: no researcher, and its own task unless another is named."""
+    given = {override.partition("=")[0] for override in overrides}
+    return [own for own in ("agent=noop", task) if own.partition("=")[0] not in given] + list(overrides)
+
+
+def prepared(config: Config) -> DataInfo:
+    with closing(views.make()) as view:
+        return prepare(config, lambda event: view.on_progress(stage_progress(event)))
+
+
+def enter(book: Book, sites: Sequence[Site]) -> None:
+    """Describe the places that the file does not know yet."""
+    known = book.ledger().places or {}
+    for site in sites:
+        if site.place.key not in known:
+            book.write("place", site.place)
+
+
+def by_key(sites: Sequence[Site]) -> dict[str, Site]:
+    return {site.place.key: site for site in sites}
+
+
+def state_margin(book: Book, site: Site, say: Say) -> None:
+    """Write the margin down before a second place is measured. Nothing where the first place was refused."""
+    made = findings.margin_of(book.ledger(), site.place.key) if book.ledger().margin is None else None
+    if made is not None:
+        book.write("margin", made)
+        say(f"margin: {made.margin_bpb:.4f} bpb, from sigma {made.sigma_bpb:.4f} ({made.degrees} degrees of freedom)")

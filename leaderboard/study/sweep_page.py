@@ -1,0 +1,162 @@
+"""The measured parts of docs/baseline.md, and its plot."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.records import Status
+from harness.stats import mean, t_interval
+from leaderboard.study import page, sweep
+from leaderboard.study.ledger import Ledger
+from leaderboard.study.page import UNMEASURED, cell, interval, number, table
+from leaderboard.study.places import Say
+from leaderboard.study.sweep import PROTOTYPES, TPE_BEST, TRIAL
+from leaderboard.study.variants import STOCK, Variant, load
+
+MIN_LEAD = 0.04  # the stock script's over the prototype
+MAX_FOUND = 0.02  # what a search of its constants may still find
+SHOWN_POINTS = 5
+
+
+def report(folder: Path, page_path: Path | None, say: Say) -> None:
+    """The plot beside the data, tables into the page, or printed without one. Raises HarnessError."""
+    found = sweep.ledgers(folder)
+    known = {variant.name: variant for variant in load(sweep.VARIANTS)}
+    written = sections(found, known)
+    small = found.get(sweep.TASKS[sweep.TPE])
+    plot = draw(small, folder) if small else None
+    if plot is not None:
+        written["tpe"] += f"\n\n{page.image('Points of TPE', plot, page_path)}"
+    page.publish(written, page_path, say)
+
+
+def sections(found: Mapping[str, Ledger], known: Mapping[str, Variant]) -> dict[str, str]:
+    """Name -> what stands between its markers; UNMEASURED where there are no data."""
+    small, full = (found.get(sweep.TASKS[stage]) for stage in (sweep.SCREEN, sweep.CONFIRM))
+    return {
+        "bars": bars(full) if full else UNMEASURED,
+        "confirm": variants_table(full, known) if full else UNMEASURED,
+        "screen": variants_table(small, known) if small else UNMEASURED,
+        "tpe": points_table(small) if small else UNMEASURED,
+        "devices": devices(found),
+        "failures": failures(found),
+    }
+
+
+def bars(ledger: Ledger) -> str:
+    """The two bars of a baseline worth beating, from runs at the full budget."""
+    runs = sweep.by_variant(ledger)
+    lead = _saved(runs, PROTOTYPES, STOCK)
+    more = _saved(runs, (STOCK,), TPE_BEST)
+    return "\n".join(
+        [
+            f"- The stock script against the better of the two prototypes: {_percent(lead)} lower "
+            f"(bar: at least {100 * MIN_LEAD:.0f} %): {_word(None if lead is None else lead >= MIN_LEAD)}",
+            f"- The best of TPE against the stock script: {_percent(more)} lower "
+            f"(bar: at most {100 * MAX_FOUND:.0f} %): {_word(None if more is None else more <= MAX_FOUND)}",
+        ]
+    )
+
+
+def variants_table(ledger: Ledger, known: Mapping[str, Variant]) -> str:
+    """Every variant, the lowest mean first; against the stock script on the seeds that both have."""
+    runs = {name: seeds for name, seeds in sweep.by_variant(ledger).items() if not name.startswith(TRIAL)}
+    stock = runs.get(STOCK, {})
+    rows = []
+    for name in sorted(runs, key=lambda name: mean(list(runs[name].values()))):
+        mine = runs[name]
+        gaps = [mine[seed] - stock[seed] for seed in sorted(set(mine) & set(stock))]
+        gap = "-"
+        if gaps and name != STOCK:
+            low, high = t_interval(gaps) if len(gaps) > 1 else (None, None)
+            gap = interval(mean(gaps), low, high, sign=True)
+        tokens = [run.tokens for run in ledger.runs if run.variant == name and run.tokens is not None]
+        seen = f"{statistics.fmean(tokens) / 1e6:.2f}" if tokens else "-"
+        about = known[name].about if name in known else "a point of TPE"
+        rows.append((name, about, str(len(mine)), number(mean(list(mine.values()))), gap, seen))
+    return table(("variant", "what", "seeds", "mean bpb", "against stock (95 %)", "tokens, millions"), rows)
+
+
+def points_table(ledger: Ledger) -> str:
+    """The best points of the search, and what they change."""
+    done = [(run.bpb, run) for run in sweep.trials(ledger) if run.bpb is not None]
+    if not done:
+        return UNMEASURED
+    rows = []
+    for bpb, run in sorted(done, key=lambda pair: pair[0])[:SHOWN_POINTS]:
+        what = ", ".join(f"{name} {value}" for name, value in (run.knobs or {}).items()) or "nothing"
+        rows.append((run.variant, number(bpb), what))
+    stock = list(sweep.by_variant(ledger).get(STOCK, {}).values())
+    beside = f" The stock script: {number(mean(stock))} (seeds: {len(stock)})." if stock else ""
+    return f"{len(done)} points ended well; one seed each, so the best look better than they are.{beside}\n\n" + table(
+        ("point", "bpb", "changed"), rows
+    )
+
+
+def devices(found: Mapping[str, Ledger]) -> str:
+    """Where it was measured, and what an experiment costs beside its budget."""
+    rows = []
+    for task, ledger in found.items():
+        for key, place in (ledger.places or {}).items():
+            runs = [run for run in ledger.runs if run.place == key]
+            stock = [run for run in runs if run.variant == STOCK and run.wall_seconds is not None]
+            beside = [(run.wall_seconds or 0) - (run.train_seconds or 0) - (run.stopped_seconds or 0) for run in stock]
+            made = (ledger.calibrations or {}).get(key, ())
+            budget = number(made[-1].budget_seconds, 1) if made else "-"
+            overhead = number(statistics.median(beside), 1) if beside else "-"
+            rows.append((task, place.label, place.clock, budget, overhead, str(len(runs))))
+    header = ("task", "device", "clock", "budget, s", "stock: beside budget and bursts, s", "runs")
+    return table(header, rows)
+
+
+def failures(found: Mapping[str, Ledger]) -> str:
+    failed = [
+        f"- {cell(run.variant)} on {task}: {run.status}, {cell(run.reason or '')}"
+        for task, ledger in found.items()
+        for run in ledger.runs
+        if run.status is not Status.OK
+    ]
+    return "\n".join(failed) or ("No run failed." if any(ledger.runs for ledger in found.values()) else UNMEASURED)
+
+
+def draw(ledger: Ledger, folder: Path) -> Path | None:
+    """The search: every point, and the best so far."""
+    from matplotlib.figure import Figure
+
+    runs = sweep.trials(ledger)
+    done = [(int(run.variant.removeprefix(TRIAL)) + 1, run.bpb) for run in runs if run.bpb is not None]
+    if not done:
+        return None
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axis = figure.subplots()
+    numbers, values = zip(*done, strict=True)
+    axis.plot(numbers, values, "o", color="0.6", markersize=4, label="points")
+    best = [min(values[: end + 1]) for end in range(len(values))]
+    axis.step(numbers, best, where="post", color="C0", label="best so far")
+    stock = list(sweep.by_variant(ledger).get(STOCK, {}).values())
+    if stock:
+        axis.axhspan(min(stock), max(stock), color="C1", alpha=0.3, label="stock script, all seeds")
+    axis.set(xlabel="trial", ylabel="validation bits per byte")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    path = folder / "tpe.png"
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    return path
+
+
+def _saved(runs: Mapping[str, Mapping[int, float]], worse: tuple[str, ...], better: str) -> float | None:
+    """How much lower `better` is than the lowest of `worse`, as a share; None: not all of them have been measured."""
+    if better not in runs or any(name not in runs for name in worse):
+        return None
+    lowest = min(mean(list(runs[name].values())) for name in worse)
+    return 1 - mean(list(runs[better].values())) / lowest
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _word(held: bool | None) -> str:
+    return "not measured yet" if held is None else "**holds**" if held else "**does not hold**"

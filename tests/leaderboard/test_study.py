@@ -1,0 +1,327 @@
+"""Plans, ledgers and pages of the studies, and both commands on the step clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import study_ledgers
+from study_ledgers import OPENED, place, run, study, variants_of
+
+from harness import knobs
+from harness.bench import LocalBench
+from harness.codec import from_json, to_json
+from harness.errors import ConfigError, JournalError
+from harness.journal import Journal, read
+from harness.records import Calibration, MeterPattern, RunResult, SentinelRate, Status
+from harness.sizes import TASKS, load, stock_of
+from leaderboard import cli
+from leaderboard.study import (
+    findings,
+    measure,
+    page,
+    plan,
+    portability,
+    portability_page,
+    portability_plots,
+    sweep,
+    sweep_page,
+)
+from leaderboard.study.ledger import CALIBRATED, RAW, Book, Calibrated, Ledger, Margin, Run, fold, read_folder
+from leaderboard.study.measure import Hours
+from leaderboard.study.variants import STOCK
+
+ROOT = Path(__file__).resolve().parents[2]
+EFFECTS = {"better": -0.03, "near": 0.004, "nearer": 0.002, "worse": 0.05, "bad": 0.12, "awful": 0.3}
+SPEEDS = {"two": 1.0, "one": 0.6, "slow": 0.35}
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    return study(SPEEDS, EFFECTS)
+
+
+def test_a_plan_is_whole_and_balanced_wherever_it_is_cut_off() -> None:
+    first, rest = plan.plan(["a", "b", "c"], [f"v{n}" for n in range(10)], 3, 2)
+    jobs = [*first, *rest]
+    assert len({job.key for job in jobs}) == len(jobs)
+    assert {job.place for job in first} == {"a"} and {job.share for job in first} == set(plan.SHARES)
+    # 9 stock runs and 3 raw ones, and every variant twice in both modes, at each place.
+    assert Counter(job.place for job in jobs) == dict.fromkeys("abc", 12 + 10 * 2 * 2)
+    for end in range(len(rest)):
+        counts = Counter(job.place for job in rest[:end] if job.variant != STOCK)
+        assert max(counts.values(), default=0) - min((counts[key] for key in "abc"), default=0) <= 2 * plan.CHUNK
+
+
+def test_on_the_step_clock_there_are_no_seconds_to_compare() -> None:
+    first, rest = plan.plan(["a"], ["v"], 2, 1, ticking=True)
+    assert {(job.mode, job.share) for job in (*first, *rest)} == {("ticks", 1.0)}
+
+
+def test_a_study_is_read_back_and_goes_on(tmp_path) -> None:
+    made = run("p", STOCK, 0, 1.3, knobs={"A": 1})
+    path = tmp_path / "runs.jsonl"
+    book = Book(path, OPENED)
+    book.write("place", place("p"))
+    book.write("run", made)
+    book.close()
+    with path.open("a") as file:
+        file.write('{"torn')  # a kill in the middle of a line
+    again = Book(path, OPENED)
+    assert again.ledger().runs == (made,)
+    again.write("run", replace(made, seed=1))
+    again.close()
+    assert [item.seed for item in read_folder(tmp_path).runs] == [0, 1]
+    with pytest.raises(ConfigError, match="reference_tokens is 1200000, expected 1: move it"):
+        Book(path, replace(OPENED, reference_tokens=1))
+
+
+def written(path: Path, budget_seconds: float, at: float) -> None:
+    with Journal.create(path, clock=lambda: at) as journal:
+        journal.append("study_open", **to_json(OPENED))
+        journal.append("place", **to_json(place("p")))
+        made = Calibration(100.0, 99.0, 101.0, (100.0,), 5.0, budget_seconds, None, True)
+        journal.append("calibrated", **to_json(Calibrated("p", made)))
+        journal.append("margin", **to_json(Margin("p", budget_seconds / 1000, 6, 0.004, 0.01)))
+        journal.append("run", **to_json(run("p", STOCK, 0, 1.3)))
+
+
+def test_files_of_two_equal_machines_are_two_places(tmp_path) -> None:
+    written(tmp_path / "late.jsonl", 50.0, at=2000.0)
+    written(tmp_path / "zero.jsonl", 40.0, at=1000.0)
+    merged = read_folder(tmp_path)
+    assert set(merged.places) == {"p", "p@zero"} and len(merged.runs) == 2
+    assert merged.label("p@zero").endswith("(zero)")
+    # The first in time counts, whatever its file is called.
+    assert merged.raw_seconds == 40.0 and merged.margin.sigma_bpb == 0.04
+
+
+def test_a_record_of_a_place_that_was_never_described_is_damage(tmp_path) -> None:
+    with Journal.create(tmp_path / "runs.jsonl") as journal:
+        journal.append("study_open", **to_json(OPENED))
+        journal.append("run", **to_json(run("nowhere", STOCK, 0, 1.3)))
+    with pytest.raises(JournalError, match="'nowhere', which was never described"):
+        read_folder(tmp_path)
+
+
+def test_findings_of_a_study_whose_answers_are_known(ledger) -> None:
+    found = findings.findings(ledger, variants_of(EFFECTS))
+    assert found.equivalent is True and found.same_order is True
+    assert set(found.quiet) == set(SPEEDS)
+    cost = 0.01 * study_ledgers.SLOPE
+    assert all(item.low < 1.005 * cost < item.high for item in found.slopes.values())
+    # With the same seconds everywhere the slowest place loses what its speed costs.
+    assert found.raw.spread.largest_gap == pytest.approx(0.42, abs=0.01)
+    assert not any(pair.equivalent for pair in found.raw.equivalences)
+    assert found.calibrated.spread.largest_gap < 0.002
+
+
+def test_interaction_between_variants_and_places_shows() -> None:
+    effects = {f"v{n}": 0.02 * n for n in range(20)}
+    found = findings.findings(study(SPEEDS, effects, interaction_sd=0.04), variants_of(effects))
+    assert found.calibrated.interaction.sd == pytest.approx(0.04, rel=0.3)
+    assert found.calibrated.interaction.p < 1e-3
+    assert found.calibrated.close_interaction is None  # v0 and the stock script are two
+
+
+def test_a_busy_place_is_no_quiet_place(ledger) -> None:
+    runs = [replace(item, correction=0.5) if item.place == "slow" else item for item in ledger.runs]
+    found = findings.findings(replace(ledger, runs=tuple(runs)), variants_of(EFFECTS))
+    assert set(found.quiet) == {"one", "two"}
+
+
+def test_one_place_decides_nothing(ledger) -> None:
+    alone = replace(ledger, runs=tuple(item for item in ledger.runs if item.place == "two"))
+    found = findings.findings(alone, variants_of(EFFECTS))
+    assert found.equivalent is None and found.same_order is None
+
+
+def test_the_margin_comes_from_the_first_place_alone(ledger) -> None:
+    bare = replace(ledger, margin=None)
+    made = findings.margin_of(bare, "two")
+    assert made.degrees == 6
+    assert made.margin_bpb == 1.5 * made.sigma_bpb
+    assert made.slope_bpb_per_percent == pytest.approx(0.004, rel=0.25)
+    less = tuple(item for item in bare.runs if item.share != 0.8)
+    assert findings.margin_of(replace(bare, runs=less), "two") is None
+
+
+def test_a_page_says_what_is_not_measured(tmp_path) -> None:
+    written = portability_page.sections(Ledger(), None, [])
+    assert set(written.values()) == {page.UNMEASURED}
+    assert set(sweep_page.sections({}, {}).values()) == {page.UNMEASURED}
+
+
+def test_a_page_and_its_plots_are_made_of_the_data_alone(ledger, tmp_path) -> None:
+    failed = run("one", "no|sy", 7, None, reason="<b>boom</b>")
+    whole = replace(ledger, runs=(*ledger.runs, failed))
+    found = findings.findings(whole, variants_of(EFFECTS))
+    written = portability_page.sections(whole, found, variants_of(EFFECTS))
+    assert "**holds** (3 quiet of 3 places)" in written["verdicts"]
+    assert r"no\|sy" in written["failures"] and "<b>" not in written["failures"]
+    assert page.UNMEASURED not in written.values()
+    drawn = portability_plots.draw(found, tmp_path)
+    assert [path.name for path in drawn] == ["baseline.png", "ranking.png", "slope.png"]
+    assert all(path.stat().st_size > 5000 for path in drawn)
+
+
+def test_only_what_is_between_markers_changes(tmp_path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("before\n<!-- a -->\nold\n<!-- end a -->\nafter\n")
+    for _ in range(2):
+        page.fill(path, {"a": r"new \1"})
+        assert path.read_text() == "before\n<!-- a -->\n\nnew \\1\n\n<!-- end a -->\nafter\n"
+    with pytest.raises(ConfigError, match="expected one '<!-- b -->'"):
+        page.fill(path, {"b": "new"})
+
+
+@pytest.mark.parametrize("name", ["portability", "baseline"])
+def test_the_pages_of_the_repository_are_what_their_data_say(name, tmp_path) -> None:
+    stored = ROOT / "docs" / f"{name}.md"
+    copy = tmp_path / f"{name}.md"
+    copy.write_text(stored.read_text())
+    (tmp_path / name).mkdir()
+    for data in (ROOT / "docs" / name).glob("*.jsonl"):
+        (tmp_path / name / data.name).write_bytes(data.read_bytes())
+    report = portability.report if name == "portability" else sweep_page.report
+    report(tmp_path / name, copy, lambda _: None)
+    assert copy.read_text() == stored.read_text()
+
+
+def test_nothing_is_begun_that_would_end_after_the_hours() -> None:
+    now = [0.0]
+    hours = Hours(1.0, now=lambda: now[0])
+    hours.took(600.0)
+    now[0] = 2900.0
+    assert not hours.over
+    now[0] = 3100.0
+    assert hours.over and not Hours(None, now=lambda: 1e9).over
+
+
+def sweep_ledger(*runs: Run) -> Ledger:
+    return Ledger(replace(OPENED, study="sweep"), {"p": place("p")}, {}, runs=runs)
+
+
+def test_finalists_are_the_lowest_means_and_no_points_of_a_search() -> None:
+    runs = [run("p", name, 0, bpb) for name, bpb in (("a", 1.2), ("b", 1.1), (STOCK, 1.15), ("tpe-000", 1.0))]
+    found = sweep_ledger(*runs, run("p", "b", 1, 1.4), run("p", "c", 0, None))
+    assert sweep.finalists(found, 2) == [STOCK, "a"]
+    assert sweep.finalists(found, 2, least_seeds=2) == ["b"]
+
+
+def test_the_search_is_shown_all_points_before_it() -> None:
+    stock = stock_of(load(TASKS / "nano_study.yaml"))
+    runs = [run("p", STOCK, seed, 1.3) for seed in range(3)]
+    points = [
+        run("p", "tpe-000", 500, 1.2, knobs={"NUM_LAYERS": 3}),
+        run("p", "tpe-001", 501, None, knobs={"NUM_LAYERS": 8}),
+    ]
+    view = sweep.view(sweep_ledger(*runs, *points), stock, 2, 40)
+    assert (view.incumbent_bpb, view.baseline_bpb) == (1.2, 1.3)
+    assert knobs.parse(view.incumbent_source)["NUM_LAYERS"].value == 3
+    assert [item.status for item in view.history] == [Status.OK, Status.CRASH]
+    assert sweep.changed(view.incumbent_source, stock) == {"NUM_LAYERS": 3}
+
+
+def test_the_bars_of_a_baseline() -> None:
+    names = {STOCK: 0.96, "prototype": 1.01, "prototype_stock_rates": 1.0, "tpe_best": 0.94}
+    found = sweep_ledger(*[run("p", name, seed, bpb) for name, bpb in names.items() for seed in range(3)])
+    assert sweep_page.bars(found).count("**holds**") == 1  # 4.0 % below the better prototype
+    assert "2.1 % lower (bar: at most 2 %): **does not hold**" in sweep_page.bars(found)
+    without = replace(found, runs=tuple(item for item in found.runs if item.variant != "prototype"))
+    assert sweep_page.bars(without).count("not measured yet") == 1
+
+
+def test_portability_on_the_step_clock_goes_on_where_it_was(tmp_path, bpbench_home, tiny_overrides) -> None:
+    wish = portability.Wish(
+        tmp_path / "study",
+        overrides=tuple(tiny_overrides),
+        variants=("gelu",),
+        stock_seeds=2,
+        scratch=tmp_path / "runs",
+    )
+    said: list[str] = []
+    assert portability.measure(wish, said.append)
+    path = tmp_path / "study" / "runs.jsonl"
+    before = path.read_bytes()
+    assert portability.measure(wish, said.append)
+    assert path.read_bytes() == before
+    assert portability.measure(replace(wish, variants=("gelu", "narrow_mlp")), said.append)
+    assert path.read_bytes().startswith(before)
+    found = read_folder(tmp_path / "study")
+    assert {(item.variant, item.seed) for item in found.runs} == {
+        (STOCK, 0),
+        (STOCK, 1),
+        ("gelu", 0),
+        ("narrow_mlp", 0),
+    }
+    assert all(item.status is Status.OK and item.steps == 20 for item in found.runs)
+    assert found.margin is not None and [record.type for record in read(path)[0]][-1] == "run"
+    arguments = ["portability", "--report", "--out", str(tmp_path / "study")]
+    assert cli.main(arguments) == 0
+    assert cli.main(["sweep", "tpe", *arguments[1:]]) != 0  # of another study
+
+
+def test_a_search_on_the_step_clock_goes_on_where_it_was(tmp_path, bpbench_home, tiny_overrides) -> None:
+    wish = sweep.Wish(
+        "tpe", tmp_path / "sweep", overrides=tuple(tiny_overrides), seeds=1, trials=1, scratch=tmp_path / "runs"
+    )
+    assert sweep.measure(wish, lambda _: None)
+    assert sweep.measure(replace(wish, trials=2), lambda _: None)
+    found = sweep.ledgers(tmp_path / "sweep")["tiny"]
+    points = sweep.trials(found)
+    assert [item.variant for item in points] == ["tpe-000", "tpe-001"]
+    stock = stock_of(load(TASKS / "tiny.yaml"))
+    assert all(item.knobs and knobs.apply(stock, item.knobs) != stock for item in points)
+
+
+def test_the_commands_name_what_is_wrong(tmp_path, capsys) -> None:
+    for arguments, what in (
+        (["portability", "--hours", "0"], "--hours 0: expected above 0"),
+        (["portability", "--settings", "two_treads"], "no setting 'two_treads'; did you mean 'two_threads'?"),
+        (["portability", "--variants", "wiede"], "did you mean 'wide'?"),
+        (["portability", "--file", "../x"], "expected a plain name"),
+        (["sweep", "screen", "--trials", "0"], "expected at least 1"),
+    ):
+        assert cli.main([*arguments, "--out", str(tmp_path)]) == cli.cli.EXIT_USAGE
+        assert what in capsys.readouterr().err
+
+
+def test_a_calibration_is_kept_as_it_was_made() -> None:
+    made = Calibrated("p", Calibration(1.0, 0.9, 1.1, (1.0,), 5.0, 40.0, None, True))
+    assert from_json(Calibrated, to_json(made)) == made
+    assert {CALIBRATED, RAW} == {"calibrated", "raw"} and fold({}) == Ledger(places={}, calibrations={})
+
+
+CALIBRATION = Calibration(
+    100.0, 99.0, 101.0, (100.0,), 5.0, 60.0, None, True,
+    pattern=MeterPattern(2.0, 0.1, 1.0), sentinel=SentinelRate(50.0, 0.01),
+)  # fmt: skip
+
+
+def a_bench() -> LocalBench:
+    """Enough of one to be given budgets: nothing runs."""
+    return LocalBench(load(TASKS / "nano_study.yaml"), *[object()] * 2, Path(), sentinel=object())
+
+
+def test_a_share_of_the_budget_is_a_share_of_its_work_and_seconds() -> None:
+    ready = measure.prepared(a_bench(), plan.Job("p", STOCK, 0, CALIBRATED, 0.8), CALIBRATION, 40.0)
+    assert ready.task.reference_tokens == 960_000 and ready.calibration.budget_seconds == 48.0
+    assert ready.calibration.pattern is not None and ready.sentinel is not None
+    assert load(TASKS / "nano_study.yaml").reference_tokens == 1_200_000
+
+
+def test_raw_seconds_are_seconds_and_nothing_corrects_them() -> None:
+    ready = measure.prepared(a_bench(), plan.Job("p", "wide", 0, RAW), CALIBRATION, 40.0)
+    assert ready.calibration.budget_seconds == 40.0 and ready.task.reference_tokens == 1_200_000
+    assert ready.calibration.pattern is None and ready.sentinel is None
+    assert ready.device_speed() == () and ready.request("run", "source", 0).metered is None
+
+
+def test_by_the_wall_clock_a_run_beside_a_change_of_speed_is_noticed() -> None:
+    bench = a_bench().knowing(CALIBRATION, None)
+    steady, slow = (RunResult(Status.OK, "val", sentinel=(rate, rate)) for rate in (50.0, 30.0))
+    assert not measure.drifted(bench, steady) and measure.drifted(bench, slow)
+    assert measure.recorded(plan.Job("p", STOCK, 0, CALIBRATED), slow, CALIBRATION, None).drift == pytest.approx(-0.4)
