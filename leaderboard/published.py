@@ -1,0 +1,76 @@
+"""Published rows as what shows them wants them: entries, bundles, reproductions, and the boards they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from leaderboard.aggregate import Board
+from leaderboard.bundle import Bundle
+from leaderboard.outcome import Outcome
+from leaderboard.verdict import Verdict
+
+
+class Tier(StrEnum):
+    """How much stands behind a row, the weakest first."""
+
+    SELF_REPORTED = "self-reported"  # the bundle was not looked at
+    CONSISTENT = "consistent"  # every number follows from the records
+    REPRODUCED = "reproduced"  # a listed reproducer retrained winner and baseline
+
+
+class Category(StrEnum):
+    """Who researched."""
+
+    CONTROL = "control"  # random, tpe, cmaes, noop
+    LLM = "llm"  # the standard scaffold
+    EXTERNAL = "external"  # brings a scaffold of its own
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """One reproduction of a published session."""
+
+    by: str  # on leaderboard/reproducers.txt
+    device_label: str
+    device: str  # fingerprint
+    opened_at: float  # seconds since 1970
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published session. `bundle` and `outcome` are None where only hash and URL are here."""
+
+    name: str  # file name of the entry, without .json
+    bundle_sha256: str
+    bundle_bytes: int
+    url: str | None  # https; None: the bundle lies beside the entry
+    submitted_by: str
+    link: str | None  # https, of who submitted it
+    submitted_on: str  # YYYY-MM-DD
+    note: str
+    bundle: Bundle | None
+    outcome: Outcome | None
+    category: Category | None
+    device_class: str | None  # the kind of device, as a filter wants it: "cpu", "cuda", "rocm", "mps"
+    tier: Tier
+    contested: bool  # a listed reproducer found: not reproduced
+    retrained: tuple[Retrained, ...]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that is published. `boards` hold the sessions with a bundle; `sessions` is sorted by name."""
+
+    folder: Path
+    sessions: tuple[Published, ...]
+    boards: tuple[Board, ...]
+
+    def of(self, outcome: Outcome) -> Published:
+        """The published session behind a board's outcome. Raises KeyError where it is not published."""
+        for session in self.sessions:
+            if session.outcome is not None and session.outcome.head == outcome.head:
+                return session
+        raise KeyError(outcome.head)
