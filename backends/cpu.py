@@ -7,7 +7,6 @@ a device whose dtype is settled answers at once.
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import sys
 from contextlib import AbstractContextManager
@@ -15,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends import _cores, base
+from backends import _cores, _processor, base
 from backends._cores import usable_cores
+from backends._processor import BFLOAT16_PRODUCTS
 from backends.base import (
     DTYPES,
     MIN_BF16_SPEEDUP,
@@ -129,7 +129,9 @@ def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
     """The identity of a backend on this machine's processor."""
     hardware = {
         "name": name,
-        "cpu_model": _cpu_model(),
+        "cpu_model": _processor.model(),
+        "cpu_generation": _processor.generation(),
+        "vector_instructions": _processor.vector_instructions(),
         "num_cores": usable_cores(),
         "memory_bytes": memory_bytes(),
         "threads": threads,
@@ -165,7 +167,7 @@ def fastest_dtype(threads: int) -> str:
 
     Without such instructions bfloat16 products are emulated, up to 500 times slower, so the flags are asked first.
     """
-    if not _has_bf16_instructions():
+    if not BFLOAT16_PRODUCTS.intersection(_processor.vector_instructions() or ()):
         return "float32"
     return "bfloat16" if bf16_speedup(threads) >= MIN_BF16_SPEEDUP else "float32"
 
@@ -180,21 +182,3 @@ def bf16_speedup(threads: int) -> float:
         return base.bf16_speedup(torch.device("cpu"), lambda: None, size=512, rounds=8)
     finally:
         torch.set_num_threads(before)
-
-
-def _has_bf16_instructions() -> bool:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return False
-    flags = next((line for line in info.read_text().splitlines() if line.startswith(("flags", "Features"))), "").split()
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _cpu_model() -> str | None:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
-        line = next(lines, None)
-        if line:
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or None

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import backends
-from backends import cpu
+from backends import _processor, cpu
 
 
 def probe(**request: Any) -> tuple[int, dict[str, Any]]:
@@ -82,10 +82,10 @@ def test_products_run_in_the_chosen_dtype(name, dtype, expected):
 
 
 def test_bfloat16_needs_instructions_and_a_measured_gain(monkeypatch):
-    monkeypatch.setattr(cpu, "_has_bf16_instructions", lambda: False)
+    monkeypatch.setattr(_processor, "vector_instructions", lambda: ["avx2", "avx512f"])
     monkeypatch.setattr(cpu, "bf16_speedup", lambda threads: 9.0)
     assert cpu.fastest_dtype(1) == "float32"
-    monkeypatch.setattr(cpu, "_has_bf16_instructions", lambda: True)
+    monkeypatch.setattr(_processor, "vector_instructions", lambda: ["avx2", "avx512f", "avx512_bf16"])
     assert cpu.fastest_dtype(1) == "bfloat16"
     monkeypatch.setattr(cpu, "bf16_speedup", lambda threads: 1.05)
     assert cpu.fastest_dtype(1) == "float32"
