@@ -6,6 +6,7 @@ Records: `study_open` (Opened), `place` (Place), `calibrated` (Calibrated), `ref
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,6 +118,15 @@ class Ledger:
 
     def label(self, place: str) -> str:
         return (self.places or {})[place].label
+
+    def at(self, place: str) -> Ledger:
+        """What was measured at one place: scores of several must not be averaged."""
+        return replace(self, runs=tuple(run for run in self.runs if run.place == place))
+
+    def used(self) -> tuple[str, ...]:
+        """The places that have runs, the one with most first."""
+        counts = Counter(run.place for run in self.runs)
+        return tuple(sorted(counts, key=lambda place: (-counts[place], place)))
 
 
 class Book:

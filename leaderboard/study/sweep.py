@@ -68,7 +68,7 @@ class Stage:
 
     @property
     def ledger(self) -> Ledger:
-        return self.measurer.book.ledger()
+        return self.measurer.book.ledger().at(self.place)
 
 
 def measure(wish: Wish, say: Say) -> bool:
@@ -78,7 +78,7 @@ def measure(wish: Wish, say: Say) -> bool:
     (site,) = places.survey(overrides, places.SETTINGS[:1], say)
     config, device = site.config, site.device
     stock = stock_of(config.task)
-    known = {item.name: item for item in chosen(wish)}
+    known = {item.name: item for item in chosen(wish, site.place.key)}
     data = portability.prepared(config)
     opened = places.opened("sweep", config, data)
     with (
@@ -129,19 +129,19 @@ def confirm(stage: Stage) -> bool:
     return stage.measurer.do(stage.jobs(list(stage.known), stage.wish.seeds))
 
 
-def chosen(wish: Wish) -> tuple[Variant, ...]:
-    """The variants of a stage, the stock script first. Raises ConfigError."""
+def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
+    """The variants of a stage at a place, the stock script first. Raises ConfigError."""
     known = variants.load(VARIANTS)
     if wish.stage == TPE:
         return known[:1]
     if wish.stage == SCREEN:
         found = variants.choose(known, wish.variants)
         return found if found[0].name == STOCK else (known[0], *found)
-    winner = tpe_best(wish.folder)
+    winner = tpe_best(wish.folder, place)
     extended = (*known, *([winner] if winner else []))
     names = list(wish.variants)
     if not names:
-        small = ledgers(wish.folder).get(TASKS[SCREEN])
+        small = small_ledger(wish.folder, place)
         best = [name for name in finalists(small, 1, wish.seeds) if name != STOCK] if small else []
         names = [*PROTOTYPES, *best, *([TPE_BEST] if winner else [])]
     return variants.choose(extended, [STOCK, *names])
@@ -155,7 +155,7 @@ def finalists(ledger: Ledger, count: int, least_seeds: int = 1) -> list[str]:
 
 
 def by_variant(ledger: Ledger) -> dict[str, dict[int, float]]:
-    """variant -> seed -> bpb of runs that ended well."""
+    """variant -> seed -> bpb of runs that ended well, all at one place."""
     found: dict[str, dict[int, float]] = {}
     for run in ledger.runs:
         if run.status is Status.OK and run.bpb is not None:
@@ -167,9 +167,16 @@ def trials(ledger: Ledger) -> list[Run]:
     return sorted((run for run in ledger.runs if run.variant.startswith(TRIAL)), key=lambda run: run.variant)
 
 
-def tpe_best(folder: Path) -> Variant | None:
+def small_ledger(folder: Path, place: str) -> Ledger | None:
+    """What the small task's runs say for `place`: those made there or, without any, those of the place with most."""
+    small = ledgers(folder).get(TASKS[SCREEN])
+    used = small.used() if small else ()
+    return small.at(place if place in used else used[0]) if small and used else None
+
+
+def tpe_best(folder: Path, place: str) -> Variant | None:
     """The best point that the search of the small task found."""
-    small = ledgers(folder).get(TASKS[TPE])
+    small = small_ledger(folder, place)
     done = [(run.bpb, run) for run in trials(small) if run.bpb is not None] if small else []
     if not done:
         return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from harness.records import Status
@@ -26,9 +27,11 @@ def report(folder: Path, page_path: Path | None, say: Say) -> None:
     known = {variant.name: variant for variant in load(sweep.VARIANTS)}
     written = sections(found, known)
     small = found.get(sweep.TASKS[sweep.TPE])
-    plot = draw(small, folder) if small else None
-    if plot is not None:
-        written["tpe"] += f"\n\n{page.image('Points of TPE', plot, page_path)}"
+    for place in small.used() if small else ():
+        assert small is not None
+        plot = draw(small.at(place), folder / f"tpe-{place}.png")
+        if plot is not None:
+            written["tpe"] += f"\n\n{page.image(f'Points of TPE, {small.label(place)}', plot, page_path)}"
     page.publish(written, page_path, say)
 
 
@@ -36,13 +39,20 @@ def sections(found: Mapping[str, Ledger], known: Mapping[str, Variant]) -> dict[
     """Name -> what stands between its markers; UNMEASURED where there are no data."""
     small, full = (found.get(sweep.TASKS[stage]) for stage in (sweep.SCREEN, sweep.CONFIRM))
     return {
-        "bars": bars(full) if full else UNMEASURED,
-        "confirm": variants_table(full, known) if full else UNMEASURED,
-        "screen": variants_table(small, known) if small else UNMEASURED,
-        "tpe": points_table(small) if small else UNMEASURED,
+        "bars": by_place(full, bars),
+        "confirm": by_place(full, partial(variants_table, known=known)),
+        "screen": by_place(small, partial(variants_table, known=known)),
+        "tpe": by_place(small, points_table),
         "devices": devices(found),
         "failures": failures(found),
     }
+
+
+def by_place(ledger: Ledger | None, shown: Callable[[Ledger], str]) -> str:
+    """One part for each place that has runs, under its name."""
+    if ledger is None or not ledger.used():
+        return UNMEASURED
+    return "\n\n".join(f"**{cell(ledger.label(place))}**\n\n{shown(ledger.at(place))}" for place in ledger.used())
 
 
 def bars(ledger: Ledger) -> str:
@@ -121,7 +131,7 @@ def failures(found: Mapping[str, Ledger]) -> str:
     return "\n".join(failed) or ("No run failed." if any(ledger.runs for ledger in found.values()) else UNMEASURED)
 
 
-def draw(ledger: Ledger, folder: Path) -> Path | None:
+def draw(ledger: Ledger, path: Path) -> Path | None:
     """The search: every point, and the best so far."""
     from matplotlib.figure import Figure
 
@@ -141,7 +151,6 @@ def draw(ledger: Ledger, folder: Path) -> Path | None:
     axis.set(xlabel="trial", ylabel="validation bits per byte")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    path = folder / "tpe.png"
     figure.savefig(path, dpi=110, metadata={"Software": None})
     return path
 

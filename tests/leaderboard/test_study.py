@@ -234,6 +234,17 @@ def test_the_bars_of_a_baseline() -> None:
     assert sweep_page.bars(without).count("not measured yet") == 1
 
 
+def test_scores_of_two_places_are_never_averaged() -> None:
+    runs = [run("p", STOCK, seed, 1.3) for seed in range(2)] + [run("q", STOCK, 0, 1.1), run("q", "tpe-000", 500, 1.0)]
+    both = Ledger(replace(OPENED, study="sweep"), {"p": place("p"), "q": place("q")}, {}, runs=tuple(runs))
+    assert both.used() == ("p", "q")
+    assert sweep.by_variant(both.at("p")) == {STOCK: {0: 1.3, 1: 1.3}}
+    written = sweep_page.sections({"nano_study": both}, {})
+    assert written["screen"].count("**Model, ") == 2
+    assert "1.3000" in written["screen"].partition("**Model, q")[0]
+    assert "1.1000" in written["screen"].partition("**Model, q")[2]
+
+
 def test_portability_on_the_step_clock_goes_on_where_it_was(tmp_path, bpbench_home, tiny_overrides) -> None:
     wish = portability.Wish(
         tmp_path / "study",
