@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -25,8 +26,8 @@ from leaderboard.outcome import label
 FORMAT = 1
 SUFFIX = ".json"
 MAX_ENTRY_BYTES = 8 << 10
-# A session of `demo` with six experiments is about 0.4 MB, one of `nano` with twelve about 0.8 MB, transcripts of a
-# model come on top. With this limit a hundred ordinary sessions keep the repository below 100 MB.
+# At most 0.7 MB for six experiments and 1.1 MB for twelve: weighed with the longest curve and log in every run and a
+# second run of every experiment. What a model was asked comes on top, and may need a url.
 MAX_BESIDE_BYTES = 2 << 20
 MAX_NAME, MAX_NOTE, MAX_URL, MAX_SLUG = 60, 500, 300, 40  # characters
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
@@ -72,26 +73,27 @@ def dump(entry: Entry) -> bytes:
 
 def fault(entry: Entry) -> str | None:
     """What is wrong with the values of `entry`, in one line; None: nothing."""
+    return next(_faults(entry), None)
+
+
+def _faults(entry: Entry) -> Iterator[str]:
+    by = entry.submitted_by
     if entry.format != FORMAT:
-        return f"format {str(entry.format)[:20]}: expected {FORMAT}"
+        yield f"format {str(entry.format)[:20]}: expected {FORMAT}"
     if not _SHA256.fullmatch(entry.bundle_sha256):
-        return f"bundle_sha256 {_shown(entry.bundle_sha256)}: expected 64 hexadecimal digits"
+        yield f"bundle_sha256 {_shown(entry.bundle_sha256)}: expected 64 hexadecimal digits"
     if not 0 < entry.bundle_bytes <= archive.MAX_BYTES:
-        return f"bundle_bytes {str(entry.bundle_bytes)[:20]}: expected 1 to {archive.MAX_BYTES:,}"
+        yield f"bundle_bytes {str(entry.bundle_bytes)[:20]}: expected 1 to {archive.MAX_BYTES:,}"
     if not _is_date(entry.submitted_on):
-        return f"submitted_on {_shown(entry.submitted_on)}: expected a date, YYYY-MM-DD"
-    if not entry.submitted_by.name:
-        return "submitted_by.name is empty: say who submits, with `--by NAME`"
-    for field, value, limit in (
-        ("submitted_by.name", entry.submitted_by.name, MAX_NAME),
-        ("note", entry.note, MAX_NOTE),
-    ):
+        yield f"submitted_on {_shown(entry.submitted_on)}: expected a date, YYYY-MM-DD"
+    if not by.name:
+        yield "submitted_by.name is empty: say who submits, with `--by NAME`"
+    for field, value, limit in (("submitted_by.name", by.name, MAX_NAME), ("note", entry.note, MAX_NOTE)):
         if text.line(value, limit) != value:
-            return f"{field} {_shown(value)}: expected one line of at most {limit} plain characters"
-    for field, link in (("url", entry.url), ("submitted_by.link", entry.submitted_by.link)):
+            yield f"{field} {_shown(value)}: expected one line of at most {limit} plain characters"
+    for field, link in (("url", entry.url), ("submitted_by.link", by.link)):
         if link is not None and not is_https(link):
-            return f"{field} {_shown(link)}: expected https://HOST/..., at most {MAX_URL} characters, no user name"
-    return None
+            yield f"{field} {_shown(link)}: expected https://HOST/..., at most {MAX_URL} characters, no user name"
 
 
 def is_https(url: str) -> bool:

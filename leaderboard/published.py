@@ -9,11 +9,8 @@ from pathlib import Path
 from leaderboard.aggregate import Board, Row
 from leaderboard.bundle import Bundle
 from leaderboard.outcome import Outcome
+from leaderboard.paths import ENTRIES, REPRODUCERS
 from leaderboard.verdict import Verdict
-
-
-ENTRIES = Path(__file__).resolve().parent / "entries"  # in a clone; a wheel does not carry them
-REPRODUCERS = Path(__file__).resolve().parent / "reproducers.txt"
 
 
 class Tier(StrEnum):

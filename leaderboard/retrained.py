@@ -164,7 +164,8 @@ def _wrong_verdicts(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         values, failed = differences(before.baseline, before.winner)
         due = judge(whole.state.gain, values, failed, look=looks)
         if not _same(from_json(Verdict, record.data.get("verdict")), due):
-            yield f"record {record.seq}: its runs give {due.word} ({text.bpb(due.mean_bpb, sign=True)}), not this verdict"
+            given = f"{due.word} ({text.bpb(due.mean_bpb, sign=True)} bpb)"
+            yield f"record {record.seq}: its runs give {given}, not this verdict"
 
 
 def _same(one: Verdict, other: Verdict) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError, HarnessError
 from harness.views import text
-from leaderboard import archive, bundle, eligible, entry, tiers
+from leaderboard import bundle, eligible, entry, tiers
 from leaderboard.entry import Entry
 from leaderboard.outcome import outcome
 from leaderboard.published import Category, Published, Tier

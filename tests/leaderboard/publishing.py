@@ -19,7 +19,7 @@ from leaderboard import archive, bundle, entry
 from leaderboard.reproduction import Reproduction, Subject
 from leaderboard.verify import verify
 
-DEMO = ("task=demo", "data=pypi", "backend=cpu", "session.experiments=1")
+DEMO = ("task=demo", "data=pypi", "backend=cpu")
 TOKENS = 1_500_000  # reference_tokens of demo
 SPEED = 75.0  # of this bench, in those of simulated.SimulatedBench
 WALLS = Walls("bubblewrap", 3, dict.fromkeys((*NEEDED, *USEFUL), HELD))
@@ -57,6 +57,7 @@ def packed(root: Path, seed: int = 0, worth: float = 0.05, *overrides: str, fact
     folder = simulated.run_session(
         root / f"session{seed}",
         f"session.seed={seed}",
+        "session.experiments=1",
         *overrides,
         base=DEMO,
         bench=DemoBench({WINNER: worth}),
