@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 118  # columns from which kind and cost are shown, and the drawing is larger
-_BAR, _WIDE_BAR = 13, 31
+_BAR, _WIDE_BAR = 13, 21
 _MAX_LABEL = 24
 _TIER_STYLES = {Tier.REPRODUCED: "green", Tier.CONSISTENT: "", Tier.SELF_REPORTED: "yellow"}
 _HOW = "Add a language model: docs/leaderboard.md has the commands; it takes a key, and a device of your own."
@@ -121,7 +121,15 @@ def _table(collection: Collection, board: Board, console: Console, wide: bool) -
 
 
 def _axis(board: Board) -> intervals.Axis:
-    return intervals.axis((row.mean_bpb, row.low_bpb, row.high_bpb) for row in board.rows)
+    """As wide as the ranked rows need: an interval of two sessions would squeeze theirs to a dot."""
+    ranked = [row for row in board.rows if row.group] or list(board.rows)
+    others = [row for row in board.rows if row not in ranked]
+    return intervals.axis(
+        [
+            *((row.mean_bpb, row.low_bpb, row.high_bpb) for row in ranked),
+            *((row.mean_bpb, None, None) for row in others),
+        ]
+    )
 
 
 def _unicode(console: Console) -> bool:
