@@ -42,9 +42,9 @@ def fetch(
     Raises ConfigError where it cannot be had, or is not the entry's bundle.
     """
     assert made.url is not None
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             digest = _copy(made, file, schemes, clock)
         if digest != made.bundle_sha256:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import ConfigError, HarnessError
@@ -173,25 +173,8 @@ def _withdrawn(found: _Found) -> dict[str, str]:
 def _session(found: _Found, name: str, made: Entry, cache: Path) -> Published:
     """The session behind an entry. Raises HarnessError for what keeps it from being published."""
     path = _bundle_path(found, name, made, cache)
-    bare = Published(
-        name=name,
-        bundle_sha256=made.bundle_sha256,
-        bundle_bytes=made.bundle_bytes,
-        url=made.url,
-        submitted_by=made.submitted_by.name,
-        link=made.submitted_by.link,
-        submitted_on=made.submitted_on,
-        note=made.note,
-        bundle=None,
-        outcome=None,
-        category=None,
-        device_class=None,
-        tier=Tier.SELF_REPORTED,
-        contested=False,
-        retrained=(),
-    )
     if path is None:
-        return bare
+        return described(name, made, None)
     checked = verify(path)
     whole = checked.bundle
     if whole.sha256 != made.bundle_sha256:
@@ -202,13 +185,27 @@ def _session(found: _Found, name: str, made: Entry, cache: Path) -> Published:
         raise HarnessError(f"its session calls for the name {entry.name_of(whole)}; `bpbench submit` names it so")
     if reasons := eligible.reasons(whole):
         raise HarnessError(f"it cannot be ranked: {'; '.join(reasons)}")
-    return replace(
-        bare,
+    return described(name, made, whole)
+
+
+def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
+    """The session of an entry before anybody reproduced it; `whole`: its verified bundle, None where it is not here."""
+    return Published(
+        name=name,
+        bundle_sha256=made.bundle_sha256,
+        bundle_bytes=made.bundle_bytes,
+        url=made.url,
+        submitted_by=made.submitted_by.name,
+        link=made.submitted_by.link,
+        submitted_on=made.submitted_on,
+        note=made.note,
         bundle=whole,
-        outcome=outcome(whole.records),
-        category=category(whole),
-        device_class=device_class(whole),
-        tier=Tier.CONSISTENT,
+        outcome=outcome(whole.records) if whole else None,
+        category=category(whole) if whole else None,
+        device_class=device_class(whole) if whole else None,
+        tier=Tier.CONSISTENT if whole else Tier.SELF_REPORTED,
+        contested=False,
+        retrained=(),
     )
 
 

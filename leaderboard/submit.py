@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, JournalError
 from harness.views import text
 from harness.views.files import write_atomically
 from leaderboard import bundle, check, eligible, entry
 from leaderboard.entry import Entry, Submitter
-from leaderboard.outcome import outcome
-from leaderboard.published import Published, Tier
-from leaderboard.scan import Scan, category, device_class
+from leaderboard.published import Published
+from leaderboard.scan import Scan, described
 from leaderboard.verify import verify
 
 
@@ -84,24 +83,7 @@ def _prepare(source: Path, wish: Wish, today: date) -> Prepared:
     made = Entry(entry.FORMAT, whole.sha256, size, url, Submitter(wish.by, wish.link), today.isoformat(), wish.note)
     if wrong := entry.fault(made):
         raise ConfigError(wrong)
-    session = Published(
-        name=name,
-        bundle_sha256=whole.sha256,
-        bundle_bytes=size,
-        url=url,
-        submitted_by=wish.by,
-        link=wish.link,
-        submitted_on=made.submitted_on,
-        note=wish.note,
-        bundle=whole,
-        outcome=outcome(whole.records),
-        category=category(whole),
-        device_class=device_class(whole),
-        tier=Tier.CONSISTENT,
-        contested=False,
-        retrained=(),
-    )
-    return Prepared(name, made, source, session)
+    return Prepared(name, made, source, described(name, made, whole))
 
 
 def write(prepared: Sequence[Prepared], folder: Path) -> list[Path]:
@@ -119,7 +101,10 @@ def write(prepared: Sequence[Prepared], folder: Path) -> list[Path]:
                 if path.exists():
                     raise ConfigError(f"{path} is there already; nothing was written")
                 undo.callback(path.unlink, missing_ok=True)
-                written.append(write_atomically(path, content))
+                try:
+                    written.append(write_atomically(path, content))
+                except JournalError as error:
+                    raise HarnessError(f"cannot write {path}: free space; nothing was written") from error
         undo.pop_all()
     return written
 

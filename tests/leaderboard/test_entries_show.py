@@ -50,7 +50,8 @@ def sessions(
             Published(
                 name=f"{label}-s{seed}", bundle_sha256="0" * 64, bundle_bytes=1, url=None, submitted_by="Ann",
                 link=None, submitted_on="2025-06-15", note="", bundle=whole, outcome=item, category=category,
-                device_class="cpu", tier=tier, contested=lost, retrained=(Retrained("ann", "cpu", "here", 0.0, LOST),) if lost else (),
+                device_class="cpu", tier=tier, contested=lost,
+                retrained=(Retrained("ann", "cpu", "here", 0.0, LOST),) if lost else (),
             )
         )  # fmt: skip
     return made
