@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from leaderboard.aggregate import Board
+from leaderboard.aggregate import Board, Row
 from leaderboard.bundle import Bundle
 from leaderboard.outcome import Outcome
+from leaderboard.paths import ENTRIES, REPRODUCERS
 from leaderboard.verdict import Verdict
 
 
@@ -74,3 +75,36 @@ class Collection:
             if session.outcome is not None and session.outcome.head == outcome.head:
                 return session
         raise KeyError(outcome.head)
+
+    def tier(self, row: Row) -> Tier:
+        """Of a row: the weakest of the sessions that count."""
+        order = list(Tier)
+        return min((self.of(session).tier for session in row.sessions), key=order.index, default=Tier.SELF_REPORTED)
+
+    def contested(self, row: Row) -> bool:
+        """Whether a listed reproducer found that a session of the row does not reproduce. Such a row has no group."""
+        return any(self.of(session).contested for session in row.sessions)
+
+
+def load(folder: Path = ENTRIES, *, cache: Path | None = None, reproducers: frozenset[str] | None = None) -> Collection:
+    """All that is published in `folder`, every bundle that is here verified.
+
+    Args:
+        cache: where `bpbench check --download` keeps bundles (default: $BPBENCH_HOME/bundles).
+        reproducers: whose reproductions count (default: leaderboard/reproducers.txt).
+
+    Raises:
+        ConfigError: there is no such folder.
+        HarnessError: an entry is not what `bpbench check` accepts; the first problem is named.
+    """
+    from harness.errors import HarnessError
+    from leaderboard import scan, standings
+    from leaderboard.retrained import listed
+
+    found = scan.scan(
+        folder, cache or scan.default_cache(), listed(REPRODUCERS) if reproducers is None else reproducers
+    )
+    if found.problems:
+        more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
+        raise HarnessError(f"{found.problems[0]}{more}; `bpbench check {folder}` lists what is wrong")
+    return Collection(folder, found.sessions, standings.boards(found.sessions))

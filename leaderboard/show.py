@@ -45,7 +45,7 @@ def verified(result: Verified, console: Console) -> None:
 
 def boards(found: Sequence[Board], console: Console) -> None:
     for board in found:
-        console.print(Text(_heading(board), style="bold"))
+        console.print(Text(heading(board), style="bold"))
         console.print(_rows(board))
         console.print(_details(board))
         if board.comparisons:
@@ -58,7 +58,7 @@ def boards(found: Sequence[Board], console: Console) -> None:
 def power_table(found: Sequence[Board], console: Console) -> None:
     """How small a difference the sessions can show, and how many more a difference needs."""
     for board in found:
-        console.print(Text(_heading(board), style="bold"))
+        console.print(Text(heading(board), style="bold"))
         table = _table("pair", "sessions", "gap now", "sd", "gap at 80 %", "needed for gap now", "more")
         for item in board.comparisons:
             needed = item.sessions_needed
@@ -180,7 +180,7 @@ def _not_ranked(row: Row) -> Iterator[str]:
         yield f"{row.label}: not ranked: {'; '.join(text.line(reason, 120) for reason in reasons)}"
 
 
-def _heading(board: Board) -> str:
+def heading(board: Board) -> str:
     key, conditions = board.key, board.conditions
     limit = conditions.get("experiments")
     length = f"{limit} experiments" if limit is not None else f"{conditions.get('max_hours')} hours"

@@ -32,7 +32,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     )
     *help_lines, modules = done.stdout.splitlines()
     shown = " ".join(help_lines)
-    commands = "run show resume bundle verify reproduce compare power portability sweep"
+    commands = "run show resume bundle verify reproduce compare power portability sweep submit attest check leaderboard"
     for command in commands.split():
         assert f" {command} " in shown
     assert not set(json.loads(modules)) & HEAVY

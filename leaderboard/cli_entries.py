@@ -1,0 +1,141 @@
+"""The commands of the published leaderboard: `submit`, `attest`, `check`, `leaderboard`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import ConfigError
+from leaderboard.paths import ENTRIES, REPRODUCERS
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from harness.cli import Commands
+    from leaderboard.scan import Scan
+    from leaderboard.submit import Prepared
+
+_FOLDER = "a folder of entries (default: leaderboard/entries of this clone)"
+
+
+def add(commands: Commands) -> None:
+    submit = commands.add_parser("submit", help="make leaderboard entries of bundles")
+    submit.set_defaults(command=_submit)
+    submit.add_argument("bundles", nargs="+", metavar="BUNDLE", type=Path, help="a file that `bpbench bundle` made")
+    submit.add_argument("--by", default="", metavar="NAME", help="who submits (default: git's user.name)")
+    submit.add_argument("--link", metavar="URL", help="https, of who submits")
+    submit.add_argument("--url", metavar="URL", help="where the bundle can be fetched; a folder of several ends in /")
+    submit.add_argument("--note", default="", metavar="TEXT", help="one line, shown with the session")
+    submit.add_argument("--entries", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
+
+    attest = commands.add_parser("attest", help="put a reproduction to the entry that it is of")
+    attest.set_defaults(command=_attest)
+    attest.add_argument("reproduction", type=Path, metavar="FOLDER", help="a folder that `bpbench reproduce` made")
+    attest.add_argument("--by", required=True, metavar="WHO", help="a name on leaderboard/reproducers.txt")
+    attest.add_argument("--entries", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
+
+    check = commands.add_parser("check", help="check a folder of leaderboard entries")
+    check.set_defaults(command=_check)
+    check.add_argument("--base", type=Path, metavar="DIR", help="what is published now: nothing of it may vanish")
+    check.add_argument("--download", action="store_true", help="fetch bundles that lie elsewhere, and check them too")
+
+    board = commands.add_parser("leaderboard", help="print the published leaderboard")
+    board.set_defaults(command=_leaderboard)
+    board.add_argument("--task", metavar="T", help="only boards of this task")
+    board.add_argument("--all", action="store_true", dest="all_tiers", help="also rows that nobody has reproduced")
+    board.add_argument("--json", type=Path, metavar="FILE", help="write everything there as JSON")
+    for command in (check, board):
+        command.add_argument("folder", nargs="?", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
+
+
+def _scan(folder: Path) -> Scan:
+    from leaderboard import scan
+    from leaderboard.retrained import listed
+
+    return scan.scan(folder, scan.default_cache(), listed(REPRODUCERS))
+
+
+def _submit(arguments: Namespace) -> int:
+    from leaderboard import submit
+
+    found = _scan(arguments.entries)
+    wish = submit.Wish(arguments.by, arguments.link, arguments.url, arguments.note)
+    today = datetime.now(UTC).date()
+    prepared = submit.prepare(arguments.bundles, submit.with_default_name(wish), found, today)
+    written = submit.write(prepared, arguments.entries)
+    for path in written:
+        print(path)
+    for item in prepared:
+        if item.entry.url is not None:
+            print(f"{item.name}: put the bundle at {item.entry.url} before you open the pull request")
+    for line in submit.warnings(prepared, found):
+        print(f"Still to do: {line}")
+    _say_how_on(prepared, written)
+    return 0
+
+
+def _say_how_on(prepared: list[Prepared], written: list[Path]) -> None:
+    words = prepared[0].name if len(prepared) == 1 else f"{len(prepared)} sessions"
+    print("\nAs a pull request, in a clone of your fork:\n")
+    print(f"  git switch -c entries-{prepared[0].name}")
+    print(f"  git add {' '.join(map(str, written))}")
+    print(f"  git commit -m 'Publish {words}'")
+    print("  bpbench check      # what the pull request's workflow runs")
+    print("  git push -u origin HEAD\n")
+    print("docs/leaderboard.md says what is checked and what becomes of it.")
+
+
+def _attest(arguments: Namespace) -> int:
+    from harness.views import text
+    from leaderboard.attest import attest
+    from leaderboard.retrained import listed
+
+    put = attest(arguments.reproduction, arguments.by, _scan(arguments.entries), listed(REPRODUCERS))
+    made = put.attested.retrained
+    print(f"{put.path}: {put.session.name} {made.verdict.word} on {text.line(made.device_label)}")
+    return 0
+
+
+def _check(arguments: Namespace) -> int:
+    import sys
+
+    from harness.cli import EXIT_ERROR
+    from leaderboard import download, scan
+    from leaderboard.check import check
+    from leaderboard.retrained import listed
+
+    checked = check(
+        arguments.folder,
+        cache=scan.default_cache(),
+        reproducers=listed(REPRODUCERS),
+        base=arguments.base,
+        fetch=download.fetch if arguments.download else None,
+    )
+    for problem in checked.problems:
+        print(problem, file=sys.stderr)
+    for name in checked.absent if not arguments.download else ():
+        print(f"{name}: its bundle is elsewhere and was not checked; `--download` fetches it")
+    found = checked.scan
+    counts = f"{len(found.entries):,} entries, {len(found.reproductions):,} reproductions"
+    print(f"{counts}: {len(checked.problems):,} problems" if checked.problems else f"{counts}: all is well")
+    return EXIT_ERROR if checked.problems else 0
+
+
+def _leaderboard(arguments: Namespace) -> int:
+    from rich.console import Console
+
+    from harness.views.files import write_atomically
+    from leaderboard import show_standings
+    from leaderboard.published import load
+
+    collection = load(arguments.folder)
+    tasks = sorted({str(board.key.get("task")) for board in collection.boards})
+    if arguments.task is not None and arguments.task not in tasks:
+        raise ConfigError(f"--task {arguments.task!a}: nothing is published of it; there is: {', '.join(tasks) or '-'}")
+    show_standings.show(collection, Console(), all_tiers=arguments.all_tiers, task=arguments.task)
+    if arguments.json:
+        content = json.dumps(show_standings.as_json(collection), indent=1, allow_nan=False) + "\n"
+        write_atomically(arguments.json, content)
+    return 0

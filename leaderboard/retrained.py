@@ -1,0 +1,187 @@
+"""The journal of somebody's reproduction, checked as strictly as a bundle: does its verdict follow from its own runs?
+
+That a chain holds says nothing of who made it, so a reproduction counts only from those that the maintainers know
+(leaderboard/reproducers.txt).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import seeds
+from harness.codec import from_json, part_from_json, to_json
+from harness.errors import ConfigError, HarnessError
+from harness.journal import Record, parse
+from harness.records import Status
+from harness.session import PAIR_ORDER
+from harness.views import rows, text
+from leaderboard.bundle import Bundle
+from leaderboard.case import Identity
+from leaderboard.published import Retrained
+from leaderboard.reproduction import State, fold
+from leaderboard.verdict import Verdict, differences, judge
+
+MAX_JOURNAL_BYTES = 4 << 20  # a pair has about 20 KB
+MAX_LINES = 2_000
+WHO = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?")  # as accounts are called there, in lower case
+_LISTED_BYTES = 64 << 10
+_ROUNDING = 1e-9  # relative; scipy's quantiles differ in the last digits between versions
+_RUNS = ("run_started", "run_finished")
+_KNOWN = {"reproduction_open", "calibration", "resumed", "extended", "verdict", *_RUNS}
+
+
+@dataclass(frozen=True)
+class Attested:
+    """A reproduction whose verdict follows from its runs."""
+
+    retrained: Retrained
+    first_hash: str  # tells two reproductions apart
+    protocol: Any
+
+
+def listed(path: Path) -> frozenset[str]:
+    """The names on a list of reproducers: one a line, what follows `#` is for readers. Raises ConfigError."""
+    try:
+        lines = path.read_text(encoding="utf-8")[:_LISTED_BYTES].splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read; expected the list of reproducers, one name a line") from error
+    names = [line.partition("#")[0].strip() for line in lines]
+    for name in filter(None, names):
+        if not WHO.fullmatch(name):
+            raise ConfigError(f"{path}: {text.line(name, 60)!a} is no name: expected letters, digits, dashes")
+    return frozenset(filter(None, names))
+
+
+def examine(content: bytes, where: str, by: str, whole: Bundle) -> Attested:
+    """What the reproduction of `whole` in the journal `content` comes to; errors name it `where`.
+
+    Raises ConfigError where it is not a finished reproduction of this very session, or contradicts itself.
+    """
+    if content.count(b"\n") > MAX_LINES:
+        raise ConfigError(f"{where}: more than {MAX_LINES:,} lines; expected the journal of `bpbench reproduce`")
+    try:
+        records, good_length = parse(content, Path(where))
+        if not records or good_length != len(content):
+            raise ConfigError(f"{where}: empty, or its last line is unfinished; `bpbench reproduce` mends that")
+        problem = next(_problems(records, whole), None)
+        verdict = None if problem else _verdict(fold(records), whole)
+    except ConfigError:
+        raise
+    except (HarnessError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        shown = text.line(str(error), 160) if isinstance(error, HarnessError) else type(error).__name__
+        raise ConfigError(f"{where}: not the journal of a reproduction ({shown})") from None
+    if problem:
+        raise ConfigError(f"{where}: {text.line(problem, 200)}")
+    if verdict is None:
+        raise ConfigError(f"{where}: it has no verdict yet; the same `bpbench reproduce` goes on")
+    opened = records[0].data
+    device = opened.get("device")
+    fingerprint = device.get("fingerprint") if isinstance(device, dict) else None
+    made = Retrained(by, rows.device_name(device), text.line(str(fingerprint), 60), records[0].time, verdict)
+    return Attested(made, records[0].hash, opened["key"].get("protocol"))
+
+
+def _verdict(state: State, whole: Bundle) -> Verdict | None:
+    """The last one in our own words: those in the journal are a stranger's."""
+    if state.verdict is None or whole.state.gain is None:
+        return None
+    values, failed = differences(state.baseline, state.winner)
+    return judge(whole.state.gain, values, failed, look=len(state.verdicts))
+
+
+def _problems(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
+    """Lazily: the first one is enough, and the later ones rely on the earlier."""
+    opened, state = records[0].data, whole.state
+    if records[0].type != "reproduction_open" or {record.type for record in records} - _KNOWN:
+        yield "not the journal of a reproduction; expected the journal.jsonl of `bpbench reproduce`"
+    for name, value in (
+        ("session_head", whole.head),
+        ("bundle_sha256", whole.sha256),
+        ("key", state.opened["key"]),
+        ("claim", to_json(state.gain)),
+    ):
+        if opened.get(name) != value:
+            yield f"its {name} is not that of the entry: it reproduced something else"
+    if not (type(opened.get("isolation_level")) is int and opened["isolation_level"] >= 2) and not _ticks(whole):
+        yield "made without walls (isolation_level below 2): code that cheats would cheat there too"
+    yield from _wrong_runs(records, whole)
+    yield from _wrong_verdicts(records, whole)
+    least = whole.state.opened.get("num_confirm")
+    verdict = fold(records).verdict
+    if verdict is not None and not (isinstance(least, int) and verdict.num_pairs >= least):
+        yield f"{verdict.num_pairs} pairs; expected at least the {least} that the task confirms with"
+
+
+def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
+    """Every run announced before, in ABBA order, under the seed that its nonce gives, with a score that can be."""
+    opened, key = records[0].data, whole.state.opened["key"]
+    session = whole.state.config["session"]
+    started: Identity | None = None
+    done = 0
+    for record in records:
+        if record.type not in _RUNS:
+            continue
+        identity = part_from_json(Identity, record.data)
+        role = PAIR_ORDER[done // 2 % 2][done % 2]
+        seed = seeds.deal(str(key["task"]), session["seed"], role, done // 2, str(opened["nonce"]))
+        if identity != Identity(f"{role}-{done // 2:03d}", role, done // 2, seed, "test"):
+            yield f"record {record.seq}: not the run, seed and split that the rules call for"
+        if record.type == "run_started":
+            started = identity
+            continue
+        if started != identity:
+            yield f"record {record.seq}: finished without having been announced"
+        started, done = None, done + 1
+    state = fold(records)
+    for run in (*state.baseline, *state.winner):
+        if (run.bpb is not None) != (run.status is Status.OK) or not 0 < (run.bpb or 1.0) < math.inf:
+            yield f"a run of status {run.status} with the score {run.bpb}"
+        if run.split != "test":
+            yield "a run was not scored on test"
+    if any(run.status is not Status.OK for run in state.baseline):
+        yield "a run of the stock script failed"
+
+
+def _wrong_verdicts(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
+    """Each verdict again, from the runs before it."""
+    if whole.state.gain is None:
+        yield "the session confirmed nothing"
+        return
+    looks = 0
+    for number, record in enumerate(records):
+        if record.type != "verdict":
+            continue
+        before: State = fold(records[:number])
+        looks += 1
+        if len(before.baseline) != len(before.winner) or len(before.baseline) != before.num_pairs:
+            yield f"record {record.seq}: a verdict before all pairs were there"
+            return
+        values, failed = differences(before.baseline, before.winner)
+        due = judge(whole.state.gain, values, failed, look=looks)
+        if not _same(from_json(Verdict, record.data.get("verdict")), due):
+            given = f"{due.word} ({text.bpb(due.mean_bpb, sign=True)} bpb)"
+            yield f"record {record.seq}: its runs give {given}, not this verdict"
+
+
+def _same(one: Verdict, other: Verdict) -> bool:
+    """Equal up to rounding; how many pairs would conclude is advice and may differ."""
+    for name, value in to_json(one).items():
+        due = to_json(other)[name]
+        if name in ("pairs_needed", "why"):
+            continue
+        if isinstance(value, float) and isinstance(due, float):
+            if not math.isclose(value, due, rel_tol=_ROUNDING, abs_tol=1e-12):
+                return False
+        elif value != due:
+            return False
+    return True
+
+
+def _ticks(whole: Bundle) -> bool:
+    """On the step clock nothing is ranked, and nothing runs behind walls."""
+    return bool(whole.state.opened["key"].get("clock") == "ticks")

@@ -1,0 +1,35 @@
+"""What reproductions make of a published session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from leaderboard.published import Published, Tier
+from leaderboard.retrained import Attested
+from leaderboard.verdict import Word
+
+
+def with_reproductions(session: Published, made: Sequence[Attested]) -> Published:
+    """`session` with these reproductions by listed people.
+
+    Verdicts on the session's own kind of device come first: there a failure is the claim's, elsewhere it may be the
+    device's. Only where there are none, those on other devices decide. One "not reproduced" among the verdicts that
+    decide makes the session contested, however many say otherwise. Verdicts under another version of the protocol are
+    shown and decide nothing.
+    """
+    from harness.opening import PROTOCOL_VERSION
+
+    retrained = tuple(sorted((item.retrained for item in made), key=lambda item: (item.opened_at, item.by)))
+    here = [item.retrained for item in made if item.protocol == PROTOCOL_VERSION]
+    decided = [item for item in here if item.verdict.word is not Word.INCONCLUSIVE]
+    own = session.outcome.device if session.outcome else None
+    decisive = [item for item in decided if item.device == own] or decided
+    contested = any(item.verdict.word is Word.NOT_REPRODUCED for item in decisive)
+    reproduced = bool(decisive) and not contested
+    return replace(
+        session,
+        retrained=retrained,
+        contested=contested,
+        tier=Tier.REPRODUCED if reproduced else session.tier,
+    )

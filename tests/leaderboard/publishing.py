@@ -1,0 +1,139 @@
+"""Sessions that can be published: the real loop on a simulated bench, under the real key of `demo`. Test data only."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import simulated
+from doctored import Lines, chained
+
+from harness.codec import to_json
+from harness.config import TaskConfig
+from harness.journal import Journal, parse
+from harness.records import Audit, Calibration, Role, RunResult, Walls
+from harness.sandbox.canaries import HELD, NEEDED, USEFUL
+from leaderboard import archive, bundle, entry
+from leaderboard.reproduction import Reproduction, Subject
+from leaderboard.verify import verify
+
+DEMO = ("task=demo", "data=pypi", "backend=cpu")
+TOKENS = 1_500_000  # reference_tokens of demo
+SPEED = 75.0  # of this bench, in those of simulated.SimulatedBench
+WALLS = Walls("bubblewrap", 3, dict.fromkeys((*NEEDED, *USEFUL), HELD))
+RANKED = {"walls": to_json(WALLS), "unranked": []}
+TODAY = date(2025, 6, 15)
+WINNER = "0.6"
+
+
+@dataclass
+class DemoBench(simulated.SimulatedBench):
+    """The simulated bench at the size of `demo`."""
+
+    tokens: int = TOKENS
+
+    def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
+        made = super().calibrate(stock_source, seed, sigma_bpb)
+        self.made = replace(
+            made,
+            tokens_per_second=made.tokens_per_second * SPEED,
+            tokens_per_second_low=made.tokens_per_second_low * SPEED,
+            tokens_per_second_high=made.tokens_per_second_high * SPEED,
+            block_tokens_per_second=tuple(rate * SPEED for rate in made.block_tokens_per_second),
+            budget_seconds=TOKENS / (made.tokens_per_second * SPEED),
+        )
+        return self.made
+
+    def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
+        result = super().run(run_id, source, seed, split, role)
+        return replace(result, audit=result.audit and Audit(128, 0.0, 0.0, 0.0, 128, 0, 0))
+
+
+def packed(root: Path, seed: int = 0, worth: float = 0.05, *overrides: str, facts: object = None) -> Path:
+    """The bundle of a session that gains about `worth`; made once for each folder."""
+    target = root / f"session{seed}{bundle.SUFFIX}"
+    folder = simulated.run_session(
+        root / f"session{seed}",
+        f"session.seed={seed}",
+        "session.experiments=1",
+        *overrides,
+        base=DEMO,
+        bench=DemoBench({WINNER: worth}),
+        values=(WINNER,),
+        facts=facts if isinstance(facts, dict) else RANKED,
+    )
+    return bundle.write(folder, target)
+
+
+def publish(folder: Path, packed_bundle: Path, *, url: str | None = None, **changes: object) -> str:
+    """Put a bundle and its entry into `folder` by hand, with fields changed; returns the name."""
+    whole = verify(packed_bundle).bundle
+    name = entry.name_of(whole)
+    made = entry.Entry(
+        format=entry.FORMAT,
+        bundle_sha256=whole.sha256,
+        bundle_bytes=packed_bundle.stat().st_size,
+        url=url,
+        submitted_by=entry.Submitter("Somebody", "https://example.org/somebody"),
+        submitted_on=TODAY.isoformat(),
+        note="",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}{entry.SUFFIX}").write_bytes(entry.dump(replace(made, **changes)))  # type: ignore[arg-type]
+    if url is None:
+        (folder / f"{name}{bundle.SUFFIX}").write_bytes(packed_bundle.read_bytes())
+    return name
+
+
+def repacked(lines: Lines, target: Path) -> Path:
+    """A bundle of a journal that was changed and chained again."""
+    journal = chained(lines)
+    records, _ = parse(journal, target)
+    target.write_bytes(archive.pack(bundle.content(journal, records)))
+    return target
+
+
+def reproduced(
+    packed_bundle: Path,
+    folder: Path,
+    worth: float = 0.05,
+    pairs: int = 3,
+    fingerprint: str = "f" * 16,
+    sigma: float = 0.002,
+    nonce: str = "7",
+) -> Path:
+    """A reproduction of the bundle as `bpbench reproduce` leaves it, where the winner is worth `worth`."""
+    whole = verify(packed_bundle).bundle
+    state = whole.state
+    source = next((item.source for item in reversed(state.experiments) if item.kept), None)
+    stock = str(state.opened["stock_source"])
+    assert state.gain is not None
+    subject = Subject(stock, source or stock, state.gain, 0)
+    path = folder / "journal.jsonl"
+    bench = DemoBench({WINNER: worth}, sigma)
+    if path.exists():
+        journal, records = Journal.open(path, clock=lambda: 1_751_000_000.0)
+    else:
+        folder.mkdir(parents=True)
+        journal = Journal.create(path, clock=lambda: 1_751_000_000.0 + float.fromhex(f"0x{nonce}"))
+        opened = journal.append(
+            "reproduction_open",
+            bundle_sha256=whole.sha256,
+            session_head=whole.head,
+            key=state.opened["key"],
+            claim=to_json(state.gain),
+            device={**simulated.DEVICE.identity, "fingerprint": fingerprint},
+            isolation_level=3,
+            nonce=hashlib.sha256(nonce.encode()).hexdigest()[:32],
+            num_pairs=pairs,
+        )
+        records = [opened]
+    with journal:
+        Reproduction(subject, _demo(), journal, records, bench, lambda _: None).run(pairs)
+    return folder
+
+
+def _demo() -> TaskConfig:
+    return simulated.configuration(base=DEMO).task

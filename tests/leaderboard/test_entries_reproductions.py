@@ -1,0 +1,250 @@
+"""Reproductions of published sessions: whose count, what they make of a session, and what is no reproduction."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import publishing
+import pytest
+from doctored import Lines, chained, data, finished, lines_of
+
+from harness.errors import ConfigError
+from harness.journal import read
+from leaderboard import attest, published, scan
+from leaderboard.bundle import Bundle
+from leaderboard.check import check
+from leaderboard.paths import REPRODUCERS
+from leaderboard.published import Collection, Tier
+from leaderboard.retrained import Attested, Retrained, examine, listed
+from leaderboard.tiers import with_reproductions
+from leaderboard.verdict import Verdict, Word
+from leaderboard.verify import verify
+
+LISTED = frozenset({"ann", "bob"})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published session, and reproductions of it: of a true winner, and where it gains nothing."""
+    root = tmp_path_factory.mktemp("reproductions")
+    packed = publishing.packed(root)
+    publishing.publish(root / "entries", packed)
+    publishing.reproduced(packed, root / "true")
+    publishing.reproduced(packed, root / "false", worth=0.0, nonce="8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path) -> Bundle:
+    return verify(root / "session0.bundle.tar").bundle
+
+
+@pytest.fixture
+def folder(root: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(root / "entries", tmp_path / "entries"))
+
+
+def put(folder: Path, reproduction: Path, by: str = "ann") -> attest.Put:
+    return attest.attest(reproduction, by, scan.scan(folder, folder.parent, LISTED), LISTED)
+
+
+def load(folder: Path, reproducers: frozenset[str] = LISTED) -> Collection:
+    return published.load(folder, cache=folder.parent, reproducers=reproducers)
+
+
+def problems(folder: Path, reproducers: frozenset[str] = LISTED, base: Path | None = None) -> str:
+    return "\n".join(map(str, check(folder, cache=folder.parent, reproducers=reproducers, base=base).problems))
+
+
+def test_a_reproduced_session(folder: Path, root: Path) -> None:
+    made = put(folder, root / "true")
+    assert made.path.parent == folder / "reproductions" and made.path.name.endswith(".ann.jsonl")
+    assert problems(folder) == ""
+    loaded = load(folder)
+    (session,) = loaded.sessions
+    (row,) = loaded.boards[0].rows
+    assert (session.tier, session.contested, loaded.tier(row)) == (Tier.REPRODUCED, False, Tier.REPRODUCED)
+    assert [(item.by, item.verdict.word) for item in session.retrained] == [("ann", Word.REPRODUCED)]
+
+
+def test_a_contested_row_leaves_the_ranking_and_stays_to_be_seen(folder: Path, root: Path) -> None:
+    put(folder, root / "true", "bob")
+    put(folder, root / "false")
+    loaded = load(folder)
+    (session,) = loaded.sessions
+    (board,) = loaded.boards
+    assert session.contested and session.tier is Tier.CONSISTENT and len(session.retrained) == 2
+    assert loaded.contested(board.rows[0]) and board.rows[0].group is None and board.rows[0].mean_bpb
+
+
+def test_it_can_be_continued_but_not_replaced(folder: Path, root: Path, tmp_path: Path) -> None:
+    before = put(folder, root / "true").path.read_bytes()
+    longer = Path(shutil.copytree(root / "true", tmp_path / "longer"))
+    publishing.reproduced(root / "session0.bundle.tar", longer, pairs=4)
+    base = Path(shutil.copytree(folder, tmp_path / "base"))
+    path = put(folder, longer).path
+    assert path.read_bytes().startswith(before) and problems(folder, base=base) == ""
+    assert load(folder).sessions[0].retrained[0].verdict.num_pairs == 4
+    with pytest.raises(ConfigError, match="may only be continued"):
+        put(folder, root / "false")
+    path.write_bytes((root / "false" / "journal.jsonl").read_bytes())
+    assert "may only be continued" in problems(folder, base=base)
+    path.unlink()
+    assert "may not vanish" in problems(folder, base=base)
+    # Of somebody who is no longer listed it must go.
+    assert problems(folder, frozenset({"bob"}), base=base) == ""
+
+
+def test_who_is_not_listed_counts_for_nothing(folder: Path, root: Path) -> None:
+    for by, why in (("eve", "not on leaderboard/reproducers.txt"), ("../x", "expected an account's name")):
+        with pytest.raises(ConfigError, match=why):
+            put(folder, root / "true", by)
+    put(folder, root / "true")
+    assert "ann is not on leaderboard/reproducers.txt" in problems(folder, frozenset({"bob"}))
+
+
+def test_one_reproduction_does_not_count_for_two(folder: Path, root: Path) -> None:
+    path = put(folder, root / "true").path
+    shutil.copy(path, path.with_name(path.name.replace(".ann.", ".bob.")))
+    assert "the same reproduction as" in problems(folder)
+
+
+def test_of_what_is_not_published(folder: Path, root: Path, tmp_path: Path) -> None:
+    other = publishing.packed(tmp_path / "other", 1)
+    publishing.reproduced(other, tmp_path / "reproduction")
+    with pytest.raises(ConfigError, match="not a reproduction of an entry"):
+        put(folder, tmp_path / "reproduction")
+    with pytest.raises(ConfigError, match="No such file"):
+        put(folder, tmp_path)
+
+
+def verdict_word(lines: Lines) -> None:
+    data(lines, "verdict")["verdict"]["word"] = "reproduced"
+
+
+def better_run(lines: Lines) -> None:
+    finished(lines, "confirm_candidate-000")["bpb"] -= 0.1
+
+
+def dropped_pair(lines: Lines) -> None:
+    lines[:] = [line for line in lines if not line["data"].get("run_id", "").endswith("-001")]
+
+
+def other_seed(lines: Lines) -> None:
+    for line in lines:
+        if line["data"].get("run_id") == "confirm_candidate-002":
+            line["data"]["seed"] += 1
+
+
+def chosen(lines: Lines) -> None:
+    """A run that was begun, and another one finished."""
+    first = next(line for line in lines if line["type"] == "run_started")
+    lines.remove(first)
+
+
+def opened(**values: object) -> Callable[[Lines], None]:
+    return lambda lines: lines[0]["data"].update(values)
+
+
+REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
+    "another session": (opened(session_head="0" * 64), "its session_head is not that of the entry"),
+    "another bundle": (opened(bundle_sha256="0" * 64), "its bundle_sha256 is not that of the entry"),
+    "another key": (opened(key={"protocol": 1}), "its key is not that of the entry"),
+    "another claim": (opened(claim=None), "its claim is not that of the entry"),
+    "without walls": (opened(isolation_level=1), "made without walls"),
+    "another nonce": (opened(nonce="0" * 32), "not the run, seed and split that the rules call for"),
+    "fewer pairs asked": (opened(num_pairs=2), "a verdict before all pairs were there"),
+    "no text": (opened(num_pairs="many"), "not the journal of a reproduction"),
+    "word": (verdict_word, "its runs give not reproduced"),
+    "run": (better_run, "not this verdict"),
+    "dropped pair": (dropped_pair, "not the run, seed and split"),
+    "seed": (other_seed, "not the run, seed and split"),
+    "unannounced": (chosen, "finished without having been announced"),
+    "no verdict": (lambda x: x.pop(), "it has no verdict yet"),
+    "failed stock": (
+        lambda x: finished(x, "confirm_baseline-000").update(status="crash", bpb=None),
+        "a run of the stock script failed",
+    ),
+    "negative": (lambda x: finished(x, "confirm_candidate-000").update(bpb=-1.0), "with the score -1.0"),
+    "val": (lambda x: finished(x, "confirm_candidate-000").update(split="val"), "was not scored on test"),
+    "a session's journal": (lambda x: x[0].update(type="session_open"), "not the journal of a reproduction"),
+    "unknown record": (lambda x: x[1].update(type="note"), "not the journal of a reproduction"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_follow_from_its_runs(root: Path, whole: Bundle, case: str) -> None:
+    change, expected = REFUSED[case]
+    lines = lines_of(read(root / "false" / "journal.jsonl")[0])
+    change(lines)
+    with pytest.raises(ConfigError) as caught:
+        examine(chained(lines), "x.jsonl", "ann", whole)
+    assert expected in str(caught.value) and str(caught.value).startswith("x.jsonl: ")
+
+
+def test_too_few_pairs(root: Path, whole: Bundle, tmp_path: Path) -> None:
+    publishing.reproduced(root / "session0.bundle.tar", tmp_path / "two", pairs=2)
+    with pytest.raises(ConfigError, match="2 pairs; expected at least the 3"):
+        examine((tmp_path / "two" / "journal.jsonl").read_bytes(), "x", "ann", whole)
+
+
+def test_damaged_journals(root: Path, whole: Bundle) -> None:
+    good = (root / "true" / "journal.jsonl").read_bytes()
+    assert examine(good, "x", "ann", whole).retrained.verdict.word is Word.REPRODUCED
+    for content in (b"", b"{}\n", good[:-1], good[:300] + b"0" + good[301:], b"\n" * 3000, b"[" * 9999 + b"\n"):
+        with pytest.raises(ConfigError, match=r"^x: .*"):
+            examine(content, "x", "ann", whole)
+
+
+def test_the_words_of_a_verdict_are_ours(root: Path, whole: Bundle) -> None:
+    lines = lines_of(read(root / "true" / "journal.jsonl")[0])
+    data(lines, "verdict")["verdict"]["why"] = "<script>"
+    assert examine(chained(lines), "x", "ann", whole).retrained.verdict.why == "the winner gains here too"
+
+
+HOME, AWAY = "f" * 16, "e" * 16
+
+
+@pytest.mark.parametrize(
+    ("found", "tier", "contested"),
+    [
+        ([], Tier.CONSISTENT, False),
+        ([(HOME, Word.REPRODUCED)], Tier.REPRODUCED, False),
+        ([(AWAY, Word.REPRODUCED)], Tier.REPRODUCED, False),
+        ([(HOME, Word.INCONCLUSIVE)], Tier.CONSISTENT, False),
+        ([(HOME, Word.NOT_REPRODUCED)], Tier.CONSISTENT, True),
+        ([(AWAY, Word.NOT_REPRODUCED)], Tier.CONSISTENT, True),
+        ([(HOME, Word.REPRODUCED), (HOME, Word.NOT_REPRODUCED)], Tier.CONSISTENT, True),
+        ([(HOME, Word.REPRODUCED), (AWAY, Word.NOT_REPRODUCED)], Tier.REPRODUCED, False),
+        ([(AWAY, Word.REPRODUCED), (HOME, Word.NOT_REPRODUCED)], Tier.CONSISTENT, True),
+        ([(HOME, Word.INCONCLUSIVE), (AWAY, Word.NOT_REPRODUCED)], Tier.CONSISTENT, True),
+    ],
+)
+def test_what_verdicts_make_of_a_session(
+    root: Path, found: list[tuple[str, Word]], tier: Tier, contested: bool
+) -> None:
+    session = load(root / "entries").sessions[0]
+    assert session.outcome is not None and session.outcome.device == HOME
+    verdict = Verdict(Word.REPRODUCED, "", 0.1, 0.1, 0.1, 3, 0, 0.1, 0.1, 0.1, 0.95, None)
+    made = [
+        Attested(Retrained("ann", "cpu", device, float(number), replace(verdict, word=word)), str(number), 2)
+        for number, (device, word) in enumerate(found)
+    ]
+    after = with_reproductions(session, made)
+    assert (after.tier, after.contested, len(after.retrained)) == (tier, contested, len(found))
+    older = with_reproductions(session, [replace(item, protocol=1) for item in made])
+    assert (older.tier, older.contested, len(older.retrained)) == (Tier.CONSISTENT, False, len(found))
+
+
+def test_the_list_of_reproducers(tmp_path: Path) -> None:
+    path = tmp_path / "reproducers.txt"
+    path.write_text("# why\nann  # since 2025\n\n bob\n")
+    assert listed(path) == LISTED
+    for content in (b"Ann Smith\n", b"\xff\n"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"reproducers\.txt"):
+            listed(path)
+    listed(REPRODUCERS)  # that of the repository can be read

@@ -1,0 +1,183 @@
+"""The table in the terminal: what it opens on, what fits, and that strangers' texts stay text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.records import SessionState
+from harness.turn import LLMTotals
+from leaderboard import intervals, show_standings, standings
+from leaderboard.bundle import Bundle
+from leaderboard.outcome import Outcome
+from leaderboard.published import Category, Collection, Published, Retrained, Tier
+from leaderboard.verdict import Verdict, Word
+
+BASE = Outcome(
+    head="h", researcher="r", label="tpe", is_tpe=False, key={"task": "demo", "protocol": 2, "stock_sha256": "a" * 64},
+    conditions={"experiments": 6}, session_seed=0, opened_at=0.0, device="here",
+    device_label="cpu, Some Processor 9, 2 threads, bfloat16", closed=True, gain_bpb=0.02, confirmed=None,
+    num_failed_pairs=0, baseline_bpb=1.5, sigma_bpb=0.01, num_experiments=6, num_kept=2, failures={}, diversity=0.5,
+    stopped_early=None, num_restarts=0, num_attempts=0, walls=None, unranked=(), anytime=(),
+)  # fmt: skip
+LOST = Verdict(Word.NOT_REPRODUCED, "why", 0.1, 0.1, 0.1, 3, 0, 0.0, 0.0, 0.0, 0.95, None)
+SPREAD = [0.001, -0.001, 0.0005, -0.0005, 0.0, 0.0002]
+
+
+def sessions(
+    label: str,
+    gains: Sequence[float],
+    tier: Tier = Tier.REPRODUCED,
+    category: Category = Category.LLM,
+    contested: int | None = None,
+    cost_usd: float | None = 0.5,
+) -> list[Published]:
+    """Published sessions of one researcher; the one with the seed `contested` is."""
+    made = []
+    for seed, gain in enumerate(gains):
+        item = replace(
+            BASE, head=f"{label}{seed}", researcher=label, label=label, is_tpe=label == "tpe", session_seed=seed,
+            gain_bpb=gain,
+        )  # fmt: skip
+        whole = Bundle((), SessionState(llm=LLMTotals(cost_usd=cost_usd)), "0" * 64)
+        lost = contested == seed
+        made.append(
+            Published(
+                name=f"{label}-s{seed}", bundle_sha256="0" * 64, bundle_bytes=1, url=None, submitted_by="Ann",
+                link=None, submitted_on="2025-06-15", note="", bundle=whole, outcome=item, category=category,
+                device_class="cpu", tier=tier, contested=lost,
+                retrained=(Retrained("ann", "cpu", "here", 0.0, LOST),) if lost else (),
+            )
+        )  # fmt: skip
+    return made
+
+
+def collection(*groups: list[Published]) -> Collection:
+    listed = tuple(item for group in groups for item in group)
+    return Collection(Path("entries"), listed, standings.boards(listed))
+
+
+BEST = sessions("llm best-model", [0.05 + x for x in SPREAD])
+TPE = sessions("tpe", [0.02 + x for x in SPREAD], category=Category.CONTROL)
+NEAR = sessions("llm near", [0.0201 + x for x in reversed(SPREAD)], Tier.CONSISTENT, cost_usd=None)
+
+
+def shown(found: Collection, width: int = 80, encoding: str = "utf-8", **options: object) -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    show_standings.show(found, Console(file=file, width=width), **options)  # type: ignore[arg-type]
+    file.seek(0)
+    return file.read()
+
+
+def row(table: str, label: str) -> str:
+    return next(line for line in table.splitlines() if label in line)
+
+
+def test_it_opens_on_reproduced_rows_ranked_among_themselves() -> None:
+    found = collection(NEAR, TPE, BEST)
+    opened = shown(found)
+    assert row(opened, "best-model").split()[0] == "1" and row(opened, "tpe ").split()[0] == "2"
+    assert "near" not in opened and "Not shown: 1 row" in opened and "--all" in opened
+    everything = shown(found, all_tiers=True)
+    assert [row(everything, name).split()[0] for name in ("best-model", "near", "tpe ")] == ["1", "2", "2"]
+    assert "consistent" in row(everything, "near") and "Not shown" not in everything
+
+
+def test_the_weakest_session_gives_the_row_its_tier() -> None:
+    mixed = [*BEST[:-1], replace(BEST[-1], tier=Tier.CONSISTENT)]
+    found = collection(mixed, TPE)
+    (board,) = found.boards
+    assert [str(found.tier(item)) for item in board.rows] == ["consistent", "reproduced"]
+    assert "best-model" not in shown(found)
+
+
+def test_a_contested_row_has_no_rank_and_nobody_is_measured_against_it() -> None:
+    found = collection(sessions("llm best-model", [0.05 + x for x in SPREAD], contested=2), TPE)
+    (board,) = found.boards
+    assert [(item.label, item.group) for item in board.rows] == [("tpe", 1), ("llm best-model", None)]
+    assert board.comparisons == ()
+    assert "best-model" not in shown(found)
+    everything = shown(found, all_tiers=True)
+    assert row(everything, "best-model").split()[0] == "-" and "contested" in row(everything, "best-model")
+    assert "ann did not reproduce llm best-model-s2" in everything.replace("\n", " ")
+
+
+def test_a_share_of_a_contested_tpe_is_not_shown() -> None:
+    found = collection(BEST, sessions("tpe", [0.02 + x for x in SPREAD], contested=0, category=Category.CONTROL))
+    assert all(item.share_of_tpe is None for item in found.boards[0].rows)
+    assert collection(BEST, TPE).boards[0].rows[0].share_of_tpe is not None
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_it_fits(width: int) -> None:
+    long = sessions("llm " + "w" * 36, [0.01, 0.02], category=Category.LLM)
+    table = shown(collection(BEST, TPE, NEAR, long), width, all_tiers=True)
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= width
+    best = row(table, "best-model")
+    assert "+0.0500" in best and "+0.0493 to +0.0508" in best and "reproduced" in best and "●" in best
+    assert ("llm" in best.split()[3] and "0.50" in best) == (width == 120)
+    assert "2 sessions, no verdict below 5" in table
+
+
+def test_costs_where_they_are_known() -> None:
+    found = collection(BEST, TPE, NEAR)
+    costs = {item.label: standings.row_cost_usd(found, item.sessions) for item in found.boards[0].rows}
+    assert costs == {"llm best-model": 0.5, "tpe": 0.0, "llm near": None}
+
+
+def test_an_empty_leaderboard_says_what_to_do() -> None:
+    assert "Nothing is published yet." in shown(collection()) and "docs/leaderboard.md" in shown(collection())
+
+
+def test_bundles_elsewhere_are_counted() -> None:
+    absent = replace(BEST[0], bundle=None, outcome=None, category=None, device_class=None, tier=Tier.SELF_REPORTED)
+    assert "1 bundle elsewhere: self-reported" in shown(collection([absent], TPE))
+
+
+def test_strangers_texts_stay_text() -> None:
+    hostile = "[red]x[/red]\x1b[2J\u202e"
+    table = shown(collection(sessions(hostile, [0.01, 0.02]), TPE), 120, all_tiers=True)
+    assert "[red]x[/red]" in table and "\x1b" not in table and "\u202e" not in table
+
+
+def test_a_terminal_without_unicode() -> None:
+    table = shown(collection(BEST, TPE), encoding="ascii")
+    assert "o" in row(table, "tpe ") and table.isascii()
+
+
+def test_a_folder_is_shown_as_json() -> None:
+    (board,) = show_standings.as_json(collection(BEST, TPE))
+    first = board["rows"][0]
+    assert (first["category"], first["tier"], first["contested"], first["mean_cost_usd"]) == (
+        "llm",
+        "reproduced",
+        False,
+        0.5,
+    )
+    assert first["entries"][0] == "llm best-model-s0" and board["key"]["task"] == "demo"
+
+
+def test_intervals_share_an_axis_with_a_mark_at_zero() -> None:
+    rows = [(0.04, 0.03, 0.05), (0.0, -0.01, 0.01), (0.02, None, None), (None, None, None)]
+    along = intervals.axis(rows)
+    assert (along.low, along.high) == (-0.01, 0.05)
+    drawn = [intervals.drawn(*item, along, 13, intervals.ASCII) for item in rows]
+    assert drawn == ["  |     [-o-]", "[-o-]        ", "  |   o      ", "  |          "]
+
+
+def test_a_wild_row_does_not_squeeze_the_others() -> None:
+    along = intervals.axis([(0.01, 0.0, 0.02), (0.0, -9.0, 9.0)])
+    assert along.high - along.low < 0.2
+    assert intervals.drawn(0.0, -9.0, 9.0, along, 9, intervals.ASCII) == "<---o--->"
+
+
+def test_nothing_to_draw() -> None:
+    for rows in ([], [(None, None, None)], [(0.0, None, None)], [(0.0, 0.0, 0.0)]):
+        along = intervals.axis(rows)
+        assert along.low < 0 < along.high
