@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.views import text
 from leaderboard.aggregate import Board, Row
@@ -74,6 +74,16 @@ class BoardView:
 def ordered(boards: Sequence[Board]) -> list[Board]:
     """Those with the most sessions first."""
     return sorted(boards, key=lambda item: (-_num_sessions(item), words.task(item), board_id(item)))
+
+
+def views(boards: Sequence[Board], by: By, links: Links) -> list[BoardView]:
+    """All boards in their order. Those on which no session counts may be alike to the last hash: they get a number."""
+    made: list[BoardView] = []
+    for board in ordered(boards):
+        shown = view(board, by, links)
+        alike = sum(other.id.partition("-")[0] == shown.id for other in made)
+        made.append(replace(shown, id=f"{shown.id}-{alike + 1}") if alike else shown)
+    return made
 
 
 def view(board: Board, by: By, links: Links) -> BoardView:

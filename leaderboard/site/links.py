@@ -67,8 +67,9 @@ def slug(name: str) -> str:
 
 
 def board_id(board: Board) -> str:
-    """The same in every build, so that an address of a board stays good."""
-    made_of = [dict(board.key), dict(board.conditions), list(board.devices)]
+    """The same in every build, so that an address stays good. Other devices of the same name are another board."""
+    devices = sorted({session.device for row in board.rows for session in row.sessions})
+    made_of = [dict(board.key), dict(board.conditions), list(board.devices), devices]
     return "b" + hashlib.sha256(canonical(made_of)).hexdigest()[:8]
 
 

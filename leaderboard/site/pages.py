@@ -73,7 +73,7 @@ def _page(environment: Environment, name: str, root: str, here: str, **context: 
 
 def _index(collection: Collection, links: Links) -> dict[str, Any]:
     by = {item.outcome.head: item for item in collection.sessions if item.outcome is not None}
-    shown = [boards.view(board, by, links) for board in boards.ordered(collection.boards)]
+    shown = boards.views(collection.boards, by, links)
     rows = [row for board in shown for row in board.rows]
     preset, note = _preset(shown)
     known = {row.category: row.category_label for row in rows if row.category}

@@ -173,8 +173,9 @@ SPREAD = (0.001, -0.001, 0.0005, -0.0005, 0.0)
 
 
 def rows(session: Published, label: str, gain_bpb: float, num: int = 5, **fields: object) -> list[Published]:
-    """The sessions of one row."""
-    return [again(session, label, seed, gain_bpb + SPREAD[seed], **fields) for seed in range(num)]
+    """The sessions of one row. Those of TPE err the other way round, so that differences from it have a spread."""
+    errors = SPREAD[::-1] if label == "tpe" else SPREAD
+    return [again(session, label, seed, gain_bpb + errors[seed], **fields) for seed in range(num)]
 
 
 HTML = (
