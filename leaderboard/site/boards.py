@@ -77,13 +77,14 @@ def ordered(boards: Sequence[Board]) -> list[Board]:
 
 
 def views(boards: Sequence[Board], by: By, links: Links) -> list[BoardView]:
-    """All boards in their order. Those on which no session counts may be alike to the last hash: they get a number."""
+    """All boards in their order. Two of one title are told apart by device, two of one id by a number."""
     made: list[BoardView] = []
     for board in ordered(boards):
         shown = view(board, by, links)
         alike = sum(other.id.partition("-")[0] == shown.id for other in made)
         made.append(replace(shown, id=f"{shown.id}-{alike + 1}") if alike else shown)
-    return made
+    titles = [item.title for item in made]
+    return [replace(item, title=item.choice) if titles.count(item.title) > 1 else item for item in made]
 
 
 def view(board: Board, by: By, links: Links) -> BoardView:

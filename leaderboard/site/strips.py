@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from leaderboard.site.axis import Axis, around, bearable, px, tick_text
 
 WIDTH, HEIGHT = 320.0, 34.0  # SVG units
-_MARGIN = 10.0
+_MARGIN = 14.0
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def main(site: Path, target: Path) -> None:
                     page.goto(path.as_uri())
                     page.screenshot(path=target / f"{name}-{scheme}-{width_name}.png", full_page=True)
                 page.close()
-        page = browser.new_page(viewport={"width": 1100, "height": 760}, device_scale_factor=2)
+        page = browser.new_page(viewport={"width": 1200, "height": 800}, device_scale_factor=2)
         for name in ("board", "session"):
             if name in pages:
                 page.goto(pages[name].as_uri())

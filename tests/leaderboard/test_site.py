@@ -172,21 +172,32 @@ def test_the_page_opens_with_the_answer(base: Published) -> None:
     assert "No verdict yet: no researcher has the 5 sessions" in few
 
 
+def test_boards_of_one_task_are_told_apart_by_device(base: Published) -> None:
+    other = [
+        sessions.rows(base, "tpe", 0.03, device=name * 16, device_class=name, baseline_bpb=value, device_label=name)
+        for name, value in (("cpu", 2.0), ("cuda", 2.5))
+    ]
+    other[1] = [replace(item, name=f"{item.name}-cuda") for item in other[1]]
+    other[1] = [replace(i, outcome=replace(i.outcome, head=f"{i.name}")) for i in other[1] if i.outcome]
+    found = built(*other)
+    page = index(found)
+    assert broken(parsed(found), found) == []
+    assert "tiny, 6 experiments a session, cpu" in page.text and "tiny, 6 experiments a session, cuda" in page.text
+    assert "2 devices, 10 sessions" in page.text and len({*page.values("data-device")}) == 2
+
+
 def test_intervals_are_drawn_where_they_are(base: Published) -> None:
     """Further right is a larger gain, and 0 is where the axis says."""
     page = index(files(three_rows(base)))
     strips = [svg["aria-label"] for svg in page.named("svg") if svg.get("class", "").startswith("strip gain")]
     assert strips[0].startswith("best: mean gain +0.0500 bpb, 95 % interval +0.04")
     means = [float(attributes["cx"]) for attributes in page.named("circle") if attributes.get("class") == "mean"]
-    zero = next(
-        float(a["d"].split()[0][1:]) for a in page.named("path") if a.get("class") == "zero" and "v34" in a["d"]
-    )
+    paths = page.named("path")
+    zero = next(float(path["d"].split()[0][1:]) for path in paths if path.get("class") == "zero" and "v34" in path["d"])
     assert means[3] > means[0] > means[1] >= means[2] > zero
     assert means[0] - zero == pytest.approx((means[1] - zero) * 0.05 / 0.0301, abs=0.3)
-    # The interval of two sessions would leave no room for the others: an arrow says that it goes on.
-    assert [attributes["d"] for attributes in page.named("path") if attributes.get("class") == "cut"] == [
-        "M310 7l6 5-6 5z"
-    ]
+    # The interval of two sessions would leave no room for the others: an arrow at the edge says that it goes on.
+    assert [path["d"] for path in paths if path.get("class") == "cut"] == ["M306 7l6 5-6 5z"]
 
 
 def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
