@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.errors import ConfigError, HarnessError
-from leaderboard import cli_entries, cli_study
+from leaderboard import cli_entries, cli_site, cli_study
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -58,6 +58,7 @@ def add_commands(commands: cli.Commands) -> None:
     for command, count in ((compare, "+"), (power, "*")):
         command.add_argument("sources", nargs=count, metavar="SESSION", help=_SOURCES)
     cli_entries.add(commands)
+    cli_site.add(commands)
     cli_study.add(commands)
 
 

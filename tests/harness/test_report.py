@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness.fold import fold
 from harness.journal import Record
-from harness.views import plot, report, write_all
+from harness.views import experiments, plot, report, write_all
 
 _VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -88,7 +88,7 @@ def test_links_and_ids_meet(hostile: str) -> None:
 
 def test_a_diff_is_against_the_incumbent_of_its_time(tmp_path: Path) -> None:
     records = session(tmp_path)
-    entries = report._entries(fold(records), {})
+    entries = experiments.entries(fold(records), {})
     # Every synthetic edit turns a "WIDTH = 128" of its incumbent into another width; 1 (128) and 4 (152) were kept.
     changed = [[line for kind, line in entry.diff if kind != "same" and "WIDTH =" in line] for entry in entries]
     assert changed == [
@@ -105,21 +105,21 @@ def test_a_diff_is_against_the_incumbent_of_its_time(tmp_path: Path) -> None:
 
 def test_a_refused_edit_shows_what_was_asked(tmp_path: Path) -> None:
     records = session(tmp_path)
-    refused = report._entries(fold(records), report._edits(records))[4]
+    refused = experiments.entries(fold(records), experiments.edits(records))[4]
     assert ("del", "-a < b") in refused.diff and ("add", "+import flash_attn") in refused.diff
     assert "-a &lt; b" in report.render(records)
 
 
 def test_a_change_that_cannot_be_seen_is_named() -> None:
-    assert report._diff("x = 1\n", "x = 1\u202e\n") == ([], "No visible change against the incumbent.")
-    assert "Too long to compare" in report._diff("a\n" * 9000, "b\n" * 9000)[1]
+    assert experiments.diff("x = 1\n", "x = 1\u202e\n") == ([], "No visible change against the incumbent.")
+    assert "Too long to compare" in experiments.diff("a\n" * 9000, "b\n" * 9000)[1]
 
 
 def test_a_curve_ignores_what_is_not_a_loss() -> None:
     points = [synthetic_journal.CurvePoint(float(i), i, loss) for i, loss in enumerate((3.0, float("nan"), 1e300, 2.0))]
-    curve = report._curve(points, (), 10.0)
+    curve = experiments.curve(points, (), 10.0)
     assert curve is not None and curve.points == "0.0,0.0 180.0,150.0"
-    assert report._curve(points[:2], (), 10.0) is None
+    assert experiments.curve(points[:2], (), 10.0) is None
     assert not re.search("nan|inf", curve.points)
 
 

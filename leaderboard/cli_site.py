@@ -1,0 +1,40 @@
+"""The command that builds the published site: `bpbench site`."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from harness.cli import Commands
+
+ROOT = Path(__file__).resolve().parent.parent
+ENTRIES = Path(__file__).resolve().parent / "entries"
+
+
+def add(commands: Commands) -> None:
+    site = commands.add_parser("site", help="build the leaderboard as static pages: no server, no network")
+    site.set_defaults(command=_site)
+    site.add_argument("entries", type=Path, nargs="?", metavar="DIR", default=ENTRIES, help="entries (default: ours)")
+    site.add_argument("-o", "--output", type=Path, metavar="SITE", default=Path("site"), help="default: site")
+    site.add_argument(
+        "--base-url", metavar="URL", help="https address of the repository's files, for links to documents and bundles"
+    )
+
+
+def _site(arguments: Namespace) -> int:
+    from leaderboard import published
+    from leaderboard.site.build import build
+
+    collection = published.load(arguments.entries)
+    num_bytes = build(collection, arguments.output, arguments.base_url, bundles_path(arguments.entries))
+    print(f"{arguments.output / 'index.html'}: {len(collection.sessions):,} sessions, {num_bytes:,} bytes")
+    return 0
+
+
+def bundles_path(entries: Path) -> PurePosixPath:
+    """The entries' folder as seen from the repository, or its bare name where it lies elsewhere."""
+    folder = entries.resolve()
+    return PurePosixPath(folder.relative_to(ROOT).as_posix() if folder.is_relative_to(ROOT) else folder.name)

@@ -1,0 +1,234 @@
+"""Boards as the index shows them: rows with drawn intervals and tie groups, tests, curves, cost, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.views import text
+from leaderboard.aggregate import Board, Row
+from leaderboard.inference import MIN_SESSIONS
+from leaderboard.published import Published, Tier
+from leaderboard.site import charts, spent, strips, tables, words
+from leaderboard.site.axis import bearable
+from leaderboard.site.charts import Chart, Line
+from leaderboard.site.links import Links, board_id
+from leaderboard.site.strips import Scale, Strip
+from leaderboard.site.tables import Table
+
+By = Mapping[str, Published]  # published sessions by the head of their journal
+
+
+@dataclass(frozen=True)
+class SessionDot:
+    """A session of a row."""
+
+    seed: str
+    gain: str
+    href: str
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    label: str
+    category: str
+    category_label: str
+    group: int | None
+    edge: str  # "first", "last", "first last" or "": where the row stands in its tie group
+    num_tied: int
+    no_verdict: str
+    num_sessions: int
+    mean: str
+    interval: str
+    strip: Strip
+    tier: Tier
+    tier_label: str
+    tier_note: str  # such as "2 of 5 sessions reproduced"
+    contested: str
+    device_classes: str  # separated by spaces
+    cost: str
+    sort: Mapping[str, str]  # column -> a number or words to sort by
+    sessions: tuple[SessionDot, ...]
+
+
+@dataclass(frozen=True)
+class BoardView:
+    id: str
+    title: str
+    task: str
+    choice: str  # its name among others, for the filter
+    answer: str
+    facts: tuple[tuple[str, str], ...]
+    hashes: tuple[tuple[str, str], ...]
+    scale: Scale
+    rows: tuple[BoardRow, ...]
+    is_study: bool
+    tests: Table
+    aside: Table  # shown, never ranked
+    notes: tuple[str, ...]
+    anytime: Chart | None
+    anytime_table: Table | None
+    cost: Chart | None
+
+
+def ordered(boards: Sequence[Board]) -> list[Board]:
+    """Those with the most sessions first."""
+    return sorted(boards, key=lambda item: (-_num_sessions(item), words.task(item), board_id(item)))
+
+
+def views(boards: Sequence[Board], by: By, links: Links) -> list[BoardView]:
+    """All boards in their order. Two of one title are told apart by device, two of one id by a number."""
+    made: list[BoardView] = []
+    for board in ordered(boards):
+        shown = view(board, by, links)
+        alike = sum(other.id.partition("-")[0] == shown.id for other in made)
+        made.append(replace(shown, id=f"{shown.id}-{alike + 1}") if alike else shown)
+    titles = [item.title for item in made]
+    return [replace(item, title=item.choice) if titles.count(item.title) > 1 else item for item in made]
+
+
+def view(board: Board, by: By, links: Links) -> BoardView:
+    on = strips.scale(_values(board))
+    classes = sorted({name for row in board.rows for name in _classes(row, by)})
+    title = f"{words.task(board)}, {words.length(board.conditions)}"
+    return BoardView(
+        id=board_id(board),
+        title=title,
+        task=words.task(board),
+        choice=text.line(f"{title}, {', '.join(classes) or 'unknown device'}", 80),
+        answer=words.answer(board),
+        facts=tuple(_facts(board, by)),
+        hashes=tuple(_hashes(board)),
+        scale=on,
+        rows=tuple(_row(row, board, on, by, links) for row in board.rows),
+        is_study=words.task(board).endswith("_study"),
+        tests=tables.tests(board),
+        aside=tables.aside(board),
+        notes=tuple(words.notes(board)),
+        anytime=_anytime(board),
+        anytime_table=tables.anytime(board),
+        cost=_cost(board, by),
+    )
+
+
+def row_tier(sessions: Sequence[Published]) -> Tier:
+    """A row is as good as the weakest of its sessions."""
+    return min((item.tier for item in sessions), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
+
+
+def _num_sessions(board: Board) -> int:
+    return sum(row.num_sessions + len(row.left_out) for row in board.rows)
+
+
+def _values(board: Board) -> list[float]:
+    """What the axis must hold: every session, and the intervals that have a verdict.
+
+    Two sessions can have an interval that would leave no room for anything else; it is cut, visibly.
+    """
+    dots = [item.gain_bpb for row in board.rows for item in row.sessions if item.gain_bpb is not None]
+    ranked = [row for row in board.rows if row.num_sessions >= MIN_SESSIONS]
+    ends = [end for row in ranked for end in (row.low_bpb, row.high_bpb) if end is not None]
+    return [value for value in dots + ends if bearable(value)]
+
+
+def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
+    published = [by[item.head] for item in row.sessions]
+    gains = [item.gain_bpb for item in row.sessions if item.gain_bpb is not None]
+    tier = row_tier(published)
+    cost = spent.mean_cost_usd(published)
+    category = next((item.category for item in published if item.category), None)
+    tied = [other for other in board.rows if row.group is not None and other.group == row.group]
+    shown = words.interval(row.low_bpb, row.high_bpb)
+    drawn = f"{row.label}: mean gain {words.bpb(row.mean_bpb, True)} bpb, 95 % interval {shown or 'unknown'}"
+    return BoardRow(
+        label=row.label,
+        category=category.value if category else "",
+        category_label=words.CATEGORIES[category] if category else "unknown",
+        group=row.group,
+        edge=" ".join(name for name, at in (("first", 0), ("last", -1)) if tied and tied[at] is row),
+        num_tied=len(tied),
+        no_verdict=words.no_verdict(row, any(item.contested for item in published)),
+        num_sessions=row.num_sessions,
+        mean=words.bpb(row.mean_bpb, True),
+        interval=shown,
+        strip=strips.strip(on, row.mean_bpb, row.low_bpb, row.high_bpb, gains, drawn),
+        tier=tier,
+        tier_label=words.TIERS[tier],
+        tier_note=_tier_note(published, tier),
+        contested=_contested(published),
+        device_classes=" ".join(_classes(row, by)),
+        cost=words.dollars(cost),
+        sort=_sort(row, cost),
+        sessions=tuple(
+            SessionDot(words.number(item.session_seed), words.bpb(item.gain_bpb, True), links.session(session.name))
+            for item, session in zip(row.sessions, published, strict=True)
+        ),
+    )
+
+
+def _sort(row: Row, cost_usd: float | None) -> dict[str, str]:
+    """By column; unknown is empty and comes last whatever the order."""
+    return {
+        "name": row.label.casefold(),
+        "sessions": str(row.num_sessions),
+        "gain": "" if row.mean_bpb is None else repr(row.mean_bpb),
+        "cost": "" if cost_usd is None else repr(cost_usd),
+    }
+
+
+def _tier_note(sessions: Sequence[Published], tier: Tier) -> str:
+    count = sum(item.tier is Tier.REPRODUCED for item in sessions)
+    return f"{count} of {len(sessions)} sessions reproduced" if count and tier is not Tier.REPRODUCED else ""
+
+
+def _contested(sessions: Sequence[Published]) -> str:
+    count = sum(item.contested for item in sessions)
+    return f"{count} of {len(sessions)} sessions contested" if count else ""
+
+
+def _classes(row: Row, by: By) -> list[str]:
+    found = {by[item.head].device_class for item in row.sessions}
+    return sorted(text.line(name.replace(" ", "-"), 20) for name in found if name)
+
+
+def _facts(board: Board, by: By) -> list[tuple[str, str]]:
+    states = [b.state for row in board.rows for item in row.sessions if (b := by[item.head].bundle)]
+    budgets = sorted(state.calibration.budget_seconds for state in states if state.calibration)
+    data = {
+        text.line(str(group.get("name")), 40) for state in states if isinstance(group := state.config.get("data"), dict)
+    }
+    low, high = (words.duration(value) for value in (budgets[0], budgets[-1])) if budgets else ("-", "-")
+    facts = [
+        ("device", "; ".join(text.line(device, 80) for device in board.devices)),
+        ("budget of an experiment", low if low == high else f"{low} to {high}"),
+        ("that is", f"{words.number(board.key.get('reference_tokens'))} tokens of the stock script"),
+        ("text", ", ".join(sorted(data))),
+        ("clock", words.number(board.key.get("clock"))),
+        ("protocol", words.number(board.key.get("protocol"))),
+        ("sessions", words.number(sum(row.num_sessions for row in board.rows))),
+    ]
+    return [(name, value) for name, value in facts if value and value != "-"]
+
+
+def _hashes(board: Board) -> list[tuple[str, str]]:
+    names = {"stock_sha256": "stock train.py", "data_sha256": "text", "tokenizer_sha256": "tokenizer"}
+    return [(shown, text.line(str(board.key[name]), 64)) for name, shown in names.items() if name in board.key]
+
+
+def _anytime(board: Board) -> Chart | None:
+    rows = [(style, row) for style, row in enumerate(board.rows) if "experiments" in row.anytime]
+    series = [Line(row.label, style, row.anytime["experiments"]) for style, row in rows]
+    return charts.lines(series, "Gain while the session goes on", "experiments", "mean gain on val, bpb")
+
+
+def _cost(board: Board, by: By) -> Chart | None:
+    """Gain against dollars; None until somebody's price above 0 is known."""
+    series = []
+    for style, row in enumerate(board.rows):
+        cost = spent.mean_cost_usd([by[item.head] for item in row.sessions])
+        if cost is not None and row.mean_bpb is not None:
+            both = (row.low_bpb, row.high_bpb) if row.low_bpb is not None and row.high_bpb is not None else None
+            series.append(Line(row.label, style, [(cost, row.mean_bpb)], [both if row.group is not None else None]))
+    if not any(item.points[0][0] > 0 for item in series):
+        return None
+    return charts.scatter(series, "Gain against cost", "dollars a session", "mean gain, bpb")

@@ -1,0 +1,79 @@
+"""`bpbench site`: the pages, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from harness.errors import ConfigError, HarnessError
+from leaderboard.published import Collection
+from leaderboard.site import pages
+from leaderboard.site.links import Links, checked_base, device_pages
+
+MARKER = ".bpbench-site"
+_MARKED = "Made by `bpbench site`, which replaces this folder as a whole.\n"
+
+
+def build(
+    collection: Collection, target: Path, base_url: str | None = None, bundles: PurePosixPath | None = None
+) -> int:
+    """Write the site to `target`, replacing an older one; returns its size in bytes.
+
+    `base_url`: where the repository's files can be read, for links to documents and bundles. `bundles`: the entries'
+    folder, from the repository's root.
+
+    Raises:
+        ConfigError: `base_url` is no https address, or `target` is something that this command did not make.
+        HarnessError: it cannot be written. An older site is untouched.
+    """
+    content = files(collection, base_url, bundles)
+    target = target.resolve()
+    check_target(target)
+    fresh, old = (target.with_name(f".{target.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))
+    try:
+        _write(fresh, content)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise HarnessError(f"cannot write {target} ({error.strerror}): free space or choose another -o") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return sum(map(len, content.values()))
+
+
+def files(
+    collection: Collection, base_url: str | None = None, bundles: PurePosixPath | None = None
+) -> dict[str, bytes]:
+    """Every file of the site by its path. The same collection gives the same bytes. Raises ConfigError."""
+    links = Links(
+        base_url=checked_base(base_url),
+        bundles=bundles or PurePosixPath("leaderboard/entries"),
+        devices=device_pages(collection.sessions),
+    )
+    made = {MARKER: _MARKED.encode(), ".nojekyll": b""}
+    for path, page in pages.render(collection, links):
+        made[path] = page.encode("utf-8", "replace")
+    return dict(sorted(made.items()))
+
+
+def check_target(target: Path) -> None:
+    """Raises ConfigError where `target` is neither free, nor empty, nor a site."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ConfigError(f"{target}: a file; expected a folder for the site, or a name that is free")
+    if any(target.iterdir()) and not (target / MARKER).is_file():
+        raise ConfigError(f"{target}: holds other files than a site (no {MARKER} in it); choose another -o")
+
+
+def _write(folder: Path, content: Mapping[str, bytes]) -> None:
+    for path, data in content.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)

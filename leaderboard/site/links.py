@@ -1,0 +1,97 @@
+"""Where things are: file names of pages, addresses of bundles and documents. Nothing here trusts a name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import quote, urlsplit
+
+from harness.errors import ConfigError
+from harness.journal import canonical
+from harness.views import text
+from leaderboard.aggregate import Board
+from leaderboard.bundle import SUFFIX
+from leaderboard.published import Published
+
+MAX_URL_CHARS = 300
+_PLAIN = re.compile(r"[a-wyz0-9][a-z0-9_-]{0,79}")  # x is taken: see `slug`
+
+
+@dataclass(frozen=True)
+class Link:
+    """A place, in clean words; `href` is None where there is no address to go to."""
+
+    href: str | None
+    shown: str
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses of one site. Pages are relative to its root; `base_url` is where the repository's files can be read."""
+
+    base_url: str | None
+    bundles: PurePosixPath  # the folder of the entries, from the repository's root
+    devices: Mapping[str, str]  # pages of devices by fingerprint
+
+    def session(self, name: str) -> str:
+        return f"session/{slug(name)}.html"
+
+    def device(self, fingerprint: str) -> str | None:
+        return self.devices.get(fingerprint)
+
+    def document(self, path: str) -> Link:
+        """A file of the repository, such as docs/statistics.md."""
+        return Link(f"{self.base_url}/{quote(path)}" if self.base_url else None, path)
+
+    def bundle(self, session: Published) -> Link:
+        """Where the bundle lies: the entry's own address, else beside the entry in the repository."""
+        if session.url is not None:
+            return Link(https(session.url), text.line(session.url, MAX_URL_CHARS))
+        return self.document(str(self.bundles / f"{session.name}{SUFFIX}"))
+
+
+def device_pages(sessions: Iterable[Published]) -> dict[str, str]:
+    """A page for every device that a session ran on."""
+    found = {item.outcome.device for item in sessions if item.outcome is not None}
+    return {device: f"device/{slug(device)}.html" for device in sorted(found)}
+
+
+def slug(name: str) -> str:
+    """A file name for `name` on any file system: itself where it is plain, else `x` and its hash. Never collides."""
+    if _PLAIN.fullmatch(name):
+        return name
+    return "x" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def board_id(board: Board) -> str:
+    """The same in every build, so that an address stays good. Other devices of the same name are another board."""
+    devices = sorted({session.device for row in board.rows for session in row.sessions})
+    made_of = [dict(board.key), dict(board.conditions), list(board.devices), devices]
+    return "b" + hashlib.sha256(canonical(made_of)).hexdigest()[:8]
+
+
+def https(url: str | None) -> str | None:
+    """`url` if it is a plain https address that may be put into a page, else None."""
+    if url is None or len(url) > MAX_URL_CHARS or not re.fullmatch(r"[!-~]+", url) or re.search(r"[\"'<>\\`{}|^]", url):
+        return None
+    try:
+        parts = urlsplit(url)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        return None
+    return url if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and port_is_fine else None
+
+
+def checked_base(base_url: str | None) -> str | None:
+    """`base_url` without its last slash. Raises ConfigError."""
+    if base_url is None:
+        return None
+    if https(base_url) is None:
+        raise ConfigError(
+            f"--base-url {text.line(base_url, 80)!r}: expected an https address of the repository's files, such as "
+            "https://github.com/OWNER/bpbench/blob/main"
+        )
+    return base_url.rstrip("/")

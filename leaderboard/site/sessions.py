@@ -1,0 +1,203 @@
+"""The page of a session: who, where, what was gained, who retrained it, and every experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import ranking
+from harness.journal import Record
+from harness.records import Gain, SessionState
+from harness.views import experiments, rows, summary, text
+from harness.views.experiments import Entry, Limits
+from leaderboard.outcome import Outcome
+from leaderboard.published import Published, Tier
+from leaderboard.site import charts, words
+from leaderboard.site.charts import Chart
+from leaderboard.site.links import Link, Links, https
+from leaderboard.site.spent import Spent, spent
+from leaderboard.site.tables import Table
+from leaderboard.verdict import Word
+
+# Some 150 experiments and all else have to stay below 1.5 MB: what is cut here is in the bundle.
+LIMITS = Limits(diff_lines=160, note_chars=1200, log_chars=1200, curve_points=50)
+_MAX_ATTEMPTS = 12
+_MAX_REPRODUCTIONS = 20
+_MAX_REASONS = 6
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A reproduction, in words."""
+
+    by: str
+    device: str
+    href: str | None
+    day: str
+    word: str
+    tone: str  # gain | loss | open
+    what: str
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """All strings are clean. Where there is no bundle, only the entry is known."""
+
+    name: str
+    title: str
+    verdict: str
+    tone: str  # gain | loss | open
+    tier: Tier
+    tier_label: str
+    tier_words: str
+    contested: bool
+    figures: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...]
+    sentences: tuple[str, ...]
+    device: Link | None
+    by: Link
+    submitted_on: str
+    note: str
+    bundle: Link
+    bundle_name: str
+    bundle_facts: tuple[tuple[str, str], ...]
+    retrained: tuple[Retrained, ...]
+    pairs: Table | None
+    progress: Chart | None
+    baseline: rows.Row | None
+    entries: tuple[Entry, ...]
+    attempts: tuple[str, ...]
+
+
+def view(session: Published, links: Links) -> SessionView:
+    state = session.bundle.state if session.bundle else None
+    outcome = session.outcome
+    sha, size = text.line(session.bundle_sha256, 64), f"{words.number(session.bundle_bytes)} bytes"
+    return SessionView(
+        name=text.line(session.name, 100),
+        title=_title(outcome) if outcome else text.line(session.name, 100),
+        verdict=rows.gain_sentence(_bearable(state.gain)) if state else "Nobody has looked into this bundle yet.",
+        tone=_tone(state.gain if state else None),
+        tier=session.tier,
+        tier_label=words.TIERS[session.tier],
+        tier_words=words.tier(session),
+        contested=session.contested,
+        figures=tuple(_figures(state, outcome, spent(session))) if state and outcome else (),
+        facts=tuple(_facts(state)) if state else (),
+        sentences=tuple(_sentences(state)) if state else (),
+        device=Link(links.device(outcome.device), text.line(outcome.device_label, 80)) if outcome else None,
+        by=Link(https(session.link), text.line(session.submitted_by, 80)),
+        submitted_on=text.line(session.submitted_on, 10),
+        note=text.block(session.note, 1000),
+        bundle=links.bundle(session),
+        bundle_name=f"{text.line(session.name, 100)}.bundle.tar",
+        bundle_facts=(("SHA-256", sha), ("size", size)),
+        retrained=tuple(_retrained(session, links)),
+        pairs=_pairs(state.gain) if state and state.gain else None,
+        progress=charts.progress(state) if state else None,
+        baseline=rows.baseline_row(state) if state else None,
+        entries=tuple(_entries(state, session.bundle.records)) if state and session.bundle else (),
+        attempts=tuple(rows.attempt_line(item) for item in state.attempts[:_MAX_ATTEMPTS]) if state else (),
+    )
+
+
+def _title(outcome: Outcome) -> str:
+    task = text.line(str(outcome.key.get("task")), 40)
+    return f"{text.line(outcome.label, 60)} on {task}, session seed {words.number(outcome.session_seed)}"
+
+
+def _entries(state: SessionState, records: Sequence[Record]) -> list[Entry]:
+    return experiments.entries(state, experiments.edits(records), LIMITS)
+
+
+def _bearable(gain: Gain | None) -> Gain | None:
+    """Numbers of honest sizes are shown as they are; a sentence of 300 digits would be no sentence."""
+    if gain is None or all(value is None or abs(value) < 1e6 for value in (gain.mean_bpb, gain.low_bpb, gain.high_bpb)):
+        return gain
+    return Gain(gain.num_pairs, None, None, None, gain.baseline_bpb, gain.candidate_bpb)
+
+
+def _tone(gain: Gain | None) -> str:
+    if gain is None or gain.low_bpb is None or gain.high_bpb is None:
+        return "open"
+    return "gain" if gain.low_bpb > 0 else "loss" if gain.high_bpb < 0 else "open"
+
+
+def _figures(state: SessionState, outcome: Outcome, costs: Spent) -> list[tuple[str, str]]:
+    best = rows.incumbent(state)
+    return [
+        ("gain on test, bpb", words.bpb(outcome.gain_bpb, True)),
+        ("baseline, val bpb", words.bpb(outcome.baseline_bpb)),
+        ("best, val bpb", words.bpb(best.val_bpb if best else None)),
+        ("sigma, bpb", words.bpb(outcome.sigma_bpb)),
+        ("experiments kept", f"{outcome.num_kept} of {outcome.num_experiments}"),
+        ("budget each", words.duration(rows.budget_seconds(state))),
+        ("work", words.duration(state.working_seconds)),
+        ("cost", words.dollars(costs.cost_usd)),
+    ]
+
+
+def _facts(state: SessionState) -> list[tuple[str, str]]:
+    names, made = rows.names(state), state.calibration
+    rate = "-"
+    if made:
+        low, high = words.number(made.tokens_per_second_low), words.number(made.tokens_per_second_high)
+        rate = f"{words.number(made.tokens_per_second)} tokens/s (95 % interval {low} to {high})"
+    clock = "-" if made is None else "metered" if made.pattern else "wall"
+    correction = ranking.mean_correction(state)
+    if correction is not None and abs(correction) < 1e3:
+        clock += f"; the device ran at {100 * correction:.0f} % of its calibrated speed"
+    versions = state.opened.get("versions")
+    known = versions if isinstance(versions, dict) else {}
+    found = [
+        ("researcher", names["agent"]),
+        ("task", names["task"]),
+        ("text", names["data"]),
+        ("opened", words.day(state.opened_at)),
+        ("device rate", rate),
+        ("clock", clock),
+        ("torch", str(known.get("torch") or "-")),
+        ("bpbench", str(known.get("bpbench") or "-")),
+    ]
+    return [(name, text.line(value, 200)) for name, value in found if value != "-"]
+
+
+def _sentences(state: SessionState) -> list[str]:
+    """Beside the verdict: what stopped early, what stood around the code, what was attempted."""
+    wanted = [
+        summary.llm_sentence(state) if state.llm.cost_usd is None or state.llm.cost_usd < 1e9 else None,
+        f"Stopped early: {text.line(state.stopped_early)}" if state.stopped_early else None,
+        f"Resumed {text.count(state.num_restarts, 'time')} after an interruption." if state.num_restarts else None,
+        rows.walls_sentence(state),
+        rows.integrity_sentence(state),
+    ]
+    found = [sentence for sentence in wanted if sentence]
+    if reasons := summary.unranked(state):
+        more = f"; and {len(reasons) - _MAX_REASONS} more" if len(reasons) > _MAX_REASONS else ""
+        found.append(f"Not ranked: {'; '.join(reasons[:_MAX_REASONS])}{more}.")
+    return found
+
+
+def _pairs(gain: Gain) -> Table:
+    shown = []
+    for number, (base, best) in enumerate(zip(gain.baseline_bpb, gain.candidate_bpb, strict=False), 1):
+        difference = None if base is None or best is None else base - best
+        shown.append((str(number), words.bpb(base), words.bpb(best), words.bpb(difference, True)))
+    header = ("pair", "baseline, test bpb", "winner, test bpb", "gain")
+    return Table("Confirmation: fresh seeds, hidden text", header, tuple(shown))
+
+
+def _retrained(session: Published, links: Links) -> list[Retrained]:
+    tones = {Word.REPRODUCED: "gain", Word.NOT_REPRODUCED: "loss", Word.INCONCLUSIVE: "open"}
+    return [
+        Retrained(
+            by=text.line(item.by, 60),
+            device=text.line(item.device_label, 80),
+            href=links.device(item.device),
+            day=words.day(item.opened_at),
+            word=item.verdict.word.value,
+            tone=tones[item.verdict.word],
+            what=words.verdict(item.verdict),
+        )
+        for item in session.retrained[:_MAX_REPRODUCTIONS]
+    ]

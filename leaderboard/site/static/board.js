@@ -1,0 +1,138 @@
+// Filters and sorts the rows that are in the page. Without it, all of them are shown in the board's own order.
+"use strict";
+(function () {
+  var form = document.getElementById("filters");
+  if (!form) return;
+  var fields = ["board", "device", "category", "tier"];
+  var atLeast = { all: 0, consistent: 1, reproduced: 2 };
+  var strength = { "self-reported": 0, consistent: 1, reproduced: 2 };
+  var boards = Array.from(document.querySelectorAll("section.board"));
+  var shown = document.getElementById("shown");
+  var none = document.getElementById("none");
+  var all = document.getElementById("all");
+  var preset = { board: "", device: "", category: "", tier: form.dataset.preset };
+
+  function state() {
+    var found = {};
+    fields.forEach(function (name) { found[name] = form.elements[name].value; });
+    return found;
+  }
+
+  function passes(row, wanted) {
+    return (!wanted.category || row.dataset.category === wanted.category)
+      && (!wanted.device || row.dataset.device.split(" ").includes(wanted.device))
+      && strength[row.dataset.tier] >= atLeast[wanted.tier];
+  }
+
+  // The bracket of a tie group ends where its visible rows end.
+  function bracket(rows) {
+    var visible = rows.filter(function (row) { return !row.hidden; });
+    visible.forEach(function (row, index) {
+      var group = row.dataset.group, above = visible[index - 1], below = visible[index + 1];
+      var cell = row.querySelector(".tie");
+      cell.classList.toggle("first", group !== "" && !(above && above.dataset.group === group));
+      cell.classList.toggle("last", group !== "" && !(below && below.dataset.group === group));
+    });
+  }
+
+  function apply() {
+    var wanted = state(), total = 0, count = 0;
+    boards.forEach(function (board) {
+      var rows = Array.from(board.querySelectorAll(".rows:not(.panels) tbody tr"));
+      var here = !wanted.board || board.id === wanted.board;
+      var left = 0;
+      rows.forEach(function (row) {
+        row.hidden = !(here && passes(row, wanted));
+        if (!row.hidden) left += 1;
+      });
+      board.hidden = !here || (rows.length > 0 && left === 0);
+      bracket(rows);
+      total += rows.length;
+      count += left;
+    });
+    var message = count + " of " + total + (total === 1 ? " row" : " rows") + " shown";
+    if (shown.textContent !== message) shown.textContent = message;
+    none.hidden = count > 0;
+    all.hidden = count === total;
+  }
+
+  function choose(wanted) {
+    fields.forEach(function (name) {
+      var options = Array.from(form.elements[name].options).map(function (option) { return option.value; });
+      form.elements[name].value = options.includes(wanted[name]) ? wanted[name] : preset[name];
+    });
+    apply();
+  }
+
+  // The address holds what differs from the preset; a fragment without "=" is a place in the page.
+  function read() {
+    var fragment = location.hash.slice(1), wanted = Object.assign({}, preset);
+    if (fragment.includes("=")) {
+      new URLSearchParams(fragment).forEach(function (value, name) { if (name in wanted) wanted[name] = value; });
+    } else if (boards.some(function (board) { return board.id === fragment; })) {
+      wanted.tier = "all";
+    } else if (fragment) {
+      return;
+    }
+    choose(wanted);
+  }
+
+  function write() {
+    var wanted = state(), parts = new URLSearchParams();
+    fields.forEach(function (name) { if (wanted[name] !== preset[name]) parts.set(name, wanted[name]); });
+    var fragment = parts.toString();
+    if (fragment || location.hash) history.replaceState(null, "", "#" + fragment);
+  }
+
+  // Unknown values are empty and stay last; the third click brings the board's own order back.
+  function sortBy(table, heading, key) {
+    var body = table.tBodies[0], order = table.dataset.sorted === key ? table.dataset.order : "";
+    var numeric = key !== "name", first = numeric && key !== "cost" ? "descending" : "ascending";
+    var second = first === "descending" ? "ascending" : "descending";
+    order = order === "" ? first : order === first ? second : "";
+    table.querySelectorAll("th").forEach(function (other) { other.removeAttribute("aria-sort"); });
+    var rows = Array.from(body.rows);
+    var sign = order === "descending" ? -1 : 1;
+    rows.sort(function (one, other) {
+      if (order === "") return one.dataset.place - other.dataset.place;
+      var a = one.dataset[key], b = other.dataset[key];
+      if (a === "" || b === "") return (a === "") - (b === "");
+      return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b)) || one.dataset.place - other.dataset.place;
+    });
+    rows.forEach(function (row) { body.appendChild(row); });
+    if (order === "") {
+      delete table.dataset.sorted;
+      delete table.dataset.order;
+    } else {
+      table.dataset.sorted = key;
+      table.dataset.order = order;
+      heading.setAttribute("aria-sort", order);
+    }
+    bracket(rows);
+  }
+
+  boards.forEach(function (board) {
+    var table = board.querySelector(".rows");
+    if (!table) return;
+    Array.from(table.tBodies[0].rows).forEach(function (row, index) { row.dataset.place = index; });
+    table.querySelectorAll("th.sortable").forEach(function (heading) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.textContent = heading.textContent;
+      heading.replaceChildren(button);
+      button.addEventListener("click", function () { sortBy(table, heading, heading.dataset.key); });
+    });
+  });
+
+  form.hidden = false;
+  form.addEventListener("change", function () { apply(); write(); });
+  form.addEventListener("submit", function (event) { event.preventDefault(); });
+  all.addEventListener("click", function () {
+    choose({ board: "", device: "", category: "", tier: "all" });
+    write();
+    form.elements.tier.focus();
+  });
+  window.addEventListener("hashchange", read);
+  choose(preset);
+  read();
+})();

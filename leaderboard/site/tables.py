@@ -1,0 +1,100 @@
+"""The plain tables of a board: words and numbers, nothing drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.views import text
+from leaderboard.aggregate import Board
+from leaderboard.inference import MIN_SESSIONS
+from leaderboard.site import words
+
+_TESTS = (
+    "pair",
+    "common seeds",
+    "difference",
+    "95 % interval",
+    "p (Holm)",
+    "verdict",
+    "gap shown at 80 %",
+    "sessions for this gap",
+)
+_ASIDE = (
+    "researcher",
+    "of TPE's gain",
+    "experiments",
+    "kept",
+    "diversity",
+    "failed",
+    "early stops",
+    "resumed",
+    "attempts",
+    "walls",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A plain table: header and rows of clean words."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    num_words: int = 1  # columns at the left that hold words; the others hold numbers
+
+
+def tests(board: Board) -> Table:
+    """Every comparison of the board."""
+    rows = []
+    for item in board.comparisons:
+        word = "different" if item.different else "indistinguishable"
+        rows.append(
+            (
+                f"{item.first} - {item.second}",
+                str(item.test.num_common),
+                words.bpb(item.test.mean_bpb, True),
+                words.interval(item.test.low_bpb, item.test.high_bpb) or "-",
+                "-" if item.p_holm is None else f"{item.p_holm:.3f}",
+                f"no verdict below {MIN_SESSIONS}" if item.p_holm is None else word,
+                words.bpb(item.detectable_gap_bpb),
+                words.number(item.sessions_needed),
+            )
+        )
+    return Table("Every two researchers on the session seeds that they share, paired t tests", _TESTS, tuple(rows))
+
+
+def aside(board: Board) -> Table:
+    """What is shown and never ranked."""
+    rows = []
+    for row in board.rows:
+        failures = ", ".join(f"{count} {text.line(name, 20)}" for name, count in sorted(row.failures.items()))
+        share = row.share_of_tpe
+        rows.append(
+            (
+                row.label,
+                f"{100 * share[0]:.0f} % ({100 * share[1]:.0f} to {100 * share[2]:.0f})" if share else "-",
+                words.number(row.num_experiments),
+                text.percent(row.keep_rate),
+                "-" if row.diversity is None else f"{row.diversity:.2f}",
+                failures or "-",
+                words.number(row.num_early_stops),
+                words.number(row.num_restarts),
+                words.number(row.num_attempts),
+                words.number(row.isolation_level),
+            )
+        )
+    return Table("Shown, never ranked", _ASIDE, tuple(rows))
+
+
+def anytime(board: Board) -> Table | None:
+    """The numbers of the chart at round places; None where there is no curve."""
+    curves = {row.label: row.anytime["experiments"] for row in board.rows if "experiments" in row.anytime}
+    last = max((int(x) for curve in curves.values() for x, _ in curve), default=0)
+    if not last:
+        return None
+    places = sorted({*range(0, last + 1, max(1, -(-last // 6))), last})
+    rows = []
+    for label, curve in curves.items():
+        values = [next((y for x, y in reversed(curve) if x <= place), None) for place in places]
+        rows.append((label, *(words.bpb(value, True) for value in values)))
+    return Table("Mean gain on val after so many experiments, bpb", ("researcher", *map(str, places)), tuple(rows))
