@@ -12,7 +12,7 @@ import pytest
 from site_pages import Page, broken, contrast, parsed
 
 from harness.errors import ConfigError
-from leaderboard import cli, published
+from leaderboard import cli
 from leaderboard.published import Category, Collection, Published, Tier
 from leaderboard.site.build import MARKER, build, files
 from leaderboard.site.links import https, slug
