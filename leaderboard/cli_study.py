@@ -19,6 +19,9 @@ def add(commands: Commands) -> None:
     portability.add_argument("--settings", default="", metavar="A,B", help="only these ways to use the device")
     portability.add_argument("--stock-seeds", type=int, default=3, metavar="N", help="of the stock script (default: 3)")
     portability.add_argument("--seeds", type=int, default=1, metavar="N", help="of every variant (default: 1)")
+    portability.add_argument(
+        "--raw-seconds", type=float, metavar="S", help="budget of raw runs (default: what the first calibration gives)"
+    )
 
     sweep = commands.add_parser("sweep", help="measure variants and constants of the stock script at equal budget")
     sweep.set_defaults(command=_sweep)
@@ -49,6 +52,7 @@ def _portability(arguments: Namespace) -> int:
         variants=_names(arguments.variants),
         stock_seeds=arguments.stock_seeds,
         variant_seeds=arguments.seeds,
+        raw_seconds=arguments.raw_seconds,
         hours=arguments.hours,
     )
     if not arguments.report and not portability.measure(wish, _say):

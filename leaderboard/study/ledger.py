@@ -34,6 +34,7 @@ class Opened:
     stock_sha256: str
     data_sha256: str
     sigma_prior_bpb: float
+    raw_seconds: float | None = None  # the budget of raw runs; None: what the first calibration of all gives
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Ledger:
     calibrations: Mapping[str, tuple[Calibration, ...]] | None = None  # place -> oldest first
     refused: tuple[Refused, ...] = ()
     margin: Margin | None = None  # the first
-    raw_seconds: float | None = None  # the budget that the first calibration of all gave
+    raw_seconds: float | None = None  # the budget of raw runs
     runs: tuple[Run, ...] = ()
 
     def label(self, place: str) -> str:
@@ -207,9 +208,16 @@ def fold(files: Mapping[str, Sequence[Record]]) -> Ledger:
         calibrations={key: tuple(item.calibration for item in ordered if item.place == key) for key in places},
         refused=tuple(refused),
         margin=min(margins, key=lambda pair: pair[0])[1] if margins else None,
-        raw_seconds=ordered[0].calibration.budget_seconds if ordered else None,
+        raw_seconds=_raw_seconds(opened, ordered),
         runs=tuple(runs.values()),
     )
+
+
+def _raw_seconds(opened: Opened | None, ordered: Sequence[Calibrated]) -> float | None:
+    """As the study was opened with; else the budget that the first calibration of all gave."""
+    if opened is not None and opened.raw_seconds is not None:
+        return opened.raw_seconds
+    return ordered[0].calibration.budget_seconds if ordered else None
 
 
 def _decode(kind: type[T], record: Record, wanted: str) -> T:

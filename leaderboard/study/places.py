@@ -103,7 +103,7 @@ def _site(overrides: Sequence[str], setting: Setting) -> Site:
     return Site(place, config, device)
 
 
-def opened(study: str, config: Config, data: DataInfo) -> Opened:
+def opened(study: str, config: Config, data: DataInfo, raw_seconds: float | None = None) -> Opened:
     """What a study of this task and text has in common on all machines."""
     return Opened(
         study=study,
@@ -112,6 +112,7 @@ def opened(study: str, config: Config, data: DataInfo) -> Opened:
         stock_sha256=hashlib.sha256(stock_of(config.task).encode()).hexdigest(),
         data_sha256=str(data.meta["data_sha256"]),
         sigma_prior_bpb=config.task.sigma_prior_bpb,
+        raw_seconds=raw_seconds,
     )
 
 

@@ -36,6 +36,7 @@ class Wish:
     variants: tuple[str, ...] = ()
     stock_seeds: int = 3
     variant_seeds: int = 1
+    raw_seconds: float | None = None  # None: as the folder's files have it, else as the first calibration gives it
     hours: float | None = None
     scratch: Path = Path("sessions") / "portability"
 
@@ -51,9 +52,10 @@ def measure(wish: Wish, say: Say) -> bool:
     sources = {variant.name: variant.source(stock) for variant in (Variant(STOCK, ""), *chosen)}
     data = prepared(config)
     physical = physical_name(device.name, device.identity)
+    opened = places.opened("portability", config, data, wish.raw_seconds or known_raw_seconds(wish.folder))
     with (
         lease(physical, f"portability study in {wish.folder}", once(say)),
-        closing(Book(wish.folder / f"{wish.name}{SUFFIX}", places.opened("portability", config, data))) as book,
+        closing(Book(wish.folder / f"{wish.name}{SUFFIX}", opened)) as book,
     ):
         others = read_folder(wish.folder)  # refuses files of another study before anything runs
         enter(book, sites)
@@ -72,6 +74,12 @@ def measure(wish: Wish, say: Say) -> bool:
         if others.margin is None:
             state_margin(book, sites[0], say)
         return measurer.do(rest)
+
+
+def known_raw_seconds(folder: Path) -> float | None:
+    """What the study of this folder was opened with. None: nothing, or there is none."""
+    opened = read_folder(folder).opened
+    return opened.raw_seconds if opened else None
 
 
 def report(folder: Path, page_path: Path | None, say: Say) -> None:
@@ -95,8 +103,9 @@ def check(wish: Wish) -> None:
     """Raises ConfigError."""
     if wish.stock_seeds < 2 or wish.variant_seeds < 1:
         raise ConfigError("--stock-seeds and --seeds: expected at least 2 and 1")
-    if wish.hours is not None and wish.hours <= 0:
-        raise ConfigError(f"--hours {wish.hours:g}: expected above 0")
+    for option, value in (("--hours", wish.hours), ("--raw-seconds", wish.raw_seconds)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{option} {value:g}: expected above 0")
     if Path(wish.name).name != wish.name or wish.name.startswith("."):
         raise ConfigError(f"--file {wish.name!r}: expected a plain name without a suffix")
 

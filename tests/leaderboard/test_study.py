@@ -78,9 +78,9 @@ def test_a_study_is_read_back_and_goes_on(tmp_path) -> None:
         Book(path, replace(OPENED, reference_tokens=1))
 
 
-def written(path: Path, budget_seconds: float, at: float) -> None:
+def written(path: Path, budget_seconds: float, at: float, raw_seconds: float | None = None) -> None:
     with Journal.create(path, clock=lambda: at) as journal:
-        journal.append("study_open", **to_json(OPENED))
+        journal.append("study_open", **to_json(replace(OPENED, raw_seconds=raw_seconds)))
         journal.append("place", **to_json(place("p")))
         made = Calibration(100.0, 99.0, 101.0, (100.0,), 5.0, budget_seconds, None, True)
         journal.append("calibrated", **to_json(Calibrated("p", made)))
@@ -96,6 +96,13 @@ def test_files_of_two_equal_machines_are_two_places(tmp_path) -> None:
     assert merged.label("p@zero").endswith("(zero)")
     # The first in time counts, whatever its file is called.
     assert merged.raw_seconds == 40.0 and merged.margin.sigma_bpb == 0.04
+
+
+def test_raw_seconds_are_those_that_a_study_was_opened_with(tmp_path) -> None:
+    written(tmp_path / "runs.jsonl", 50.0, at=1000.0, raw_seconds=45.0)
+    assert read_folder(tmp_path).raw_seconds == 45.0
+    assert portability.known_raw_seconds(tmp_path) == 45.0
+    assert portability.known_raw_seconds(tmp_path / "none") is None
 
 
 def test_a_record_of_a_place_that_was_never_described_is_damage(tmp_path) -> None:
@@ -291,6 +298,7 @@ def test_a_search_on_the_step_clock_goes_on_where_it_was(tmp_path, bpbench_home,
 def test_the_commands_name_what_is_wrong(tmp_path, capsys) -> None:
     for arguments, what in (
         (["portability", "--hours", "0"], "--hours 0: expected above 0"),
+        (["portability", "--raw-seconds", "-1"], "--raw-seconds -1: expected above 0"),
         (["portability", "--settings", "two_treads"], "no setting 'two_treads'; did you mean 'two_threads'?"),
         (["portability", "--variants", "wiede"], "did you mean 'wide'?"),
         (["portability", "--file", "../x"], "expected a plain name"),
