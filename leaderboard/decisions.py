@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ class _Edit:
 
 def check_decisions(case: Case) -> Iterator[Finding]:
     """Every edit gives the script that ran; every keep follows the rule; the incumbent is what the rule says."""
+    yield from _costs(case)
     state = case.state
     best_source, best_bpb = case.opening.stock_source, state.baseline_bpb
     proposals = [record.data for record in case.records if record.type == "proposal"]
@@ -41,6 +43,16 @@ def check_decisions(case: Case) -> Iterator[Finding]:
         if item.kept:
             best_source, best_bpb = item.source or best_source, item.val_bpb if item.val_bpb is not None else best_bpb
     yield from _number_of_experiments(case)
+
+
+def _costs(case: Case) -> Iterator[Finding]:
+    """Dollars are a number from 0 on, wherever a session names them."""
+    state = case.state
+    named = [(f"experiment {item.index + 1}", item.usage.cost_usd) for item in state.experiments if item.usage]
+    told = state.told.cost_usd if state.told else None
+    for where, cost in [("session", state.llm.cost_usd), ("session", told), *named]:
+        if cost is not None and not 0 <= cost < math.inf:
+            yield broken(where, f"a cost of {cost} dollars")
 
 
 def check_history(case: Case) -> Iterator[Finding]:

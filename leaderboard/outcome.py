@@ -19,6 +19,7 @@ from harness.records import Experiment, Gain, SessionState, Status, Walls
 from harness.views import rows, text
 
 CONDITIONS = ("experiments", "max_hours", "early_stop")  # of config.session: as much a part of a comparison as the key
+MAX_USD = 1e6
 # Of config.llm: where a model is served, how long it is waited for, what it costs there.
 _NOT_THE_MODEL = ("name", "api_base", "key_variable", "timeout_seconds", "first_wait_seconds", "price")
 
@@ -178,7 +179,7 @@ def _anytime(state: SessionState) -> AnytimePoint:
     value = best.val_bpb if best else state.baseline_bpb
     gain = (state.baseline_bpb - value) if state.baseline_bpb is not None and value is not None else 0.0
     usages = [item.usage for item in state.experiments]
-    dollars = [usage.cost_usd if usage else None for usage in usages]
+    dollars = [usd(usage.cost_usd) if usage else None for usage in usages]
     tokens = [_tokens(usage.prompt_tokens, usage.completion_tokens) if usage else None for usage in usages]
     return AnytimePoint(
         experiments=sum(item.kept is not None for item in state.experiments),
@@ -187,6 +188,11 @@ def _anytime(state: SessionState) -> AnytimePoint:
         dollars=math.fsum(value for value in dollars if value is not None) if None not in dollars else None,
         tokens=sum(value for value in tokens if value is not None) if None not in tokens else None,
     )
+
+
+def usd(value: float | None) -> float | None:
+    """A cost as it may be shown and added up: None where no session can have cost that much, or less than nothing."""
+    return value if value is not None and 0 <= value < MAX_USD else None
 
 
 def _tokens(prompt: int | None, completion: int | None) -> int | None:

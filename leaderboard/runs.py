@@ -18,6 +18,7 @@ MAX_SIGN_P = 1e-3
 BUDGET_ROUNDING = 1e-9  # relative
 CLOCK_SLACK_SECONDS = 1e-3
 METER_ROUNDING = 1e-6  # relative
+MAX_MEMORY_BYTES = 2**60
 METER_SLACK = 0.02  # of the budget: a burst can find that it was used up a moment ago
 
 
@@ -42,6 +43,8 @@ def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
         yield "ok without a snapshot"
     if result.status is Status.OK:
         yield from _audit_problems(result, case.task.audit_cuts)
+    if result.peak_memory_bytes is not None and not 0 <= result.peak_memory_bytes < MAX_MEMORY_BYTES:
+        yield "its peak memory is no number of bytes that a device has"
     yield from _budget_problems(case, result)
     known = [result.setup_seconds, result.train_seconds, result.eval_seconds]
     parts = math.fsum(seconds for seconds in known if seconds is not None)

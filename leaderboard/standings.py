@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from leaderboard.aggregate import Board, Row, aggregate, compare, grouped
-from leaderboard.outcome import Outcome
+from leaderboard.outcome import Outcome, usd
 from leaderboard.published import Category, Collection, Published, Tier
 
 
@@ -60,8 +60,8 @@ def cost_usd(session: Published) -> float | None:
         return None
     state = session.bundle.state
     if session.category is Category.EXTERNAL:
-        return state.told.cost_usd if state.told else None
-    return state.llm.cost_usd if session.category is Category.LLM else 0.0
+        return usd(state.told.cost_usd) if state.told else None
+    return usd(state.llm.cost_usd) if session.category is Category.LLM else 0.0
 
 
 def row_cost_usd(collection: Collection, sessions: Iterable[Outcome]) -> float | None:

@@ -19,6 +19,7 @@ from harness.views import rows, text
 
 _MAX_SOURCE_LINES = 4000  # matching longer files line by line could take minutes
 _MAX_LINE_CHARS = 400
+_MAX_MEMORY_BYTES = 2**60
 _CURVE_WIDTH, _CURVE_HEIGHT = 600.0, 150.0
 
 
@@ -104,7 +105,7 @@ def _facts(item: Experiment) -> tuple[tuple[str, str], ...]:
     if run:
         facts += _run_facts(run)
     if item.usage and item.usage.cost_usd is not None:
-        facts.append(("cost", f"${item.usage.cost_usd:.4f}"))
+        facts.append(("cost", f"${text.fixed(item.usage.cost_usd, 4)}"))
     if item.commit:
         facts.append(("commit", text.line(item.commit[:12])))
     return tuple(facts)
@@ -115,11 +116,18 @@ def _run_facts(run: RunResult) -> list[tuple[str, str]]:
         ("training", text.duration(run.train_seconds)),
         ("setup", text.duration(run.setup_seconds)),
         ("evaluation", text.duration(run.eval_seconds)),
-        ("memory", "-" if run.peak_memory_bytes is None else f"{run.peak_memory_bytes / 1e6:,.0f} MB"),
+        ("memory", _memory(run.peak_memory_bytes)),
     ]
     if run.audit:
-        facts.append(("audit, upper bound", f"{run.audit.upper_nats:+.5f} nats"))
+        facts.append(("audit, upper bound", f"{text.fixed(run.audit.upper_nats, 5, sign=True)} nats"))
     return [(name, value) for name, value in facts if value != "-"]
+
+
+def _memory(num_bytes: int | None) -> str:
+    """In MB; `-` where it is unknown, or no memory that a device could have."""
+    if num_bytes is None or not 0 <= num_bytes < _MAX_MEMORY_BYTES:
+        return "-"
+    return f"{num_bytes / 1e6:,.0f} MB"
 
 
 def diff(before: str, after: str, limits: Limits = Limits()) -> tuple[list[tuple[str, str]], str]:
@@ -186,6 +194,6 @@ def _usable(points: Sequence[CurvePoint], limits: Limits) -> list[tuple[float, f
     values = [
         (point.seconds, point.loss)
         for point in points
-        if math.isfinite(point.loss) and abs(point.loss) < 1e6 and point.seconds >= 0
+        if math.isfinite(point.loss) and abs(point.loss) < 1e6 and 0 <= point.seconds < math.inf
     ]
     return values[:: max(1, len(values) // limits.curve_points)]

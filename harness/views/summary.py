@@ -93,11 +93,18 @@ def llm(state: SessionState) -> dict[str, Any] | None:
     }
 
 
+def nothing_kept_sentence(state: SessionState) -> str | None:
+    """What was confirmed where nothing was kept; None where something was, or nothing is confirmed yet."""
+    if state.gain is None or any(item.kept for item in state.experiments):
+        return None
+    return "No experiment was kept: the confirmation compares the baseline with itself."
+
+
 def llm_sentence(state: SessionState) -> str | None:
     asked = state.llm
     if not asked.num_calls:
         return None
-    cost = "cost unknown" if asked.cost_usd is None else f"${asked.cost_usd:.4f}"
+    cost = "cost unknown" if asked.cost_usd is None else f"${text.fixed(asked.cost_usd, 4)}"
     failed = {name: count for name, count in sorted(asked.outcomes.items()) if name != "ok"}
     tries = f" ({', '.join(f'{count} {name}' for name, count in failed.items())})" if failed else ""
     return (
@@ -124,8 +131,8 @@ def sentences(state: SessionState) -> list[str]:
     figures = summary(state)
     done, kept = figures["experiments"]["done"], figures["experiments"]["kept"]
     lines = [rows.gain_sentence(state.gain)]
-    if state.gain and not kept:
-        lines.append("No experiment was kept: the confirmation compares the baseline with itself.")
+    if repeated := nothing_kept_sentence(state):
+        lines.append(repeated)
     if state.baseline_bpb is not None:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(figures["experiments"]["by_status"].items()))
         lines.append(

@@ -6,7 +6,6 @@ terminal or a page. Escaping for the target's own syntax comes after: `markup` f
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 
@@ -15,6 +14,8 @@ from rich.markup import escape
 MAX_LINE = 300
 MAX_BLOCK = 20_000
 _MAX_COMBINING = 3  # marks on one letter; more would paint over the lines around it
+_MAX_SHOWN = 1e6  # what is larger is shown with three digits and a power of ten
+_MAX_SECONDS = 1e9  # some thirty years
 # Escape sequences of ECMA-48: control sequences, strings (title, clipboard, link), single shifts. The bounds keep an
 # unfinished one from swallowing the text after it.
 _ESCAPES = re.compile(
@@ -70,11 +71,17 @@ def _strip(text: str) -> str:
 
 def bpb(value: float | None, sign: bool = False) -> str:
     """Four decimals: what the feedback is rounded to."""
-    return "-" if value is None else f"{value:{'+' if sign else ''}.4f}"
+    return "-" if value is None else fixed(value, 4, sign)
 
 
 def sigmas(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1f}"
+    return "-" if value is None else fixed(value, 1, sign=True)
+
+
+def fixed(value: float, digits: int, sign: bool = False) -> str:
+    """`value` with so many decimals; one that no session can have stays short."""
+    plus = "+" if sign else ""
+    return f"{value:{plus}.{digits}f}" if abs(value) < _MAX_SHOWN else f"{value:{plus}.3g}"
 
 
 def percent(value: float | None) -> str:
@@ -87,8 +94,8 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 07 min`."""
-    if seconds is None or not math.isfinite(seconds):
+    """`42 s`, `3 min 05 s`, `2 h 07 min`; `-` for a time that no session can have."""
+    if seconds is None or not abs(seconds) < _MAX_SECONDS:
         return "-"
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.records import SessionState
+from leaderboard.outcome import usd
 from leaderboard.published import Category, Published
 
 
@@ -31,9 +32,9 @@ def spent(session: Published) -> Spent:
 def _of_state(state: SessionState) -> Spent:
     asked, told = state.llm, state.told
     if asked.num_calls:
-        return Spent(asked.cost_usd, asked.prompt_tokens, asked.completion_tokens)
+        return Spent(usd(asked.cost_usd), asked.prompt_tokens, asked.completion_tokens)
     if told is not None:
-        return Spent(told.cost_usd, told.prompt_tokens, told.completion_tokens)
+        return Spent(usd(told.cost_usd), told.prompt_tokens, told.completion_tokens)
     return Spent(None, None, None)
 
 

@@ -249,7 +249,15 @@ def test_the_oldest_experiments_make_room(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(None, "-"), (0.0, "0 s"), (4.26, "4.3 s"), (59.4, "59 s"), (185.0, "3 min 05 s"), (7620.0, "2 h 07 min")],
-)
+    [
+        (None, "-"), (0.0, "0 s"), (4.26, "4.3 s"), (59.4, "59 s"), (185.0, "3 min 05 s"), (7620.0, "2 h 07 min"),
+        (1e300, "-"), (-1e300, "-"), (float("nan"), "-"),
+    ],
+)  # fmt: skip
 def test_durations(seconds: float | None, words: str) -> None:
     assert text.duration(seconds) == words
+
+
+def test_numbers_that_no_session_has_stay_short() -> None:
+    assert text.bpb(1.23456) == "1.2346" and text.bpb(0.01, sign=True) == "+0.0100"
+    assert text.bpb(1e300, sign=True) == "+1e+300" and text.sigmas(-1e300) == "-1e+300"

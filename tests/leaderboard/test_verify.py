@@ -97,6 +97,7 @@ def late_calibration(lines: Lines) -> None:
     lines.insert(8, lines.pop(1))
 
 
+FREE = {"prompt_tokens": None, "completion_tokens": None, "cost_usd": None, "seconds": None}
 CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "gain": (better_gain, "confirmed gain: confirmation: mean_bpb"),
     "confirmation": (better_candidate, "confirmed gain: confirmation: mean_bpb"),
@@ -136,6 +137,9 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "counts": (lambda x: finished(x, "rerun-001")["audit"].update(num_large_negative=-5), "impossible counts"),
     "decimals": (lambda x: finished(x, "experiment-000").update(bpb=2.0123456), "more than 4 decimals"),
     "score of a failure": (lambda x: finished(x, "experiment-000").update(status="crash"), "status crash with bpb"),
+    "memory": (lambda x: finished(x, "experiment-000").update(peak_memory_bytes=10**400), "is no number of bytes"),
+    "cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": "inf"}), "a cost of inf dollars"),
+    "negative cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": -1.0}), "a cost of -1.0"),
     "negative": (lambda x: finished(x, "experiment-000").update(bpb=-1.0), "is no score"),
     "no snapshot": (lambda x: finished(x, "experiment-000").update(num_snapshots=0), "without a snapshot"),
     "split": (lambda x: finished(x, "experiment-000").update(split="test"), "scored on 'test'"),
