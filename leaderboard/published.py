@@ -38,6 +38,7 @@ class Retrained:
     device: str  # fingerprint
     opened_at: float  # seconds since 1970
     verdict: Verdict
+    counts: bool = True  # whether it decides the tier of the session: leaderboard/tiers.py
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def _board(collection: Collection, board: Board, console: Console) -> None:
     console.print(
         Text(
             f"bpb below the stock script, 95 % intervals from {text.bpb(along.low, sign=True)} to "
-            f"{text.bpb(along.high, sign=True)}, {zero} is zero. Rows of one rank cannot be told apart."
+            f"{text.bpb(along.high, sign=True)}, {zero} is zero. Rows of one rank are tied: no order of the group as "
+            "a whole is claimed."
         ),
         style="bright_black",
     )
@@ -143,7 +144,7 @@ def _notes(collection: Collection, board: Board) -> Iterator[str]:
             yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"
         for session in (collection.of(item) for item in row.sessions):
             for made in session.retrained:
-                if session.contested and made.verdict.word == "not reproduced":
+                if session.contested and made.counts and made.verdict.word == "not reproduced":
                     device = text.line(made.device_label, 60)
                     yield f"{row.label}: contested: {made.by} did not reproduce {session.name} on {device}"
     if board.portability and board.portability.largest_gap_bpb is not None:

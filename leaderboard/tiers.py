@@ -20,16 +20,16 @@ def with_reproductions(session: Published, made: Sequence[Attested]) -> Publishe
     """
     from harness.opening import PROTOCOL_VERSION
 
-    retrained = tuple(sorted((item.retrained for item in made), key=lambda item: (item.opened_at, item.by)))
-    here = [item.retrained for item in made if item.protocol == PROTOCOL_VERSION]
-    decided = [item for item in here if item.verdict.word is not Word.INCONCLUSIVE]
+    here = [item for item in made if item.protocol == PROTOCOL_VERSION]
+    decided = [item for item in here if item.retrained.verdict.word is not Word.INCONCLUSIVE]
     own = session.outcome.device if session.outcome else None
-    decisive = [item for item in decided if item.device == own] or decided
-    contested = any(item.verdict.word is Word.NOT_REPRODUCED for item in decisive)
+    decisive = [item for item in decided if item.retrained.device == own] or decided
+    shown = [replace(item.retrained, counts=item in decisive) for item in made]
+    contested = any(item.retrained.verdict.word is Word.NOT_REPRODUCED for item in decisive)
     reproduced = bool(decisive) and not contested
     return replace(
         session,
-        retrained=retrained,
+        retrained=tuple(sorted(shown, key=lambda item: (item.opened_at, item.by))),
         contested=contested,
         tier=Tier.REPRODUCED if reproduced else session.tier,
     )

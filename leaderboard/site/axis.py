@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+_LEAST_SPAN = 1e-3  # bpb; equal values would have an axis of their last digits
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,28 @@ class Axis:
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high
 
-    def ticks(self, most: int = 5) -> list[float]:
-        """At most `most` round values within, 0 among them where it is within."""
+    def ticks(self, most: int = 5, whole: bool = False) -> list[float]:
+        """At most `most` round values within, 0 among them where it is within. `whole`: integers alone."""
         raw = (self.high - self.low) / max(1, most)
+        raw = max(1.0, raw) if whole else raw
         power = 10.0 ** math.floor(math.log10(raw))
-        step = next(factor * power for factor in _STEPS if factor * power >= raw * 0.999)
+        steps = [factor * power for factor in _STEPS if not whole or (factor * power).is_integer()]
+        step = next(step for step in steps if step >= raw * 0.999)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)][: most + 1]
 
 
 def around(values: Iterable[float], start: float, end: float, pad: float = 0.06) -> Axis:
-    """The axis that holds all of `values` that are bearable, with a margin of `pad` of their range."""
+    """The axis that holds all of `values` that are bearable, with a margin of `pad` of their range.
+
+    It is never narrower than `_LEAST_SPAN`, nor than doubles can tell apart: then the values lie in its middle.
+    """
     known = [value for value in values if bearable(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    room = max(high - low, 1e-6 * max(1.0, abs(low), abs(high)))
-    return Axis(low - pad * room, high + pad * room, start, end)
+    room = max(high - low, _LEAST_SPAN, 1e-6 * max(abs(low), abs(high)))
+    missing = (room - (high - low)) / 2
+    return Axis(low - missing - pad * room, high + missing + pad * room, start, end)
 
 
 def bearable(value: float | None) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.records import SessionState
 from harness.views import text
+from leaderboard import standings
 from leaderboard.aggregate import Board, Row
-from leaderboard.inference import MIN_SESSIONS
-from leaderboard.published import Published, Tier
-from leaderboard.site import charts, spent, strips, tables, words
+from leaderboard.published import Collection, Published, Tier
+from leaderboard.site import answers, charts, spent, strips, tables, titles, words
 from leaderboard.site.axis import bearable
 from leaderboard.site.charts import Chart, Line
 from leaderboard.site.links import Links, board_id
@@ -57,7 +58,9 @@ class BoardView:
     title: str
     task: str
     choice: str  # its name among others, for the filter
-    answer: str
+    tier: Tier  # the strongest of its rows
+    headline: str  # the answer of the rows of this tier
+    answer: str  # the same, naming the tier whatever it is
     facts: tuple[tuple[str, str], ...]
     hashes: tuple[tuple[str, str], ...]
     scale: Scale
@@ -71,37 +74,49 @@ class BoardView:
     cost: Chart | None
 
 
-def ordered(boards: Sequence[Board]) -> list[Board]:
-    """Those with the most sessions first."""
-    return sorted(boards, key=lambda item: (-_num_sessions(item), words.task(item), board_id(item)))
+def views(collection: Collection, links: Links) -> list[BoardView]:
+    """All boards, those with the most sessions first and those of studies last.
 
-
-def views(boards: Sequence[Board], by: By, links: Links) -> list[BoardView]:
-    """All boards in their order. Two of one title are told apart by device, two of one id by a number."""
+    Two of one title are told apart by what they differ in, two of one id by a number.
+    """
+    by = {item.outcome.head: item for item in collection.sessions if item.outcome is not None}
+    boards = sorted(
+        collection.boards,
+        key=lambda item: (_is_study(item, by), -_num_sessions(item), words.task(item), board_id(item)),
+    )
+    shown = [view(board, collection, by, links) for board in boards]
+    fields = titles.fields([{**board.key, **board.conditions} for board in boards])
+    devices = ["; ".join(board.devices) for board in boards]
+    differences = [[text.line(label, 80), *values] for label, values in zip(devices, fields, strict=True)]
+    choices = titles.told_apart([item.choice for item in shown], differences)
+    names = [item.title for item in shown]
     made: list[BoardView] = []
-    for board in ordered(boards):
-        shown = view(board, by, links)
-        alike = sum(other.id.partition("-")[0] == shown.id for other in made)
-        made.append(replace(shown, id=f"{shown.id}-{alike + 1}") if alike else shown)
-    titles = [item.title for item in made]
-    return [replace(item, title=item.choice) if titles.count(item.title) > 1 else item for item in made]
+    for item, choice in zip(shown, choices, strict=True):
+        alike = sum(other.id.partition("-")[0] == item.id for other in made)
+        title = choice if names.count(item.title) > 1 else item.title
+        made.append(replace(item, id=f"{item.id}-{alike + 1}" if alike else item.id, title=title, choice=choice))
+    return made
 
 
-def view(board: Board, by: By, links: Links) -> BoardView:
+def view(board: Board, collection: Collection, by: By, links: Links) -> BoardView:
     on = strips.scale(_values(board))
     classes = sorted({name for row in board.rows for name in _classes(row, by)})
     title = f"{words.task(board)}, {words.length(board.conditions)}"
+    tier = max((collection.tier(row) for row in board.rows), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
+    opened = _of_tier(board, collection, tier)
     return BoardView(
         id=board_id(board),
         title=title,
         task=words.task(board),
         choice=text.line(f"{title}, {', '.join(classes) or 'unknown device'}", 80),
-        answer=words.answer(board),
+        tier=tier,
+        headline=answers.answer(opened, tier, named=False),
+        answer=answers.answer(opened, tier, named=True),
         facts=tuple(_facts(board, by)),
         hashes=tuple(_hashes(board)),
         scale=on,
         rows=tuple(_row(row, board, on, by, links) for row in board.rows),
-        is_study=words.task(board).endswith("_study"),
+        is_study=_is_study(board, by),
         tests=tables.tests(board),
         aside=tables.aside(board),
         notes=tuple(words.notes(board)),
@@ -111,9 +126,22 @@ def view(board: Board, by: By, links: Links) -> BoardView:
     )
 
 
-def row_tier(sessions: Sequence[Published]) -> Tier:
-    """A row is as good as the weakest of its sessions."""
-    return min((item.tier for item in sessions), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
+def _of_tier(board: Board, collection: Collection, tier: Tier) -> Board:
+    """The rows of `board` that the page opens on, ranked among themselves."""
+    tiers = frozenset(other for other, strength in words.STRENGTH.items() if strength >= words.STRENGTH[tier])
+    found = standings.of_tier(replace(collection, boards=(board,)), tiers)
+    return found[0] if found else replace(board, rows=(), comparisons=())
+
+
+def _is_study(board: Board, by: By) -> bool:
+    """Whether the task is one of a study of the benchmark itself, by what its sessions say, else by its name."""
+    groups = [state.config.get("task") for state in _states(board, by)]
+    said = [flag for group in groups if isinstance(group, dict) and isinstance(flag := group.get("study"), bool)]
+    return all(said) if said else words.task(board).endswith("_study")
+
+
+def _states(board: Board, by: By) -> list[SessionState]:
+    return [bundle.state for row in board.rows for item in row.sessions if (bundle := by[item.head].bundle)]
 
 
 def _num_sessions(board: Board) -> int:
@@ -121,12 +149,12 @@ def _num_sessions(board: Board) -> int:
 
 
 def _values(board: Board) -> list[float]:
-    """What the axis must hold: every session, and the intervals that have a verdict.
+    """What the axis must hold: sessions and intervals of the rows with a verdict, or where none has one, of all.
 
-    Two sessions can have an interval that would leave no room for anything else; it is cut, visibly.
+    One odd session would leave no room for anything else: what lies beyond is drawn at the edge.
     """
-    dots = [item.gain_bpb for row in board.rows for item in row.sessions if item.gain_bpb is not None]
-    ranked = [row for row in board.rows if row.num_sessions >= MIN_SESSIONS]
+    ranked = [row for row in board.rows if row.group is not None]
+    dots = [item.gain_bpb for row in ranked or board.rows for item in row.sessions if item.gain_bpb is not None]
     ends = [end for row in ranked for end in (row.low_bpb, row.high_bpb) if end is not None]
     return [value for value in dots + ends if bearable(value)]
 
@@ -134,7 +162,7 @@ def _values(board: Board) -> list[float]:
 def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
     published = [by[item.head] for item in row.sessions]
     gains = [item.gain_bpb for item in row.sessions if item.gain_bpb is not None]
-    tier = row_tier(published)
+    tier = min((item.tier for item in published), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
     cost = spent.mean_cost_usd(published)
     category = next((item.category for item in published if item.category), None)
     tied = [other for other in board.rows if row.group is not None and other.group == row.group]
@@ -143,7 +171,7 @@ def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
     return BoardRow(
         label=row.label,
         category=category.value if category else "",
-        category_label=words.CATEGORIES[category] if category else "unknown",
+        category_label=words.category(published[0]) if published else "unknown",
         group=row.group,
         edge=" ".join(name for name, at in (("first", 0), ("last", -1)) if tied and tied[at] is row),
         num_tied=len(tied),
@@ -177,8 +205,16 @@ def _sort(row: Row, cost_usd: float | None) -> dict[str, str]:
 
 
 def _tier_note(sessions: Sequence[Published], tier: Tier) -> str:
-    count = sum(item.tier is Tier.REPRODUCED for item in sessions)
-    return f"{count} of {len(sessions)} sessions reproduced" if count and tier is not Tier.REPRODUCED else ""
+    """What of the row was reproduced, where that is not a gain in every session."""
+    again = [item for item in sessions if item.tier is Tier.REPRODUCED]
+    num_gains, total = sum(map(words.claims_gain, again)), len(sessions)
+    idle = len(again) - num_gains
+    none = f"; in {idle} no gain was claimed and none was seen" if idle else ""
+    if tier is not Tier.REPRODUCED:
+        return f"{len(again)} of {total} sessions reproduced{none}" if again else ""
+    if not num_gains:
+        return "no gain was claimed, and none was seen"
+    return f"gain reproduced in {num_gains} of {total}{none}" if idle else ""
 
 
 def _contested(sessions: Sequence[Published]) -> str:
@@ -192,7 +228,7 @@ def _classes(row: Row, by: By) -> list[str]:
 
 
 def _facts(board: Board, by: By) -> list[tuple[str, str]]:
-    states = [b.state for row in board.rows for item in row.sessions if (b := by[item.head].bundle)]
+    states = _states(board, by)
     budgets = sorted(state.calibration.budget_seconds for state in states if state.calibration)
     data = {
         text.line(str(group.get("name")), 40) for state in states if isinstance(group := state.config.get("data"), dict)
@@ -217,7 +253,7 @@ def _hashes(board: Board) -> list[tuple[str, str]]:
 
 def _anytime(board: Board) -> Chart | None:
     rows = [(style, row) for style, row in enumerate(board.rows) if "experiments" in row.anytime]
-    series = [Line(row.label, style, row.anytime["experiments"]) for style, row in rows]
+    series = [Line(row.label, style, row.anytime["experiments"], (), row.group is not None) for style, row in rows]
     return charts.lines(series, "Gain while the session goes on", "experiments", "mean gain on val, bpb")
 
 
@@ -228,7 +264,8 @@ def _cost(board: Board, by: By) -> Chart | None:
         cost = spent.mean_cost_usd([by[item.head] for item in row.sessions])
         if cost is not None and row.mean_bpb is not None:
             both = (row.low_bpb, row.high_bpb) if row.low_bpb is not None and row.high_bpb is not None else None
-            series.append(Line(row.label, style, [(cost, row.mean_bpb)], [both if row.group is not None else None]))
+            ranked = row.group is not None
+            series.append(Line(row.label, style, [(cost, row.mean_bpb)], [both if ranked else None], ranked))
     if not any(item.points[0][0] > 0 for item in series):
         return None
     return charts.scatter(series, "Gain against cost", "dollars a session", "mean gain, bpb")

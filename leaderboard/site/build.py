@@ -13,6 +13,7 @@ from leaderboard.site import pages
 from leaderboard.site.links import Links, checked_base, device_pages
 
 MARKER = ".bpbench-site"
+_NAMES = {MARKER, ".nojekyll", "index.html", "method.html", "style.css", "board.js", "session", "device"}
 _MARKED = "Made by `bpbench site`, which replaces this folder as a whole.\n"
 
 
@@ -38,10 +39,11 @@ def build(
             target.rename(old)
         fresh.rename(target)
     except OSError as error:
-        if old.exists() and not target.exists():
-            old.rename(target)
         raise HarnessError(f"cannot write {target} ({error.strerror}): free space or choose another -o") from error
     finally:
+        # Also when somebody interrupts: at any moment the old site or the new one is whole.
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return sum(map(len, content.values()))
@@ -70,6 +72,8 @@ def check_target(target: Path) -> None:
         raise ConfigError(f"{target}: a file; expected a folder for the site, or a name that is free")
     if any(target.iterdir()) and not (target / MARKER).is_file():
         raise ConfigError(f"{target}: holds other files than a site (no {MARKER} in it); choose another -o")
+    if strange := sorted(path.name for path in target.iterdir() if path.name not in _NAMES):
+        raise ConfigError(f"{target}: holds {strange[0]!r}, which no site has; move it away or choose another -o")
 
 
 def _write(folder: Path, content: Mapping[str, bytes]) -> None:

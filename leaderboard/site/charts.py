@@ -19,6 +19,7 @@ LABELS = 118.0  # room for names at the right
 NUM_STYLES = 7
 _LINE = 14.0
 _MAX_NAME = 17
+_MAX_SERIES = 12  # names beside the plot; more would run out of it
 _LIMIT_SIGMAS = 12.0  # what is worse than the baseline by more is drawn at the edge
 
 
@@ -55,6 +56,7 @@ class Chart:
     zero_y: str | None
     series: tuple[Series, ...]
     band: tuple[str, str] | None = None  # y and height
+    more: str = ""  # what is not drawn
     right: str = px(WIDTH - RIGHT)  # where the plot ends
     middle: str = px((LEFT + WIDTH - RIGHT) / 2)
 
@@ -67,43 +69,46 @@ class Line:
     style: int  # the same for a researcher in all charts of a board
     points: Sequence[tuple[float, float]]
     intervals: Sequence[tuple[float, float] | None] = ()
+    ranked: bool = True  # others do not stretch the axes: what lies beyond is drawn at the edge
 
 
 def lines(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Chart | None:
-    """Step functions of x, each holding its last value to the right edge; None where nothing can be drawn."""
-    drawn = [item for item in series if _usable(item)]
+    """Step functions of a count, each holding its last value to the right edge; None where nothing can be drawn."""
+    usable = [item for item in series if _usable(item)]
+    drawn = usable[:_MAX_SERIES]
     if not drawn:
         return None
     x, y = _axes(drawn)
     ends = [y.at(item.points[-1][1]) for item in drawn]
     places = apart(ends, _LINE, TOP + 4, HEIGHT - BOTTOM - 2)
     made = []
-    for item, end, place in zip(drawn, ends, places, strict=True):
+    for item, short, end, place in zip(drawn, shorts([item.name for item in drawn]), ends, places, strict=True):
         path, marks = _steps(item.points, x, y, item.style)
-        made.append(_series(item.style, item.name, path, marks, (), x.end, end, place))
+        made.append(_series(item.style, item.name, short, path, marks, (), x.end, end, place))
     described = "; ".join(
         f"{text.line(item.name, 40)} ends at {text.bpb(item.points[-1][1], sign=True)}" for item in drawn
     )
-    return _chart(x, y, title, described, x_title, y_title, made)
+    return replace(_chart(x, y, title, described, x_title, y_title, made, whole=True), more=_more(usable))
 
 
 def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Chart | None:
     """One point a series, with its vertical interval, named at the right edge; None where nothing can be drawn."""
-    drawn = [item for item in series if _usable(item)]
+    usable = [item for item in series if _usable(item)]
+    drawn = usable[:_MAX_SERIES]
     if not drawn:
         return None
     x, y = _axes(drawn)
     heights = [y.at(item.points[0][1]) for item in drawn]
     places = apart(heights, _LINE, TOP + 4, HEIGHT - BOTTOM - 2)
     made = []
-    for item, height, place in zip(drawn, heights, places, strict=True):
+    for item, short, height, place in zip(drawn, shorts([item.name for item in drawn]), heights, places, strict=True):
         at = x.at(item.points[0][0])
         interval = item.intervals[0] if item.intervals else None
         bars = ((px(at), px(y.at(interval[0])), px(y.at(interval[1]))),) if interval else ()
         mark = Mark(px(at), px(height), shape=f"m{item.style % NUM_STYLES}")
-        made.append(_series(item.style, item.name, "", (mark,), bars, at + 6, height, place, always_lead=True))
+        made.append(_series(item.style, item.name, short, "", (mark,), bars, at + 6, height, place, always_lead=True))
     described = "; ".join(f"{text.line(item.name, 40)}: {item.points[0][0]:,.2f} dollars" for item in drawn)
-    return _chart(x, y, title, described, x_title, y_title, made)
+    return replace(_chart(x, y, title, described, x_title, y_title, made), more=_more(usable))
 
 
 def progress(state: SessionState) -> Chart | None:
@@ -144,15 +149,40 @@ def _value(item: Experiment) -> float | None:
     return item.run.bpb if item.run else None
 
 
+def shorts(names: Sequence[str]) -> list[str]:
+    """Names that fit beside a plot, without the provider of a model; no two are the same."""
+    bare = [text.line(name.rpartition("/")[2], 60) for name in names]
+    whole = [text.line(name, 60) for name in names]
+    tries = (
+        list(map(_middle_cut, bare)),
+        list(map(_middle_cut, whole)),
+        [f"{number} {text.line(name, _MAX_NAME - 4)}" for number, name in enumerate(bare, 1)],
+    )
+    found = [text.line(name, _MAX_NAME) for name in bare]
+    for others in tries:
+        found = [other if found.count(short) > 1 else short for short, other in zip(found, others, strict=True)]
+    return found
+
+
+def _middle_cut(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[:8]}…{name[-8:]}"
+
+
+def _more(usable: Sequence[Line]) -> str:
+    left = len(usable) - _MAX_SERIES
+    return f"{left} more in the table" if left > 0 else ""
+
+
 def _usable(line: Line) -> bool:
     return bool(line.points) and all(bearable(x) and bearable(y) for x, y in line.points)
 
 
 def _axes(series: Sequence[Line]) -> tuple[Axis, Axis]:
     right = WIDTH - RIGHT - LABELS
-    far = max((x for item in series for x, _ in item.points), default=0.0)
-    ends = [end for item in series for pair in item.intervals if pair for end in pair if bearable(end)]
-    y = around([0.0, *(y for item in series for _, y in item.points), *ends], HEIGHT - BOTTOM, TOP)
+    wide = [item for item in series if item.ranked] or series
+    far = max((x for item in wide for x, _ in item.points), default=0.0)
+    ends = [end for item in wide for pair in item.intervals if pair for end in pair if bearable(end)]
+    y = around([0.0, *(y for item in wide for _, y in item.points), *ends], HEIGHT - BOTTOM, TOP)
     return Axis(0.0, far or 1.0, LEFT, right), y
 
 
@@ -177,6 +207,7 @@ def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, style: int) 
 def _series(
     style: int,
     name: str,
+    short: str,
     path: str,
     marks: tuple[Mark, ...],
     bars: tuple[tuple[str, str, str], ...],
@@ -190,7 +221,7 @@ def _series(
     return Series(
         style=style % NUM_STYLES,
         name=text.line(name, 60),
-        short=text.line(name.rpartition("/")[2], _MAX_NAME),  # without the provider of a model
+        short=short,
         points=path,
         marks=marks,
         bars=bars,
@@ -200,9 +231,17 @@ def _series(
 
 
 def _chart(
-    x: Axis, y: Axis, title: str, description: str, x_title: str, y_title: str, series: Sequence[Series]
+    x: Axis,
+    y: Axis,
+    title: str,
+    description: str,
+    x_title: str,
+    y_title: str,
+    series: Sequence[Series],
+    whole: bool = False,
 ) -> Chart:
-    xs, ys = x.ticks(4), y.ticks(5)
+    """`whole`: x counts something."""
+    xs, ys = x.ticks(4, whole), y.ticks(5)
     is_gain = y.holds(0.0)
     return Chart(
         title=title,

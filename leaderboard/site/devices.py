@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.journal import canonical
@@ -11,8 +11,9 @@ from harness.records import Calibration
 from harness.stats import mean, t_interval
 from harness.views import text
 from leaderboard.outcome import Outcome
+from leaderboard.plausible import BPB_BAND
 from leaderboard.published import Published
-from leaderboard.site import strips, words
+from leaderboard.site import strips, titles, words
 from leaderboard.site.axis import bearable
 from leaderboard.site.links import Links
 from leaderboard.site.strips import Scale, Strip
@@ -20,6 +21,7 @@ from leaderboard.site.tables import Table
 
 _MAX_FACTS = 60
 _MAX_FACT_CHARS = 200
+_MAX_SIGMA_BPB = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Panel:
 class DeviceView:
     label: str
     fingerprint: str
+    recorded_by: str  # the session whose opening record has the facts
     facts: tuple[tuple[str, str], ...]
     sessions: Table
     hrefs: tuple[str, ...]  # of the sessions, in the table's order
@@ -61,18 +64,21 @@ def panels(sessions: Sequence[Published], links: Links) -> tuple[Panel, ...]:
         if session.outcome is not None and session.outcome.baseline_bpb is not None:
             by_key.setdefault(canonical(dict(session.outcome.key)), []).append(session.outcome)
     found = sorted(by_key.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(_panel(outcomes, links) for _, outcomes in found)
+    made = [_panel(outcomes, links) for _, outcomes in found]
+    told = titles.told_apart([panel.title for panel in made], titles.fields([of[0].key for _, of in found]))
+    return tuple(replace(panel, title=title) for panel, title in zip(made, told, strict=True))
 
 
 def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
     by_device: dict[str, list[Outcome]] = {}
     for item in sorted(outcomes, key=lambda item: (item.device_label, item.device, item.head)):
         by_device.setdefault(item.device, []).append(item)
-    known = [value for item in outcomes if bearable(value := item.baseline_bpb) and value is not None]
-    sigmas = [value for item in outcomes if bearable(value := item.sigma_bpb) and value is not None]
+    known = [value for item in outcomes if _likely(value := item.baseline_bpb) and value is not None]
+    sigmas = [value for item in outcomes if (value := item.sigma_bpb) is not None and 0 <= value < _MAX_SIGMA_BPB]
     most = max(by_device.values(), key=len)
-    centre, band = [item.baseline_bpb for item in most if item.baseline_bpb is not None], None
-    if sigmas and centre and bearable(mean(centre)):
+    centre = [value for item in most if _likely(value := item.baseline_bpb) and value is not None]
+    band = None
+    if sigmas and centre:
         band = (mean(centre) - mean(sigmas), mean(centre) + mean(sigmas))
     on = strips.scale(known, zero=False, sign=False, band=band)
     key = outcomes[0].key
@@ -82,6 +88,11 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
         scale=on,
         rows=tuple(_device_row(found, on, links) for found in by_device.values()),
     )
+
+
+def _likely(baseline_bpb: float | None) -> bool:
+    """Whether the axis makes room for it: one odd baseline would leave none for the others."""
+    return baseline_bpb is not None and BPB_BAND[0] < baseline_bpb < BPB_BAND[1]
 
 
 def _sentence(by_device: Mapping[str, Sequence[Outcome]], most: str) -> str:
@@ -115,13 +126,15 @@ def _device_row(found: Sequence[Outcome], on: Scale, links: Links) -> DeviceRow:
 def view(fingerprint: str, here: Sequence[Published], everywhere: Sequence[Published], links: Links) -> DeviceView:
     """The page of a device with the sessions `here`, at least one with an outcome."""
     outcome = next(session.outcome for session in here if session.outcome is not None)
-    bundle = next((session.bundle for session in here if session.bundle is not None), None)
+    recorded = next((session for session in here if session.bundle is not None), None)
+    opened = recorded.bundle.state.opened if recorded and recorded.bundle else {}
     keys = {canonical(dict(session.outcome.key)) for session in here if session.outcome is not None}
     same = [item for item in everywhere if item.outcome and canonical(dict(item.outcome.key)) in keys]
     return DeviceView(
         label=text.line(outcome.device_label, 80),
         fingerprint=text.line(fingerprint, 60),
-        facts=tuple(facts(bundle.state.opened)) if bundle else (),
+        recorded_by=text.line(recorded.name, 100) if recorded else "",
+        facts=tuple(facts(opened)),
         sessions=_sessions(here),
         hrefs=tuple(links.session(session.name) for session in here),
         panels=panels(same, links),
@@ -129,8 +142,8 @@ def view(fingerprint: str, here: Sequence[Published], everywhere: Sequence[Publi
 
 
 def facts(opened: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What an opening record says of its device and software, flat and clean, at most so many."""
-    groups = (("", "device"), ("power ", "power_state"), ("probe ", "microprobes"), ("", "versions"))
+    """What an opening record says of its device, flat and clean, at most so many."""
+    groups = (("", "device"), ("power ", "power_state"), ("probe ", "microprobes"))
     found: dict[str, str] = {}
     for prefix, group in groups:
         for name, value in _flat(opened.get(group), prefix):

@@ -67,9 +67,13 @@ def slug(name: str) -> str:
 
 
 def board_id(board: Board) -> str:
-    """The same in every build, so that an address stays good. Other devices of the same name are another board."""
-    devices = sorted({session.device for row in board.rows for session in row.sessions})
-    made_of = [dict(board.key), dict(board.conditions), list(board.devices), devices]
+    """The same in every build, so that an address stays good, also when another device joins the board.
+
+    No device is on two boards of one key, so that of the earliest session tells them apart.
+    """
+    sessions = [session for row in board.rows for session in row.sessions]
+    first = min(sessions, key=lambda item: (item.opened_at, item.head), default=None)
+    made_of = [dict(board.key), dict(board.conditions), first.device if first else ""]
     return "b" + hashlib.sha256(canonical(made_of)).hexdigest()[:8]
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness import views
 from harness.views import text
-from leaderboard.published import Collection, Tier
+from leaderboard.published import Category, Collection, Tier
 from leaderboard.site import boards, devices, sessions, words
-from leaderboard.site.boards import BoardView
+from leaderboard.site.boards import BoardRow
 from leaderboard.site.links import Links
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ _TIERS = (
     (Tier.CONSISTENT.value, "consistent or better"),
     ("all", "all tiers"),
 )
+
+# By the strongest tier that some row has: what the page opens on, and what is to be said of it.
+_PRESETS = {
+    Tier.REPRODUCED: (Tier.REPRODUCED.value, ""),
+    Tier.CONSISTENT: (Tier.CONSISTENT.value, "No row is reproduced yet: these are the consistent ones."),
+    Tier.SELF_REPORTED: ("all", "No row is reproduced or checked yet."),
+}
+_NOTHING = "Nobody knows yet: no session of a ranked task has been published."
+_UNSEEN = "Nobody knows yet: what is published has not been checked here, for its bundles are elsewhere."
 
 
 @dataclass(frozen=True)
@@ -72,34 +81,36 @@ def _page(environment: Environment, name: str, root: str, here: str, **context: 
 
 
 def _index(collection: Collection, links: Links) -> dict[str, Any]:
-    by = {item.outcome.head: item for item in collection.sessions if item.outcome is not None}
-    shown = boards.views(collection.boards, by, links)
+    shown = boards.views(collection, links)
     rows = [row for board in shown for row in board.rows]
-    preset, note = _preset(shown)
-    known = {row.category: row.category_label for row in rows if row.category}
+    ranking = [board for board in shown if not board.is_study]
+    tier = max((board.tier for board in ranking or shown), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
+    first = next((board for board in ranking if board.tier is tier), None)
+    preset, note = _PRESETS[tier]
+    unseen = [item for item in collection.sessions if item.outcome is None]
     return {
         "boards": shown,
-        "answer": shown[0].answer if shown else "Nobody knows yet: no session has been published.",
+        "first": first,
+        "answer": first.headline if first else _UNSEEN if unseen else _NOTHING,
         "has_llm": any(row.category == "llm" for row in rows),
         "device_classes": sorted({name for row in rows for name in row.device_classes.split()}),
-        "categories": sorted(known.items(), key=lambda item: item[1]),
+        "categories": _categories(rows),
         "tiers": _TIERS,
         "preset": preset,
         "preset_note": note,
         "panels": devices.panels(collection.sessions, links),
         "unseen": [
             _Unseen(text.line(item.name, 100), links.session(item.name), text.line(item.submitted_by, 80))
-            for item in collection.sessions
-            if item.outcome is None
+            for item in unseen
         ],
     }
 
 
-def _preset(shown: Sequence[BoardView]) -> tuple[str, str]:
-    """The strongest tier that some row has, and what is to be said where that is not *reproduced*."""
-    best = max((row.tier for board in shown for row in board.rows), key=words.STRENGTH.__getitem__, default=None)
-    if best is Tier.REPRODUCED:
-        return Tier.REPRODUCED.value, ""
-    if best is Tier.CONSISTENT:
-        return Tier.CONSISTENT.value, "No row is reproduced yet: these are the consistent ones."
-    return "all", "No row is reproduced or checked yet."
+def _categories(rows: Sequence[BoardRow]) -> list[tuple[str, str]]:
+    """Of a filter: value and label, that of the rows where all of a kind have the same."""
+    labels: dict[str, set[str]] = {}
+    for row in rows:
+        if row.category:
+            labels.setdefault(row.category, set()).add(row.category_label)
+    named = {kind: min(found) if len(found) == 1 else words.CATEGORIES[Category(kind)] for kind, found in labels.items()}
+    return sorted(named.items(), key=lambda item: item[1])

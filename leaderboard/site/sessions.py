@@ -10,7 +10,8 @@ from harness.journal import Record
 from harness.records import Gain, SessionState
 from harness.views import experiments, rows, summary, text
 from harness.views.experiments import Entry, Limits
-from leaderboard.outcome import Outcome
+from leaderboard import published
+from leaderboard.outcome import Outcome, usd
 from leaderboard.published import Published, Tier
 from leaderboard.site import charts, words
 from leaderboard.site.charts import Chart
@@ -24,6 +25,8 @@ LIMITS = Limits(diff_lines=160, note_chars=1200, log_chars=1200, curve_points=50
 _MAX_ATTEMPTS = 12
 _MAX_REPRODUCTIONS = 20
 _MAX_REASONS = 6
+_MAX_TOKENS = 10**15
+_ELSEWHERE = "Published, not checked here: its bundle is elsewhere."
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Retrained:
     word: str
     tone: str  # gain | loss | open
     what: str
+    counts: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class SessionView:
     bundle_name: str
     bundle_facts: tuple[tuple[str, str], ...]
     retrained: tuple[Retrained, ...]
+    retrained_more: int  # that are not shown
     pairs: Table | None
     progress: Chart | None
     baseline: rows.Row | None
@@ -76,7 +81,7 @@ def view(session: Published, links: Links) -> SessionView:
     return SessionView(
         name=text.line(session.name, 100),
         title=_title(outcome) if outcome else text.line(session.name, 100),
-        verdict=rows.gain_sentence(_bearable(state.gain)) if state else "Nobody has looked into this bundle yet.",
+        verdict=rows.gain_sentence(_bearable(state.gain)) if state else _ELSEWHERE,
         tone=_tone(state.gain if state else None),
         tier=session.tier,
         tier_label=words.TIERS[session.tier],
@@ -93,7 +98,8 @@ def view(session: Published, links: Links) -> SessionView:
         bundle_name=f"{text.line(session.name, 100)}.bundle.tar",
         bundle_facts=(("SHA-256", sha), ("size", size)),
         retrained=tuple(_retrained(session, links)),
-        pairs=_pairs(state.gain) if state and state.gain else None,
+        retrained_more=max(0, len(session.retrained) - _MAX_REPRODUCTIONS),
+        pairs=_pairs(state, state.gain) if state and state.gain else None,
         progress=charts.progress(state) if state else None,
         baseline=rows.baseline_row(state) if state else None,
         entries=tuple(_entries(state, session.bundle.records)) if state and session.bundle else (),
@@ -165,7 +171,8 @@ def _facts(state: SessionState) -> list[tuple[str, str]]:
 def _sentences(state: SessionState) -> list[str]:
     """Beside the verdict: what stopped early, what stood around the code, what was attempted."""
     wanted = [
-        summary.llm_sentence(state) if state.llm.cost_usd is None or state.llm.cost_usd < 1e9 else None,
+        summary.nothing_kept_sentence(state),
+        _llm_sentence(state),
         f"Stopped early: {text.line(state.stopped_early)}" if state.stopped_early else None,
         f"Resumed {text.count(state.num_restarts, 'time')} after an interruption." if state.num_restarts else None,
         rows.walls_sentence(state),
@@ -178,17 +185,27 @@ def _sentences(state: SessionState) -> list[str]:
     return found
 
 
-def _pairs(gain: Gain) -> Table:
+def _llm_sentence(state: SessionState) -> str | None:
+    """None where its numbers are none of a session."""
+    asked = state.llm
+    fits = (asked.cost_usd is None or usd(asked.cost_usd) is not None) and abs(asked.tokens) < _MAX_TOKENS
+    return summary.llm_sentence(state) if fits else None
+
+
+def _pairs(state: SessionState, gain: Gain) -> Table:
     shown = []
     for number, (base, best) in enumerate(zip(gain.baseline_bpb, gain.candidate_bpb, strict=False), 1):
         difference = None if base is None or best is None else base - best
         shown.append((str(number), words.bpb(base), words.bpb(best), words.bpb(difference, True)))
-    header = ("pair", "baseline, test bpb", "winner, test bpb", "gain")
+    winner = "winner" if rows.incumbent(state) else "stock script again"
+    header = ("pair", "baseline, test bpb", f"{winner}, test bpb", "gain")
     return Table("Confirmation: fresh seeds, hidden text", header, tuple(shown))
 
 
 def _retrained(session: Published, links: Links) -> list[Retrained]:
+    """Those that contest the session first."""
     tones = {Word.REPRODUCED: "gain", Word.NOT_REPRODUCED: "loss", Word.INCONCLUSIVE: "open"}
+    ordered = sorted(session.retrained, key=lambda item: not _contests(item))
     return [
         Retrained(
             by=text.line(item.by, 60),
@@ -198,6 +215,11 @@ def _retrained(session: Published, links: Links) -> list[Retrained]:
             word=item.verdict.word.value,
             tone=tones[item.verdict.word],
             what=words.verdict(item.verdict),
+            counts="yes" if item.counts else "no",
         )
-        for item in session.retrained[:_MAX_REPRODUCTIONS]
+        for item in ordered[:_MAX_REPRODUCTIONS]
     ]
+
+
+def _contests(made: published.Retrained) -> bool:
+    return made.counts and made.verdict.word is Word.NOT_REPRODUCED

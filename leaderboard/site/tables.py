@@ -54,13 +54,19 @@ def tests(board: Board) -> Table:
                 str(item.test.num_common),
                 words.bpb(item.test.mean_bpb, True),
                 words.interval(item.test.low_bpb, item.test.high_bpb) or "-",
-                "-" if item.p_holm is None else f"{item.p_holm:.3f}",
+                _p(item.p_holm),
                 f"no verdict below {MIN_SESSIONS}" if item.p_holm is None else word,
                 words.bpb(item.detectable_gap_bpb),
                 words.number(item.sessions_needed),
             )
         )
     return Table("Every two researchers on the session seeds that they share, paired t tests", _TESTS, tuple(rows))
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "<0.001" if value < 0.0005 else f"{value:.3f}"
 
 
 def aside(board: Board) -> Table:

@@ -10,6 +10,7 @@
   var shown = document.getElementById("shown");
   var none = document.getElementById("none");
   var all = document.getElementById("all");
+  var notice = "";
   var preset = { board: "", device: "", category: "", tier: form.dataset.preset };
 
   function state() {
@@ -50,7 +51,7 @@
       total += rows.length;
       count += left;
     });
-    var message = count + " of " + total + (total === 1 ? " row" : " rows") + " shown";
+    var message = notice + count + " of " + total + (total === 1 ? " row" : " rows") + " shown";
     if (shown.textContent !== message) shown.textContent = message;
     none.hidden = count > 0;
     all.hidden = count === total;
@@ -67,14 +68,19 @@
   // The address holds what differs from the preset; a fragment without "=" is a place in the page.
   function read() {
     var fragment = location.hash.slice(1), wanted = Object.assign({}, preset);
+    var board = boards.find(function (other) { return other.id === fragment; });
+    notice = "";
     if (fragment.includes("=")) {
       new URLSearchParams(fragment).forEach(function (value, name) { if (name in wanted) wanted[name] = value; });
-    } else if (boards.some(function (board) { return board.id === fragment; })) {
+    } else if (board) {
       wanted.tier = "all";
-    } else if (fragment) {
+    } else if (fragment && document.getElementById(fragment)) {
       return;
+    } else if (fragment) {
+      notice = "There is no such board here. ";
     }
     choose(wanted);
+    if (board) board.scrollIntoView();
   }
 
   function write() {
@@ -84,50 +90,72 @@
     if (fragment || location.hash) history.replaceState(null, "", "#" + fragment);
   }
 
-  // Unknown values are empty and stay last; the third click brings the board's own order back.
-  function sortBy(table, heading, key) {
-    var body = table.tBodies[0], order = table.dataset.sorted === key ? table.dataset.order : "";
-    var numeric = key !== "name", first = numeric && key !== "cost" ? "descending" : "ascending";
-    var second = first === "descending" ? "ascending" : "descending";
-    order = order === "" ? first : order === first ? second : "";
-    table.querySelectorAll("th").forEach(function (other) { other.removeAttribute("aria-sort"); });
-    var rows = Array.from(body.rows);
+  function firstOrder(key) {
+    return key === "" ? "" : key === "name" || key === "cost" ? "ascending" : "descending";
+  }
+
+  // Unknown values are empty and stay last; no order is the board's own.
+  function arrange(table, key, order) {
+    var rows = Array.from(table.tBodies[0].rows), numeric = key !== "name";
     var sign = order === "descending" ? -1 : 1;
+    table.querySelectorAll("th").forEach(function (heading) {
+      if (order !== "" && heading.dataset.key === key) heading.setAttribute("aria-sort", order);
+      else heading.removeAttribute("aria-sort");
+    });
     rows.sort(function (one, other) {
       if (order === "") return one.dataset.place - other.dataset.place;
       var a = one.dataset[key], b = other.dataset[key];
       if (a === "" || b === "") return (a === "") - (b === "");
       return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b)) || one.dataset.place - other.dataset.place;
     });
-    rows.forEach(function (row) { body.appendChild(row); });
+    rows.forEach(function (row) { table.tBodies[0].appendChild(row); });
     if (order === "") {
       delete table.dataset.sorted;
       delete table.dataset.order;
     } else {
       table.dataset.sorted = key;
       table.dataset.order = order;
-      heading.setAttribute("aria-sort", order);
     }
     bracket(rows);
   }
 
+  // The third click brings the board's own order back.
+  function turn(table, key) {
+    var order = table.dataset.sorted === key ? table.dataset.order : "", first = firstOrder(key);
+    var second = first === "descending" ? "ascending" : "descending";
+    arrange(table, key, order === "" ? first : order === first ? second : "");
+  }
+
+  var tables = [];
   boards.forEach(function (board) {
     var table = board.querySelector(".rows");
     if (!table) return;
+    tables.push(table);
     Array.from(table.tBodies[0].rows).forEach(function (row, index) { row.dataset.place = index; });
     table.querySelectorAll("th.sortable").forEach(function (heading) {
       var button = document.createElement("button");
       button.type = "button";
       button.textContent = heading.textContent;
+      // On a phone the buttons are hidden, and the columns keep their names.
+      heading.setAttribute("aria-label", heading.textContent);
       heading.replaceChildren(button);
-      button.addEventListener("click", function () { sortBy(table, heading, heading.dataset.key); });
+      button.addEventListener("click", function () { turn(table, heading.dataset.key); });
     });
   });
 
   form.hidden = false;
-  form.addEventListener("change", function () { apply(); write(); });
+  form.addEventListener("change", function (event) {
+    notice = "";
+    if (event.target.name === "sort") {
+      tables.forEach(function (table) { arrange(table, event.target.value, firstOrder(event.target.value)); });
+      return;
+    }
+    apply();
+    write();
+  });
   form.addEventListener("submit", function (event) { event.preventDefault(); });
   all.addEventListener("click", function () {
+    notice = "";
     choose({ board: "", device: "", category: "", tier: "all" });
     write();
     form.elements.tier.focus();
