@@ -104,7 +104,7 @@ def _facts(item: Experiment) -> tuple[tuple[str, str], ...]:
         facts.append(("in the session replayed", f"{text.bpb(item.recorded.val_bpb)} bpb"))
     if run:
         facts += _run_facts(run)
-    if item.usage and item.usage.cost_usd is not None:
+    if item.usage and item.usage.cost_usd is not None and math.isfinite(item.usage.cost_usd):
         facts.append(("cost", f"${text.fixed(item.usage.cost_usd, 4)}"))
     if item.commit:
         facts.append(("commit", text.line(item.commit[:12])))

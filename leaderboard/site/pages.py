@@ -112,5 +112,7 @@ def _categories(rows: Sequence[BoardRow]) -> list[tuple[str, str]]:
     for row in rows:
         if row.category:
             labels.setdefault(row.category, set()).add(row.category_label)
-    named = {kind: min(found) if len(found) == 1 else words.CATEGORIES[Category(kind)] for kind, found in labels.items()}
-    return sorted(named.items(), key=lambda item: item[1])
+    named = []
+    for kind, found in labels.items():
+        named.append((kind, min(found) if len(found) == 1 else words.CATEGORIES[Category(kind)]))
+    return sorted(named, key=lambda item: item[1])

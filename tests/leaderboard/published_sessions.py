@@ -13,7 +13,7 @@ import simulated
 from harness.journal import read
 from harness.records import CurvePoint, Proposal, Role, RunResult, Stop, View
 from harness.turn import LLMTotals
-from leaderboard.aggregate import aggregate
+from leaderboard import standings
 from leaderboard.bundle import Bundle
 from leaderboard.outcome import outcome
 from leaderboard.published import Category, Collection, Published, Retrained, Tier
@@ -143,8 +143,8 @@ def published(name: str, bundle: Bundle, category: Category, tier: Tier) -> Publ
 
 
 def collection(sessions: Sequence[Published]) -> Collection:
-    boards = aggregate(item.outcome for item in sessions if item.outcome is not None)
-    return Collection(Path("entries"), tuple(sorted(sessions, key=lambda item: item.name)), tuple(boards))
+    listed = tuple(sorted(sessions, key=lambda item: item.name))
+    return Collection(Path("entries"), listed, standings.boards(listed))
 
 
 def board(folder: Path, researchers: Sequence[Researcher] = RESEARCHERS) -> Collection:
@@ -185,10 +185,11 @@ HTML = (
 ATTRIBUTE = '"><img src=x onerror="window.owned = 1"><a href=\'javascript:owned=1\'>'
 BIDI = "\u202eevil\u2066 \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 zero\u200bwidth \x1b[31mred"
 LONG = "w" * 5000
+COSTS = ("inf", "-inf", 1e300)
 
 
 def hostile(lines: doctored.Lines) -> None:
-    """Words of a researcher, its code and its device that want to be more than words."""
+    """Words of a researcher, its code and its device that want to be more than words, numbers that no session has."""
     words = (HTML, ATTRIBUTE, BIDI, LONG, HTML + LONG, ATTRIBUTE + BIDI)
     opened = doctored.data(lines, "session_open")
     opened["device"] = {**opened["device"], "cpu_model": HTML, ATTRIBUTE: {LONG: [BIDI, HTML]}, "nothing": None}
@@ -199,7 +200,13 @@ def hostile(lines: doctored.Lines) -> None:
     for line in lines:
         if line["type"] == "proposal":
             line["data"]["hypothesis"] = line["data"]["note"] = words[number % len(words)]
+            line["data"]["usage"] = {
+                "prompt_tokens": 10**400, "completion_tokens": -1, "cost_usd": COSTS[number % 3], "seconds": 1e300,
+            }  # fmt: skip
             number += 1
         elif line["type"] == "run_finished":
             line["data"]["result"]["log_tail"] = words[number % len(words)]
             line["data"]["result"]["reason"] = words[(number + 1) % len(words)]
+            line["data"]["result"]["peak_memory_bytes"] = 10**400
+            if line["data"]["run_id"] == "experiment-000":
+                line["data"]["result"]["bpb"] = 1e300

@@ -5,19 +5,26 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from os import PathLike
+from pathlib import Path, PosixPath, PurePosixPath
 
 import published_sessions as sessions
 import pytest
-from site_pages import Page, broken, contrast, parsed
+from site_pages import Page, broken, contrast, mixed, parsed
 
 from harness.errors import ConfigError
+from harness.records import Gain
 from leaderboard import cli
 from leaderboard.published import Category, Collection, Published, Tier
+from leaderboard.site import charts, devices
+from leaderboard.site.axis import Axis, around
 from leaderboard.site.build import MARKER, build, files
-from leaderboard.site.links import https, slug
+from leaderboard.site.links import Links, board_id, https, slug
+from leaderboard.site.titles import told_apart
+from leaderboard.verdict import Word
 
 CONTROL = Category.CONTROL
+ENTRIES = PurePosixPath("entries")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,16 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 
 def built(*rows: list[Published]) -> dict[str, bytes]:
-    return files(sessions.collection([item for row in rows for item in row]))
+    return files(built_collection(*rows))
+
+
+def built_collection(*rows: list[Published]) -> Collection:
+    return sessions.collection([item for row in rows for item in row])
+
+
+def with_outcome(session: Published, **fields: object) -> Published:
+    assert session.outcome is not None
+    return replace(session, outcome=replace(session.outcome, **fields))  # type: ignore[arg-type]
 
 
 def index(found: dict[str, bytes]) -> Page:
@@ -92,7 +108,7 @@ def test_hostile_addresses_are_no_links(hostile: Collection) -> None:
 
 def test_numbers_that_no_session_has_stay_short(hostile: Collection) -> None:
     for page in parsed(files(hostile)).values():
-        assert not re.search(r"\d{70}|\bnan\b|\binf\b", page.text)
+        assert not re.search(r"\d{70}|(,\d{3}){20}|\bnan\b|\binf\b", page.text)
         for name in ("d", "points", "cx", "x", "x1", "viewBox"):
             for value in page.values(name):
                 assert not re.search(r"nan|inf|\d{6}", value), value
@@ -161,15 +177,81 @@ def test_ties_and_their_brackets(base: Published) -> None:
     assert "no verdict: 2 of 5 sessions" in page.text and "tied with 1 more" in page.text
 
 
-def test_the_page_opens_with_the_answer(base: Published) -> None:
+def test_the_page_opens_with_the_answer_of_the_rows_it_opens_on(base: Published) -> None:
     told = index(files(three_rows(base))).text
-    assert "best is ahead of the other 2. Its gain over the stock script is +0.0500 bpb a session" in told
+    assert ": best alone has a verdict. Its gain over the stock script is +0.0500 bpb a session" in told
+    assert "ahead of" not in told
     tied = index(built(sessions.rows(base, "near", 0.0301), sessions.rows(base, "tpe", 0.03))).text
-    assert "Nobody can be told apart: near and tpe are tied. All of them gain" in tied
+    assert ": Nobody can be told apart: near and tpe are tied. All of them gain" in tied
     nothing = index(built(sessions.rows(base, "near", 0.0), sessions.rows(base, "tpe", 0.0))).text
     assert "No one's gain over the stock script can be told from zero." in nothing
     few = index(built(sessions.rows(base, "tpe", 0.03, num=2))).text
-    assert "No verdict yet: no researcher has the 5 sessions" in few
+    assert "No reproduced row has a verdict yet (fewer than 5 sessions, or contested)." in few
+
+
+def test_an_answer_names_rows_that_nobody_retrained(base: Published) -> None:
+    made = [sessions.rows(base, name, gain, tier=Tier.CONSISTENT) for name, gain in (("best", 0.05), ("tpe", 0.03))]
+    wanted = "By consistent, not yet reproduced rows: best is ahead of tpe. Its gain"
+    assert wanted in index(built(*made)).text
+    other = [replace(item, name=f"{item.name}-b") for item in sessions.rows(base, "odd", 0.01, num=5)]
+    key = {**(base.outcome.key if base.outcome else {}), "data_sha256": "1" * 64}
+    page = index(built(*made, [with_outcome(item, key=key, head=item.name) for item in other]))
+    assert ": odd alone has a verdict." in page.text and wanted in page.text
+    assert page.text.index("odd alone") < page.text.index(wanted)
+
+
+def test_a_contested_row_has_no_verdict(base: Published) -> None:
+    row = [replace(item, contested=True, tier=Tier.CONSISTENT) for item in sessions.rows(base, "tpe", 0.03)]
+    told = index(built(row)).text
+    assert "row has a verdict yet (fewer than 5 sessions, or contested)." in told and "no verdict: contested" in told
+
+
+def test_a_chain_of_ties_is_not_called_a_tie(base: Published) -> None:
+    """The first differs from the last, and neither from the one between them."""
+    errors = {"a": sessions.SPREAD, "b": (0.01, -0.01, 0.012, -0.012, 0.0), "c": sessions.SPREAD[::-1]}
+    gains = {"a": 0.03, "b": 0.025, "c": 0.02}
+    made = [[sessions.again(base, name, seed, gains[name] + e) for seed, e in enumerate(errors[name])] for name in "abc"]
+    told = index(built(*made)).text
+    assert "a, b and c have no order as a group; some pairs of them differ (the table of tests has them)." in told
+    assert "Nobody can be told apart" not in told and "no order of the group as a whole is claimed" in told
+
+
+def test_an_answer_names_who_loses(base: Published) -> None:
+    made = [sessions.rows(base, name, gain) for name, gain in (("near", 0.0301), ("tpe", 0.03), ("bad", -0.03))]
+    told = index(built(*made)).text
+    assert "near and tpe are tied, ahead of bad. Of the rows with a verdict, a gain over the stock script" in told
+    assert "is shown for these only. bad loses against it (95 % interval below zero)." in told
+
+
+def test_a_study_never_gives_the_answer_and_comes_last(base: Published) -> None:
+    assert base.bundle is not None and base.outcome is not None
+    state = base.bundle.state
+    config = {**state.config, "task": {**state.config["task"], "study": True}}
+    bundle = replace(base.bundle, state=replace(state, config=config))
+    key = {**base.outcome.key, "task": "alpha"}
+    studied = [sessions.rows(base, name, 0.05, bundle=bundle, key=key) for name in ("one", "two")]
+    page = index(built(*studied, sessions.rows(base, "tpe", 0.03)))
+    assert ": tpe alone has a verdict." in page.text
+    assert [item["data-task"] for item in page.named("section") if "data-task" in item] == ["tiny", "alpha"]
+    alone = index(built(*studied)).text
+    assert "Nobody knows yet: no session of a ranked task" in alone
+
+
+def test_reproduced_is_not_said_of_a_gain_that_nobody_claimed(base: Published) -> None:
+    def row(num_gains: int) -> list[Published]:
+        made = sessions.rows(base, "tpe", 0.03, tier=Tier.REPRODUCED)
+        return [
+            with_outcome(item, confirmed=Gain(3, 0.03, 0.02 if seed < num_gains else -0.02, 0.04, (), ()))
+            for seed, item in enumerate(made)
+        ]
+
+    told = index(built(row(3))).text
+    assert "gain reproduced in 3 of 5; in 2 no gain was claimed and none was seen" in told
+    assert "no gain was claimed, and none was seen" in index(built(row(0))).text
+    whole = index(built(row(5))).text
+    assert "no gain was claimed" not in whole and "the retraining showed none either" in whole
+    pages = [Page(built(row(1))[f"session/tiny-tpe-s{seed}.html"].decode()).text for seed in (0, 1)]
+    assert ["no gain was claimed, and none was seen" in page for page in pages] == [False, True]
 
 
 def test_boards_of_one_task_are_told_apart_by_device(base: Published) -> None:
@@ -184,6 +266,26 @@ def test_boards_of_one_task_are_told_apart_by_device(base: Published) -> None:
     assert broken(parsed(found), found) == []
     assert "tiny, 6 experiments a session, cpu" in page.text and "tiny, 6 experiments a session, cuda" in page.text
     assert "2 devices, 10 sessions" in page.text and len({*page.values("data-device")}) == 2
+
+
+def test_boards_of_one_title_are_told_apart_by_what_differs(base: Published) -> None:
+    assert base.outcome is not None
+    key = {**base.outcome.key, "data_sha256": "1" * 64}
+    plain = sessions.rows(base, "tpe", 0.03)
+    other = [replace(item, name=f"{item.name}-b") for item in sessions.rows(base, "tpe", 0.03, num=4, key=key)]
+    text = index(built(plain, [with_outcome(item, head=item.name) for item in other])).text
+    assert "tiny, 6 experiments a session, cpu, data sha256 111111111111" in text
+    assert re.search(r"tiny, protocol \d+, data sha256 111111111111", text)
+    assert told_apart(["a", "a", "b"], [["x", "1"], ["x", "2"], ["x", "1"]]) == ["a, 1", "a, 2", "b"]
+    assert told_apart(["a", "a"], [["x"], ["x"]]) == ["a", "a, no. 2"] and told_apart([], []) == []
+
+
+def test_the_address_of_a_board_stays_when_a_device_joins_it(base: Published) -> None:
+    (board,) = sessions.collection(sessions.rows(base, "tpe", 0.03)).boards
+    later = tuple(replace(item, device="0" * 16, opened_at=item.opened_at + 1) for item in board.rows[0].sessions)
+    joined = replace(board, devices=(*board.devices, "a"), rows=(*board.rows, replace(board.rows[0], sessions=later)))
+    elsewhere = replace(board, rows=(replace(board.rows[0], sessions=later),))
+    assert board_id(joined) == board_id(board) != board_id(elsewhere)
 
 
 def test_intervals_are_drawn_where_they_are(base: Published) -> None:
@@ -244,9 +346,11 @@ def test_an_empty_board_is_a_page() -> None:
 def test_a_session_without_a_bundle_has_a_page(base: Published) -> None:
     unseen = replace(base, bundle=None, outcome=None, tier=Tier.SELF_REPORTED, url="https://example.org/a.bundle.tar")
     found = built([unseen])
-    assert "Listed, not checked" in index(found).text
+    page = index(found)
+    assert "Published, not checked here" in page.text and "what is published has not been checked here" in page.text
+    assert "Nothing has been published" not in page.text
     page = Page(found[f"session/{slug(unseen.name)}.html"].decode())
-    assert "nobody has checked it" in page.text and "https://example.org/a.bundle.tar" in page.values("href")
+    assert "not checked here, for its bundle is elsewhere" in page.text and "https://example.org/a.bundle.tar" in page.values("href")
 
 
 def test_a_session_page_has_its_experiments_and_who_retrained_it(base: Published) -> None:
@@ -293,13 +397,96 @@ def test_names_make_file_names_that_cannot_meet() -> None:
     assert len(set(made)) == len(names) and all(re.fullmatch("[a-z0-9_-]{1,80}", name) for name in made)
 
 
+def test_one_odd_row_leaves_the_others_their_room(base: Published) -> None:
+    odd = sessions.rows(base, "odd", 1000.0, num=1, baseline_bpb=1e8)
+    page = index(built(sessions.rows(base, "best", 0.05), odd))
+    means = [float(attributes["cx"]) for attributes in page.named("circle") if attributes.get("class") == "mean"]
+    zero = next(float(p["d"].split()[0][1:]) for p in page.named("path") if p.get("class") == "zero" and "v34" in p["d"])
+    assert means[0] - zero > 200 and means[1] == 306
+    (panel,) = devices.panels(built_collection(sessions.rows(base, "best", 0.05), odd).sessions, Links(None, ENTRIES, {}))
+    assert panel.scale.axis.high < 9
+
+
+def test_many_rows_stay_within_their_chart(base: Published) -> None:
+    page = index(built(*(sessions.rows(base, f"row{number:02d}", 0.01 * number) for number in range(15))))
+    assert "up is better; 3 more in the table" in page.text
+    assert sum(value.startswith("series ") for value in page.values("class")) == 12
+
+
+def test_short_names_differ() -> None:
+    assert charts.shorts(["llm a/one", "tpe"]) == ["one", "tpe"]
+    names = ["llm x/claude-opus-large-20250514", "llm x/claude-opus-large-20260101", "llm y/claude-opus-large-20260101"]
+    for given in (names, ["llm a/x", "llm b/x"], ["same", "same"], ["w" * 40, "w" * 39]):
+        made = charts.shorts(given)
+        assert len(set(made)) == len(given) and max(map(len, made)) <= 17
+
+
+def test_equal_values_have_an_axis_that_can_be_read() -> None:
+    axis = around([1.5, 1.5], 0, 100)
+    assert axis.high - axis.low > 1e-3 and axis.at(1.5) == pytest.approx(50)
+    assert Axis(0, 1, 0, 1).ticks(4, whole=True) == [0, 1] and Axis(0, 10, 0, 1).ticks(4, whole=True) == [0, 5, 10]
+    assert Axis(0, 10, 0, 1).ticks(4) == [0, 2.5, 5, 7.5, 10]
+
+
+def test_a_row_without_sessions_that_count_has_no_tier(base: Published) -> None:
+    page = index(built([sessions.again(base, "gap", 1, 0.03)]))
+    assert "0 sessions" in page.text
+    assert [span.get("class") for span in page.named("span")].count("tier self-reported") == 1  # what the words mean
+
+
+def test_who_researched_is_named_by_the_agent(base: Published) -> None:
+    assert base.bundle is not None
+    state = base.bundle.state
+    config = {**state.config, "agent": {**state.config["agent"], "name": "claude_code"}}
+    known = replace(base.bundle, state=replace(state, config=config))
+    for bundle, label in ((known, "coding agent"), (base.bundle, "other researcher")):
+        found = built(sessions.rows(base, "x", 0.03, category=Category.EXTERNAL, bundle=bundle))
+        assert found["index.html"].decode().count(f">{label}<") == 2, label  # the row and the filter
+
+
+def test_a_session_that_kept_nothing_says_so(base: Published) -> None:
+    assert base.bundle is not None
+    state = base.bundle.state
+    dropped = replace(state, experiments=tuple(replace(item, kept=False) for item in state.experiments))
+    for item, nothing in ((base, False), (replace(base, bundle=replace(base.bundle, state=dropped)), True)):
+        text = Page(built([item])[f"session/{slug(base.name)}.html"].decode()).text
+        assert ("No experiment was kept" in text) == ("stock script again, test bpb" in text) == nothing
+
+
+def test_the_submitter_speaks_below_the_figures(base: Published) -> None:
+    text = Page(built([replace(base, note="We tuned it.")])[f"session/{slug(base.name)}.html"].decode()).text
+    assert "The submitter says: We tuned it." in text
+    assert text.index("gain on test, bpb") < text.index("The submitter says:")
+
+
+def test_reproductions_that_decide_are_marked_and_contesting_ones_come_first(base: Published) -> None:
+    (made,) = base.retrained
+    lost = replace(made, by="doubter", verdict=replace(made.verdict, word=Word.NOT_REPRODUCED))
+    many = tuple(replace(made, by=f"r{number:02d}", counts=False) for number in range(25))
+    page = Page(built([replace(base, retrained=(*many, lost))])[f"session/{slug(base.name)}.html"].decode())
+    assert page.text.index("doubternot reproducedyes") < page.text.index("r00reproducedno")
+    assert "and 6 more" in page.text and "r18" in page.text and "r19" not in page.text
+    assert "retrained by" not in page.text  # nobody whose verdict counts agreed
+
+
+def test_a_device_page_says_who_recorded_it(base: Published) -> None:
+    found = built([base])
+    (path,) = [path for path in found if path.startswith("device/")]
+    assert f"As session {base.name} recorded it" in Page(found[path].decode()).text
+    assert b"<dt>bpbench</dt>" not in found[path]
+
+
+def test_small_p_values_are_not_zero(base: Published) -> None:
+    assert "<0.001" in index(files(three_rows(base))).text
+
+
 def test_the_site_replaces_itself_and_nothing_else(base: Published, tmp_path: Path) -> None:
     target = tmp_path / "site"
     build(sessions.collection([base]), target)
-    (target / "old.html").write_text("old")
+    (target / "session" / "old.html").write_text("old")
     num_bytes = build(sessions.collection([]), target)
     assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) == num_bytes
-    assert not (target / "old.html").exists() and not (target / "session").exists()
+    assert not (target / "session").exists()
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("mine")
@@ -307,6 +494,35 @@ def test_the_site_replaces_itself_and_nothing_else(base: Published, tmp_path: Pa
         with pytest.raises(ConfigError, match=r"choose another|a file"):
             build(sessions.collection([]), place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "site"]
+
+
+@pytest.mark.parametrize("name", [".git", "CNAME", "mine"])
+def test_a_folder_with_more_than_a_site_in_it_is_not_replaced(name: str, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    build(sessions.collection([]), target)
+    (target / name).mkdir()
+    with pytest.raises(ConfigError, match=f"holds '{name}', which no site has"):
+        build(sessions.collection([]), target)
+    assert (target / name).is_dir() and (target / "index.html").is_file()
+
+
+class Interrupted(PosixPath):
+    """Somebody interrupts when the old site has been moved away and the new one is not there yet."""
+
+    def rename(self, target: str | PathLike[str]) -> Interrupted:
+        if ".new." in self.name:
+            raise KeyboardInterrupt
+        return super().rename(target)
+
+
+def test_an_interrupted_build_leaves_the_old_site(base: Published, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    build(sessions.collection([base]), target)
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    with pytest.raises(KeyboardInterrupt):
+        build(sessions.collection([]), Interrupted(target))
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
 
 
 def test_letters_can_be_read_on_both_papers() -> None:
@@ -319,8 +535,17 @@ def test_letters_can_be_read_on_both_papers() -> None:
                 assert contrast(tokens[ink], tokens[paper]) >= 4.5, (ink, paper)
         for pair in (("add", "add-bg"), ("del", "del-bg"), ("hunk", "panel"), ("paper", "kept"), ("paper", "gain")):
             assert contrast(tokens[pair[0]], tokens[pair[1]]) >= 4.5, pair
-        for name in (*(f"c{number}" for number in range(7)), "discarded"):
-            assert contrast(tokens[name], tokens["paper"]) >= 3.0, name
+        for number in range(7):  # names beside charts
+            assert contrast(tokens[f"c{number}"], tokens["paper"]) >= 4.5, number
+        for rule in (".curve .stock", ".key.stock::before", ".g0::before"):
+            used = re.search(re.escape(rule) + r" \{[^}]*var\(--([a-z0-9]+)\); \}", css)
+            assert used and contrast(tokens[used.group(1)], tokens["paper"]) >= 3.0, rule
+        dots = re.search(r"\.strip \.dot \{ fill: var\(--ink\); opacity: ([.\d]+); \}", css)
+        assert dots and contrast(mixed(tokens["ink"], tokens["paper"], float(dots.group(1))), tokens["paper"]) >= 3.0
+        bars = re.search(r"\.series \.bar \{ stroke-width: 2; opacity: ([.\d]+); \}", css)
+        for number in range(7):
+            bar = mixed(tokens[f"c{number}"], tokens["paper"], float(bars.group(1)) if bars else 0)
+            assert contrast(bar, tokens["paper"]) >= 3.0, number
 
 
 def test_the_command_builds_a_site_of_a_folder_of_entries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
