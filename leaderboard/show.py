@@ -171,7 +171,7 @@ def _notes(board: Board) -> Iterator[str]:
         yield from _not_ranked(row)
     if board.portability and board.portability.largest_gap_bpb is not None:
         gap, bound = text.bpb(board.portability.largest_gap_bpb), text.bpb(board.portability.bound_bpb)
-        yield f"devices pooled: their stock baselines differ by {gap} bpb at most (surely below {bound})"
+        yield f"devices pooled: their stock baselines differ by {gap} bpb at most (95 % bound {bound})"
 
 
 def _not_ranked(row: Row) -> Iterator[str]:

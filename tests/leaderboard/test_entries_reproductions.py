@@ -237,6 +237,10 @@ def test_what_verdicts_make_of_a_session(
     assert (after.tier, after.contested, len(after.retrained)) == (tier, contested, len(found))
     older = with_reproductions(session, [replace(item, protocol=1) for item in made])
     assert (older.tier, older.contested, len(older.retrained)) == (Tier.CONSISTENT, False, len(found))
+    assert not any(item.counts for item in older.retrained)
+    own = [item for item in after.retrained if item.device == HOME and item.verdict.word is not Word.INCONCLUSIVE]
+    assert any(item.counts for item in after.retrained) == (contested or tier is Tier.REPRODUCED)
+    assert not own or all(item.counts == (item in own) for item in after.retrained)
 
 
 def test_the_list_of_reproducers(tmp_path: Path) -> None:

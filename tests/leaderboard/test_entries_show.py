@@ -83,6 +83,7 @@ def test_it_opens_on_reproduced_rows_ranked_among_themselves() -> None:
     opened = shown(found)
     assert row(opened, "best-model").split()[0] == "1" and row(opened, "tpe ").split()[0] == "2"
     assert "near" not in opened and "Not shown: 1 row" in opened and "--all" in opened
+    assert "no order of the group as a whole is claimed." in " ".join(opened.split())
     everything = shown(found, all_tiers=True)
     assert [row(everything, name).split()[0] for name in ("best-model", "near", "tpe ")] == ["1", "2", "2"]
     assert "consistent" in row(everything, "near") and "Not shown" not in everything

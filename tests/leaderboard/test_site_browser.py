@@ -222,3 +222,34 @@ def test_screen_readers_get_names_and_tables(watched: Watched) -> None:
             "item.textContent.trim() || item.getAttribute('aria-label') || item.getAttribute('aria-labelledby')))"
         )
         assert page.evaluate(f"{nameless}.map(item => item.outerHTML)") == [], path
+
+
+def test_an_address_leads_to_its_board_or_says_that_there_is_none(watched: Watched) -> None:
+    page = watched.open("index.html")
+    board = page.locator("section.board").last.get_attribute("id")
+    page.evaluate("board => { location.hash = board }", board)
+    place = "document.getElementById(board).getBoundingClientRect().top"
+    page.wait_for_function(f"board => {place} > -10 && {place} < 800", arg=board)
+    page.evaluate("location.hash = 'b00000000'")
+    page.wait_for_function("document.getElementById('shown').textContent.startsWith('There is no such board here.')")
+    assert page.inner_text("#shown").endswith("2 of 5 rows shown")
+    page.select_option("[name=tier]", "all")
+    assert page.inner_text("#shown") == "5 of 5 rows shown"
+    watched.open("index.html#add")
+    assert page.inner_text("#shown") == "2 of 5 rows shown"
+
+
+def test_a_phone_names_its_numbers_and_sorts(watched: Watched) -> None:
+    page = watched.open("index.html#tier=all")
+    assert not page.is_visible("[name=sort]") and not page.is_visible("td .label")
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    cells = page.locator(".board tr[data-name=best] .gain")
+    assert cells.inner_text().startswith("gain, bpb") and "val bpb" in page.inner_text(".panels tbody .gain")
+    # What cannot be seen cannot be reached with the keyboard, and yet the columns have names.
+    hidden = "[...document.querySelectorAll('.rows thead button')].map(item => getComputedStyle(item).visibility)"
+    assert set(page.evaluate(hidden)) == {"hidden"}
+    assert page.locator("thead").first.get_by_role("columnheader", name="researcher").count() == 1
+    page.select_option("[name=sort]", "name")
+    assert watched.rows()[:4] == ["best", "few", "near", "tpe"]
+    page.select_option("[name=sort]", "")
+    assert watched.rows()[:4] == ["best", "near", "tpe", "few"]
