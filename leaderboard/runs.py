@@ -41,7 +41,7 @@ def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
     if result.status is Status.OK and not (result.num_snapshots > 0 and result.snapshot_bytes):
         yield "ok without a snapshot"
     if result.status is Status.OK:
-        yield from _audit_problems(result, case.task.audit_cuts)
+        yield from audit_problems(result, case.task.audit_cuts)
     yield from _budget_problems(case, result)
     known = [result.setup_seconds, result.train_seconds, result.eval_seconds]
     parts = math.fsum(seconds for seconds in known if seconds is not None)
@@ -117,7 +117,8 @@ def _drift_problems(case: Case, run: Run, final: bool) -> Iterator[str]:
         yield "was not repeated although the device's speed had changed"
 
 
-def _audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
+def audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
+    """What in the audit of an ok run does not fit a task that asks for `cuts`."""
     audit = result.audit
     if audit is None:
         yield "ok without an audit"
