@@ -92,7 +92,8 @@ def attempt(
         records = [journal.append("reproduction_open", nonce="1" * 32, num_pairs=pairs)]
     with journal:
         task = simulated.configuration().task
-        return Reproduction(subject, task, journal, records, bench, lambda _: None).run(pairs), bench
+        again = Reproduction(subject, task, journal, records, bench, lambda _: None, isolation_level=3)
+        return again.run(pairs), bench
 
 
 def test_runs_are_paired_interleaved_and_on_test(tmp_path: Path) -> None:
