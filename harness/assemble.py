@@ -97,7 +97,8 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
             stack.callback(agent.close)
         if len(records) > 1 or journal.recovered:
             check_same(fold(records), data, device)
-            records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
+            if not fold(records).closed:  # the last line of a closed session is its identity
+                records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
         session_key = fold(records).opened["key"]
         state = Session(
             config,

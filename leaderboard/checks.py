@@ -18,7 +18,8 @@ from harness.records import Calibration, Gain, Role
 from harness.sandbox import canaries
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.decisions import check_decisions, check_history
-from leaderboard.plausible import check_plausibility
+from leaderboard.figures import check_figures
+from leaderboard.plausible import BPB_BAND, check_plausibility
 from leaderboard.runs import check_runs
 
 ROUNDING = 1e-9  # relative; scipy's quantiles differ in the last digits between versions
@@ -91,6 +92,7 @@ def check_nonce(case: Case) -> Iterator[Finding]:
 
 def check_order(case: Case) -> Iterator[Finding]:
     """Calibrate, baselines, experiments one after the other, confirmation in ABBA order; every restart visible."""
+    yield from _after_the_end(case)
     latest = 0
     for record in case.records:
         phase = _PHASES.get(record.type, latest)
@@ -110,6 +112,14 @@ def check_order(case: Case) -> Iterator[Finding]:
     done = [(run.identity.role, run.identity.index) for run in case.finished if run.identity.split == "test"]
     if done != _abba(len(done)):
         yield broken("confirmation", "the runs are not in ABBA order")
+
+
+def _after_the_end(case: Case) -> Iterator[Finding]:
+    """`closed` is the last record: one more line would give another head, under which a session could come twice."""
+    ends = [place for place, record in enumerate(case.records) if record.type == "closed"]
+    if ends and ends[0] + 1 < len(case.records):
+        late = case.records[ends[0] + 1]
+        yield broken(f"record {late.seq}", f"{late.type} comes after the session had closed")
 
 
 def check_seeds(case: Case) -> Iterator[Finding]:
@@ -189,6 +199,10 @@ def check_baseline(case: Case) -> Iterator[Finding]:
     if groups is None:
         yield broken("baseline", "earlier_baselines is not a list of lists of scores")
         return
+    low, high = BPB_BAND
+    beyond = next((value for group in groups for value in group if not low < value < high), None)
+    if beyond is not None:
+        yield broken("baseline", f"earlier_baselines holds {beyond:g}; expected bits per byte from {low:g} to {high:g}")
     sigma = stats.pooled_sigma([*groups, values], case.task.sigma_prior_bpb)
     if same(case.state.sigma_bpb, sigma):
         return
@@ -260,5 +274,6 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("edits and decisions", check_decisions),
     ("git history", check_history),
     ("confirmed gain", check_gain),
+    ("possible figures", check_figures),
     ("plausibility", check_plausibility),
 )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from harness.codec import part_from_json
-from harness.edits import MAX_GROWTH_BYTES, edited
+from harness.edits import check_source, edited
 from harness.errors import EditRefused
 from harness.records import Edit, Experiment, RunResult
-from leaderboard.case import Case, Finding, broken, odd
+from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.history import history
 
 SLACK_SIGMAS = 1e-6
+MAX_SCRIPT_CHARACTERS = 1 << 20  # a stock script and all that may be added to it have a twentieth of it
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,6 @@ class _Edit:
 
 def check_decisions(case: Case) -> Iterator[Finding]:
     """Every edit gives the script that ran; every keep follows the rule; the incumbent is what the rule says."""
-    yield from _costs(case)
     state = case.state
     best_source, best_bpb = case.opening.stock_source, state.baseline_bpb
     proposals = [record.data for record in case.records if record.type == "proposal"]
@@ -33,7 +34,8 @@ def check_decisions(case: Case) -> Iterator[Finding]:
         return
     for item, proposal in zip(state.experiments, proposals, strict=True):
         where = f"experiment {item.index + 1}"
-        yield from (broken(where, what) for what in _edit_problems(item, proposal, best_source, case))
+        yield from (broken(where, what) for what in _edit_problems(item, proposal, best_source))
+        yield from _door_problems(item, where, case)
         if item.kept is None:
             if state.closed or item.index + 1 < len(state.experiments):
                 yield broken(where, "was never decided")
@@ -43,16 +45,6 @@ def check_decisions(case: Case) -> Iterator[Finding]:
         if item.kept:
             best_source, best_bpb = item.source or best_source, item.val_bpb if item.val_bpb is not None else best_bpb
     yield from _number_of_experiments(case)
-
-
-def _costs(case: Case) -> Iterator[Finding]:
-    """Dollars are a number from 0 on, wherever a session names them."""
-    state = case.state
-    named = [(f"experiment {item.index + 1}", item.usage.cost_usd) for item in state.experiments if item.usage]
-    told = state.told.cost_usd if state.told else None
-    for where, cost in [("session", state.llm.cost_usd), ("session", told), *named]:
-        if cost is not None and not 0 <= cost < math.inf:
-            yield broken(where, f"a cost of {cost} dollars")
 
 
 def check_history(case: Case) -> Iterator[Finding]:
@@ -66,7 +58,7 @@ def check_history(case: Case) -> Iterator[Finding]:
             yield broken(f"experiment {item.index + 1}", f"its commit is {item.commit}, its script makes {made}")
 
 
-def _edit_problems(item: Experiment, proposal: dict[str, Any], best_source: str, case: Case) -> Iterator[str]:
+def _edit_problems(item: Experiment, proposal: dict[str, Any], best_source: str) -> Iterator[str]:
     edit = part_from_json(_Edit, proposal).edit
     if item.source is None:
         if item.run is None:
@@ -82,13 +74,33 @@ def _edit_problems(item: Experiment, proposal: dict[str, Any], best_source: str,
         return
     if made != item.source:
         yield "the script that ran is not what the edit makes of the best before it"
-    try:
-        grown = len(item.source.encode()) - len(case.opening.stock_source.encode())
-    except UnicodeEncodeError:
-        yield "the script is no UTF-8"
+
+
+def _door_problems(item: Experiment, where: str, case: Case) -> Iterator[Finding]:
+    """What harness/edits.py would have refused, however well the edit applies."""
+    stock = case.opening.stock_source
+    if item.source is None:
         return
-    if grown > MAX_GROWTH_BYTES:
-        yield f"the script is {grown:,} bytes longer than the stock script; {MAX_GROWTH_BYTES:,} are allowed"
+    if max(len(item.source), len(stock)) > MAX_SCRIPT_CHARACTERS:
+        yield broken(where, f"a script of more than {MAX_SCRIPT_CHARACTERS:,} characters: no stock script is so long")
+        return
+    try:
+        check_source(item.source, stock)
+    except EditRefused as error:
+        if error.family is None and _later_python(case):
+            yield unknown(where, f"a later Python ran the script, and this one cannot read it: {error}")
+        else:
+            yield broken(where, f"the script breaks a rule for edits: {error}")
+    except UnicodeEncodeError:
+        yield broken(where, "the stock script is no UTF-8")
+
+
+def _later_python(case: Case) -> bool:
+    """Whether the session was made under a later Python than this, whose grammar may know more."""
+    versions = case.state.opened.get("versions")
+    stated = versions.get("python") if isinstance(versions, dict) else None
+    found = re.match(r"(\d{1,3})\.(\d{1,3})", stated) if isinstance(stated, str) else None
+    return found is not None and (int(found[1]), int(found[2])) > sys.version_info[:2]
 
 
 def _decision_problems(item: Experiment, best_bpb: float, sigma: float) -> Iterator[str]:

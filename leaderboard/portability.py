@@ -2,17 +2,23 @@
 
 The budget is calibrated so that the stock script sees the same training everywhere. How well that worked is measured
 by the baselines themselves: two devices are pooled when the 95 % interval of the difference of their mean baselines
-(Welch, sessions as units) lies within one seed-to-seed sigma of 0. That has to be shown: too few sessions mean apart.
+(Welch, sessions as units) lies within one seed-to-seed sigma of 0, that of the task. That has to be shown: too few
+sessions mean apart.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
+from harness.errors import ConfigError
 from harness.stats import mean
 from leaderboard.outcome import Outcome
+
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,7 @@ def portability(sessions: Sequence[Outcome]) -> list[Portability]:
         device: [item.baseline_bpb for item in sessions if item.device == device and item.baseline_bpb is not None]
         for device in devices
     }
-    sigmas = [session.sigma_bpb for session in sessions if session.sigma_bpb is not None]
-    margin = mean(sigmas) if sigmas else 0.0
+    margin = _margin(sessions) if len(devices) > 1 else 0.0
     measured = {}
     for one, other in combinations(devices, 2):
         found = _gap(baselines[one], baselines[other])
@@ -47,6 +52,30 @@ def portability(sessions: Sequence[Outcome]) -> list[Portability]:
         else:
             home.append(device)
     return [_describe(group, measured) for group in groups]
+
+
+def _margin(sessions: Sequence[Outcome]) -> float:
+    """One seed-to-seed sigma in bpb.
+
+    Sessions pool theirs with baselines that only they know of, so a single one could make every device alike. What
+    counts is what this installation says of the task; of an unknown one the smallest sigma that a session states.
+    """
+    known = _task_sigma(str(sessions[0].key.get("task")))
+    stated = [session.sigma_bpb for session in sessions if session.sigma_bpb is not None]
+    return min(stated, default=0.0) if known is None else known
+
+
+@cache
+def _task_sigma(name: str) -> float | None:
+    """The task's `sigma_prior_bpb`; None: this installation has no such task for sessions that count."""
+    from harness.compose import compose
+
+    if not _TASK.fullmatch(name):
+        return None
+    try:
+        return compose([f"task={name}", "agent=noop"]).task.sigma_prior_bpb
+    except ConfigError:
+        return None
 
 
 def _gap(one: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:

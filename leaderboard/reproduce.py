@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import compose, knobs, seeds, views
-from harness.assemble import choose_sandbox, parts, stage_progress
+from harness.assemble import choose_clock, choose_sandbox, parts, stage_progress
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -27,7 +27,7 @@ from harness.lease import lease, physical_name
 from harness.opening import STOCK, key
 from harness.views import rows, text
 from leaderboard.bundle import SUFFIX, Bundle
-from leaderboard.reproduction import Reproduction, Say, Subject, fold
+from leaderboard.reproduction import Reproduction, Say, Subject, fold, other_numbers, terms
 from leaderboard.verdict import Verdict, Word
 from leaderboard.verify import verify
 
@@ -70,20 +70,34 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
         return Reproduced(path, folder, verdict, None)
     subject = subject_of(whole, checked.case.session.seed)
     stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
-    check_key(whole, key(config, stock, DataInfo(Path(), whole.state.opened["data"])))  # all that needs no download
+    device, data = ready(whole, config, stock)
+    if others := other_numbers(whole.state.config.get("task"), to_json(config.task)):
+        say(f"of the task, {text.line(', '.join(others), 80)}: not as in the session, so this cannot be attested")
+    with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
+        chosen = choose_sandbox(config, device)
+        level = chosen.level if chosen else 0
+        journal, records = open_journal(folder)
+        with journal, parts(config, folder, data, device, stock, chosen, Witness(), lambda _: None) as bench:
+            records = begin(journal, records, whole, device, terms(config.task, level), pairs)
+            again = Reproduction(subject, config.task, journal, records, bench, say, isolation_level=level)
+            verdict = again.run(pairs)
+    return Reproduced(path, folder, verdict, None)
+
+
+def ready(whole: Bundle, config: Config, stock: str) -> tuple[Device, DataInfo]:
+    """Device and data, and the clock that `auto` means on this device, put into `config`.
+
+    Raises HarnessError where the bundle is of another key: first for all that needs neither device nor download.
+    """
+    early = key(config, stock, DataInfo(Path(), whole.state.opened["data"]))
+    check_key(whole, {name: value for name, value in early.items() if name != "clock"})
+    device = probe(config.backend)
+    config.task.clock = choose_clock(config, device)
+    check_key(whole, {"clock": config.task.clock})
     with closing(views.make()) as view:
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
     check_key(whole, key(config, stock, data))
-    device = probe(config.backend)
-    with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
-        chosen = choose_sandbox(config, device)
-        journal, records = open_journal(folder, whole, device, chosen.level if chosen else 0, pairs)
-        with journal, parts(config, folder, data, device, stock, chosen, Witness(), lambda _: None) as bench:
-            if len(records) > 1:
-                check_device(records, device)
-                records.append(journal.append("resumed", reason=journal.recovered or "resumed"))
-            verdict = Reproduction(subject, config.task, journal, records, bench, say).run(pairs)
-    return Reproduced(path, folder, verdict, None)
+    return device, data
 
 
 def reproduce_all(paths: Iterable[Path], attempt: Callable[[Path], Reproduced], say: Say) -> list[Reproduced]:
@@ -154,18 +168,25 @@ def earlier_verdict(folder: Path, num_pairs: int) -> Verdict | None:
     return state.verdict if state and state.num_pairs >= num_pairs else None
 
 
-def open_journal(
-    folder: Path, whole: Bundle, device: Device, isolation_level: int, num_pairs: int
-) -> tuple[Journal, list[Record]]:
-    """The journal of this reproduction, new or continued."""
+def open_journal(folder: Path) -> tuple[Journal, list[Record]]:
+    """The journal of this reproduction and what it holds: nothing, if it is new."""
     path = folder / "journal.jsonl"
     if path.exists():
-        journal, records = Journal.open(path)
-        if records:
-            return journal, records
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        journal, records = Journal.create(path), []
+        return Journal.open(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Journal.create(path), []
+
+
+def begin(
+    journal: Journal, records: list[Record], whole: Bundle, device: Device, under: dict[str, Any], num_pairs: int
+) -> list[Record]:
+    """`records` and one more, which says `under` what it begins or goes on: that may be other walls than before.
+
+    Raises DeviceError where it began on another device.
+    """
+    if records:
+        check_device(records, device)
+        return [*records, journal.append("resumed", reason=journal.recovered or "resumed", **under)]
     ticking = whole.state.opened["key"]["clock"] == "ticks"
     # Drawn after the winner was fixed, so it need not be hidden; on the step clock everything repeats.
     nonce = f"{seeds.derive('reproduction', whole.head):032x}" if ticking else secrets.token_hex(16)
@@ -176,11 +197,11 @@ def open_journal(
         key=whole.state.opened["key"],
         claim=to_json(whole.state.gain),
         device=device.identity,
-        isolation_level=isolation_level,
         nonce=nonce,
         num_pairs=num_pairs,
+        **under,
     )
-    return journal, [opened]
+    return [opened]
 
 
 def check_device(records: Sequence[Record], device: Device) -> None:

@@ -1,7 +1,8 @@
 """One reproduction: the winner and the stock script retrained here in turns, journaled, resumable at any line.
 
 Its journal has the form of a session's (harness/journal.py) and records of its own: `reproduction_open`,
-`calibration`, `run_started`, `run_finished`, `resumed`, `extended` (more pairs were asked for), `verdict`.
+`calibration`, `run_started`, `run_finished`, `resumed`, `extended` (more pairs were asked for), `verdict`. Whenever it
+begins or goes on it says under what: the walls' level and the task's configuration.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from leaderboard.verdict import Verdict, differences, judge
 
 Say = Callable[[str], None]
 _NAMES = {Role.CONFIRM_BASELINE: "baseline", Role.CONFIRM_CANDIDATE: "winner"}
+_WORDS = ("study", "device_class", "data", "measured_on", "reference_bpb")  # of a task: about it, no part of it
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,30 @@ def fold(records: Sequence[Record]) -> State:
     return State(num_pairs, str(opened["nonce"]), calibration, base, winner, tuple(verdicts))
 
 
+def terms(task: TaskConfig, isolation_level: int) -> dict[str, Any]:
+    """What runs are made under, as records say it."""
+    return {"isolation_level": isolation_level, "task": to_json(task)}
+
+
+def other_numbers(own: Any, here: Any) -> list[str]:
+    """The names of what differs between two recorded configurations of a task; words about it may."""
+    one, other = (value if isinstance(value, dict) else {} for value in (own, here))
+    return sorted(name for name in {*one, *other} - {*_WORDS} if one.get(name) != other.get(name))
+
+
 class Reproduction:
     """Does what is left of the reproduction in an open journal."""
 
     def __init__(
-        self, subject: Subject, task: TaskConfig, journal: Journal, records: list[Record], bench: Bench, say: Say
+        self,
+        subject: Subject,
+        task: TaskConfig,
+        journal: Journal,
+        records: list[Record],
+        bench: Bench,
+        say: Say,
+        *,
+        isolation_level: int,
     ) -> None:
         self.subject = subject
         self.task = task
@@ -98,6 +119,7 @@ class Reproduction:
         self.records = records
         self._bench = bench
         self.say = say
+        self.isolation_level = isolation_level
 
     @property
     def state(self) -> State:
@@ -106,7 +128,7 @@ class Reproduction:
     def run(self, num_pairs: int) -> Verdict:
         """Retrain until `num_pairs` pairs are done, and judge. Raises HarnessError."""
         if num_pairs > self.state.num_pairs:
-            self._write("extended", num_pairs=num_pairs)
+            self._write("extended", num_pairs=num_pairs, **terms(self.task, self.isolation_level))
         if (verdict := self.state.verdict) is not None:
             return verdict
         self._calibrate()

@@ -17,13 +17,16 @@ from harness import seeds
 from harness.codec import from_json, part_from_json, to_json
 from harness.errors import ConfigError, HarnessError
 from harness.journal import Record, parse
-from harness.records import Status
+from harness.records import RunResult, Status
 from harness.session import PAIR_ORDER
 from harness.views import rows, text
 from leaderboard.bundle import Bundle
 from leaderboard.case import Identity
+from leaderboard.figures import impossible
+from leaderboard.plausible import BPB_BAND
 from leaderboard.published import Retrained
-from leaderboard.reproduction import State, fold
+from leaderboard.reproduction import State, fold, other_numbers
+from leaderboard.runs import audit_problems
 from leaderboard.verdict import Verdict, differences, judge
 
 MAX_JOURNAL_BYTES = 4 << 20  # a pair has about 20 KB
@@ -33,6 +36,8 @@ _LISTED_BYTES = 64 << 10
 _ROUNDING = 1e-9  # relative; scipy's quantiles differ in the last digits between versions
 _RUNS = ("run_started", "run_finished")
 _KNOWN = {"reproduction_open", "calibration", "resumed", "extended", "verdict", *_RUNS}
+_BEGINNINGS = ("reproduction_open", "resumed", "extended")
+MIN_LEVEL = 2  # of isolation
 
 
 @dataclass(frozen=True)
@@ -70,20 +75,24 @@ def examine(content: bytes, where: str, by: str, whole: Bundle) -> Attested:
             raise ConfigError(f"{where}: empty, or its last line is unfinished; `bpbench reproduce` mends that")
         problem = next(_problems(records, whole), None)
         verdict = None if problem else _verdict(fold(records), whole)
+        device, fingerprint = _device(records[0].data.get("device"))
     except ConfigError:
         raise
-    except (HarnessError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+    except (HarnessError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError) as error:
         shown = text.line(str(error), 160) if isinstance(error, HarnessError) else type(error).__name__
         raise ConfigError(f"{where}: not the journal of a reproduction ({shown})") from None
     if problem:
         raise ConfigError(f"{where}: {text.line(problem, 200)}")
     if verdict is None:
         raise ConfigError(f"{where}: it has no verdict yet; the same `bpbench reproduce` goes on")
-    opened = records[0].data
-    device = opened.get("device")
-    fingerprint = device.get("fingerprint") if isinstance(device, dict) else None
-    made = Retrained(by, rows.device_name(device), text.line(str(fingerprint), 60), records[0].time, verdict)
-    return Attested(made, records[0].hash, opened["key"].get("protocol"))
+    made = Retrained(by, device, fingerprint, records[0].time, verdict)
+    return Attested(made, records[0].hash, whole.state.opened["key"].get("protocol"))
+
+
+def _device(stated: Any) -> tuple[str, str]:
+    """Its own words for itself, and its fingerprint."""
+    fingerprint = stated.get("fingerprint") if isinstance(stated, dict) else None
+    return rows.device_name(stated), text.line(str(fingerprint), 60)
 
 
 def _verdict(state: State, whole: Bundle) -> Verdict | None:
@@ -107,14 +116,31 @@ def _problems(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     ):
         if opened.get(name) != value:
             yield f"its {name} is not that of the entry: it reproduced something else"
-    if not (type(opened.get("isolation_level")) is int and opened["isolation_level"] >= 2) and not _ticks(whole):
-        yield "made without walls (isolation_level below 2): code that cheats would cheat there too"
+    yield from _wrong_terms(records, whole)
     yield from _wrong_runs(records, whole)
     yield from _wrong_verdicts(records, whole)
     least = whole.state.opened.get("num_confirm")
     verdict = fold(records).verdict
     if verdict is not None and not (isinstance(least, int) and verdict.num_pairs >= least):
         yield f"{verdict.num_pairs} pairs; expected at least the {least} that the task confirms with"
+
+
+def _wrong_terms(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
+    """What it ran under each time that it began or went on: walls, and the numbers of the session's own task."""
+    for record in records:
+        if record.type not in _BEGINNINGS:
+            continue
+        level, task = record.data.get("isolation_level"), record.data.get("task")
+        if type(level) is not int or not isinstance(task, dict):
+            yield f"record {record.seq}: does not say under which walls and numbers it ran; reproduce it again"
+            return
+        if level < MIN_LEVEL and not _ticks(whole):
+            yield f"made without walls (isolation_level below {MIN_LEVEL}): code that cheats would cheat there too"
+        for name in other_numbers(whole.state.config.get("task"), task):
+            yield f"record {record.seq}: its task.{name} is not the session's; reproduce it with the same KEY=VALUE"
+    order = [record.type for record in records if record.type == "calibration" or record.type in _RUNS]
+    if not _ticks(whole) and (order.count("calibration") != 1 or order[0] != "calibration"):
+        yield "expected one calibration, before all runs: their budgets follow from it"
 
 
 def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
@@ -139,12 +165,21 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         started, done = None, done + 1
     state = fold(records)
     for run in (*state.baseline, *state.winner):
-        if (run.bpb is not None) != (run.status is Status.OK) or not 0 < (run.bpb or 1.0) < math.inf:
-            yield f"a run of status {run.status} with the score {run.bpb}"
-        if run.split != "test":
-            yield "a run was not scored on test"
+        yield from _wrong_result(run, whole.state.config["task"]["audit_cuts"])
     if any(run.status is not Status.OK for run in state.baseline):
         yield "a run of the stock script failed"
+
+
+def _wrong_result(run: RunResult, audit_cuts: int) -> Iterator[str]:
+    """A score exactly where the run was ok, one that text can have, and audited as the session's task asks."""
+    low, high = BPB_BAND
+    if (run.bpb is not None) != (run.status is Status.OK) or not low < (1.0 if run.bpb is None else run.bpb) < high:
+        yield f"a run of status {run.status} with the score {run.bpb}"
+    if run.split != "test":
+        yield "a run was not scored on test"
+    if run.status is Status.OK:
+        yield from audit_problems(run, audit_cuts)
+    yield from impossible(to_json(run))
 
 
 def _wrong_verdicts(records: Sequence[Record], whole: Bundle) -> Iterator[str]:

@@ -18,7 +18,6 @@ MAX_SIGN_P = 1e-3
 BUDGET_ROUNDING = 1e-9  # relative
 CLOCK_SLACK_SECONDS = 1e-3
 METER_ROUNDING = 1e-6  # relative
-MAX_MEMORY_BYTES = 2**60
 METER_SLACK = 0.02  # of the budget: a burst can find that it was used up a moment ago
 
 
@@ -42,9 +41,7 @@ def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
     if result.status is Status.OK and not (result.num_snapshots > 0 and result.snapshot_bytes):
         yield "ok without a snapshot"
     if result.status is Status.OK:
-        yield from _audit_problems(result, case.task.audit_cuts)
-    if result.peak_memory_bytes is not None and not 0 <= result.peak_memory_bytes < MAX_MEMORY_BYTES:
-        yield "its peak memory is no number of bytes that a device has"
+        yield from audit_problems(result, case.task.audit_cuts)
     yield from _budget_problems(case, result)
     known = [result.setup_seconds, result.train_seconds, result.eval_seconds]
     parts = math.fsum(seconds for seconds in known if seconds is not None)
@@ -120,7 +117,8 @@ def _drift_problems(case: Case, run: Run, final: bool) -> Iterator[str]:
         yield "was not repeated although the device's speed had changed"
 
 
-def _audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
+def audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
+    """What in the audit of an ok run does not fit a task that asks for `cuts`."""
     audit = result.audit
     if audit is None:
         yield "ok without an audit"

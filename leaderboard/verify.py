@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import JournalError
 from leaderboard import bundle, transcripts
 from leaderboard.case import Case, Finding, broken, case, unknown
-from leaderboard.checks import CHECKS
+from leaderboard.checks import CHECKS, Check
+
+# Strangers' figures and texts: too large to compute with, no UTF-8, or nothing that a library expects.
+_STRANGE = (JournalError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -32,29 +36,34 @@ def verify(path: Path) -> Verified:
 
 
 def examine(whole: bundle.Bundle) -> Verified:
-    """Recompute everything that follows from the records of `whole`."""
+    """Recompute everything that follows from the records of `whole`. Whatever they hold, there are findings."""
+    checks: list[tuple[str, Check]] = [("version", _version), *CHECKS]
     try:
         examined = case(whole.records, whole.state)
-    except JournalError as error:
-        return Verified(whole, None, (("contents", (broken("journal", str(error)),)),))
-    findings = []
-    checks = [*CHECKS, ("what the model said", lambda _: transcripts.check(whole.records, whole.state, whole.said))]
-    for name, check in checks if transcripts.names(whole.records) else CHECKS:
-        try:
-            found = tuple(check(examined))
-        except JournalError as error:
-            found = (broken("journal", str(error)),)
-        except (ArithmeticError, ValueError) as error:
-            # Strangers' figures: too large to compute with, or texts that are no UTF-8.
-            found = (broken("figures", f"cannot be computed with ({type(error).__name__})"),)
-        findings.append((name, found))
-    return Verified(whole, examined, (("version", _version(examined)), *findings))
+        if transcripts.names(whole.records):
+            checks.append(("what the model said", lambda _: transcripts.check(whole.records, whole.state, whole.said)))
+    except _STRANGE as error:
+        return Verified(whole, None, (("contents", (_failed(error),)),))
+    return Verified(whole, examined, tuple((name, _found(check, examined)) for name, check in checks))
 
 
-def _version(examined: Case) -> tuple[Finding, ...]:
+def _found(check: Check, examined: Case) -> tuple[Finding, ...]:
+    try:
+        return tuple(check(examined))
+    except _STRANGE as error:
+        return (_failed(error),)
+
+
+def _failed(error: Exception) -> Finding:
+    if isinstance(error, JournalError):
+        return broken("journal", str(error))
+    return broken("figures", f"cannot be checked: {type(error).__name__}")
+
+
+def _version(examined: Case) -> Iterator[Finding]:
     from harness.opening import PROTOCOL_VERSION
 
     protocol = examined.opening.key.get("protocol")
-    if protocol == PROTOCOL_VERSION:
-        return ()
-    return (unknown("protocol", f"made under version {protocol!r}; these checks are of version {PROTOCOL_VERSION}"),)
+    if protocol != PROTOCOL_VERSION:
+        what = f"made under version {protocol!r}; these checks are of version {PROTOCOL_VERSION}"
+        yield unknown("protocol", what)

@@ -16,7 +16,7 @@ from harness.journal import Journal, parse
 from harness.records import Audit, Calibration, Role, RunResult, Walls
 from harness.sandbox.canaries import HELD, NEEDED, USEFUL
 from leaderboard import archive, bundle, entry
-from leaderboard.reproduction import Reproduction, Subject
+from leaderboard.reproduction import Reproduction, Subject, terms
 from leaderboard.verify import verify
 
 DEMO = ("task=demo", "data=pypi", "backend=cpu")
@@ -125,13 +125,13 @@ def reproduced(
             key=state.opened["key"],
             claim=to_json(state.gain),
             device={**simulated.DEVICE.identity, "fingerprint": fingerprint},
-            isolation_level=3,
             nonce=hashlib.sha256(nonce.encode()).hexdigest()[:32],
             num_pairs=pairs,
+            **terms(_demo(), 3),
         )
         records = [opened]
     with journal:
-        Reproduction(subject, _demo(), journal, records, bench, lambda _: None).run(pairs)
+        Reproduction(subject, _demo(), journal, records, bench, lambda _: None, isolation_level=3).run(pairs)
     return folder
 
 

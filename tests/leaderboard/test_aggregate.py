@@ -114,6 +114,18 @@ def test_devices_are_pooled_only_where_their_baselines_were_shown_to_agree() -> 
     assert len(portability([*here, near[0]])) == 2  # one session shows nothing
 
 
+def test_no_session_widens_the_margin_within_which_devices_are_pooled() -> None:
+    """Its sigma rests on baselines that only its own journal knows: the task's counts, else the smallest."""
+    here = [replace(item, baseline_bpb=1.5 + x) for item, x in zip(made("a", [0.1] * 6), SPREAD, strict=True)]
+    far = [replace(item, device="far", baseline_bpb=(item.baseline_bpb or 0) + 0.05) for item in here]
+    wide = [replace(item, sigma_bpb=5.0) for item in [*here, *far]]
+    assert [group.devices for group in portability(wide)] == [("here",), ("far",)]
+    unknown = [replace(item, key={"task": "nobody_knows_it"}) for item in [*here, *wide]]
+    assert [group.devices for group in portability(unknown)] == [("here",), ("far",)]
+    agreeing = [replace(item, sigma_bpb=0.06) for item in unknown]
+    assert [group.devices for group in portability(agreeing)] == [("here", "far")]
+
+
 def test_equal_labels_are_told_apart() -> None:
     rows = board(made("x1234", [0.1], label="tpe"), made("y1234", [0.2], label="tpe")).rows
     assert [row.label for row in rows] == ["tpe y123", "tpe x123"]

@@ -149,12 +149,37 @@ def opened(**values: object) -> Callable[[Lines], None]:
     return lambda lines: lines[0]["data"].update(values)
 
 
+def went_on(**values: object) -> Callable[[Lines], None]:
+    """Stopped and continued before the first run, under the terms of its beginning but for `values`."""
+
+    def change(lines: Lines) -> None:
+        began = {name: lines[0]["data"][name] for name in ("isolation_level", "task")}
+        said = {"reason": "resumed", **began, **values}
+        lines.insert(2, {"time": lines[1]["time"], "type": "resumed", "data": said})
+
+    return change
+
+
 REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
     "another session": (opened(session_head="0" * 64), "its session_head is not that of the entry"),
     "another bundle": (opened(bundle_sha256="0" * 64), "its bundle_sha256 is not that of the entry"),
     "another key": (opened(key={"protocol": 1}), "its key is not that of the entry"),
     "another claim": (opened(claim=None), "its claim is not that of the entry"),
     "without walls": (opened(isolation_level=1), "made without walls"),
+    "other task": (lambda x: x[0]["data"]["task"].update(audit_cuts=2), "its task.audit_cuts is not the session's"),
+    "went on without walls": (went_on(isolation_level=0), "made without walls"),
+    "went on as another task": (went_on(task={}), "is not the session's"),
+    "went on without a word": (went_on(isolation_level=None), "does not say under which walls"),
+    "older": (lambda x: x[0]["data"].pop("task"), "does not say under which walls"),
+    "no calibration": (lambda x: x.pop(1), "expected one calibration"),
+    "two calibrations": (lambda x: x.insert(2, x[1]), "expected one calibration"),
+    "no audit": (lambda x: finished(x, "confirm_candidate-000").update(audit=None), "ok without an audit"),
+    "few cuts": (
+        lambda x: finished(x, "confirm_candidate-000")["audit"].update(num_uniform=1, num_targeted=1),
+        "the task asks for 256",
+    ),
+    "no score of text": (lambda x: finished(x, "confirm_candidate-000").update(bpb=9.0), "with the score 9.0"),
+    "memory": (lambda x: finished(x, "confirm_candidate-000").update(peak_memory_bytes=2**61), "peak_memory_bytes is"),
     "another nonce": (opened(nonce="0" * 32), "not the run, seed and split that the rules call for"),
     "fewer pairs asked": (opened(num_pairs=2), "a verdict before all pairs were there"),
     "no text": (opened(num_pairs="many"), "not the journal of a reproduction"),
@@ -183,6 +208,12 @@ def test_what_does_not_follow_from_its_runs(root: Path, whole: Bundle, case: str
     with pytest.raises(ConfigError) as caught:
         examine(chained(lines), "x.jsonl", "ann", whole)
     assert expected in str(caught.value) and str(caught.value).startswith("x.jsonl: ")
+
+
+def test_it_may_go_on_under_the_terms_of_its_beginning(root: Path, whole: Bundle) -> None:
+    lines = lines_of(read(root / "true" / "journal.jsonl")[0])
+    went_on()(lines)
+    assert examine(chained(lines), "x", "ann", whole).retrained.verdict.word is Word.REPRODUCED
 
 
 def test_too_few_pairs(root: Path, whole: Bundle, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from harness.journal import Journal, Record, read
 from harness.opening import STOCK
 from harness.records import Gain, Role, RunResult, Status
 from leaderboard import bundle, cli, reproduce
-from leaderboard.reproduction import Reproduction, Subject, fold
+from leaderboard.reproduction import Reproduction, Subject, fold, other_numbers, terms
 from leaderboard.verdict import Verdict, Word, confidence, differences, judge
 
 
@@ -92,7 +92,8 @@ def attempt(
         records = [journal.append("reproduction_open", nonce="1" * 32, num_pairs=pairs)]
     with journal:
         task = simulated.configuration().task
-        return Reproduction(subject, task, journal, records, bench, lambda _: None).run(pairs), bench
+        again = Reproduction(subject, task, journal, records, bench, lambda _: None, isolation_level=3)
+        return again.run(pairs), bench
 
 
 def test_runs_are_paired_interleaved_and_on_test(tmp_path: Path) -> None:
@@ -131,6 +132,8 @@ def test_more_pairs_continue_from_those_that_are_there(tmp_path: Path) -> None:
     again, bench = attempt(tmp_path / "a", pairs=5)
     assert (first.num_pairs, again.num_pairs, len(bench.runs)) == (3, 5, 4)
     assert again.confidence == 0.975
+    extended = next(record for record in read(tmp_path / "a" / "journal.jsonl")[0] if record.type == "extended")
+    assert (extended.data["isolation_level"], extended.data["task"]["name"]) == (3, "tiny")
     assert attempt(tmp_path / "a", pairs=2)[0] == again  # fewer: the verdict stands
 
 
@@ -196,6 +199,9 @@ def test_a_session_that_was_run_is_bundled_verified_and_reproduced(
     Path("patches/0.edit").write_text(f"# A rate that learns\n{block}")
     own = ("agent=scripted", "agent.options.patches=patches", "session.name=real", "session.experiments=1")
     assert cli.main(["run", *TINY, *own]) == 0
+    journal = next(Path().rglob("real/journal.jsonl"))
+    closed = journal.read_bytes()
+    assert cli.main(["resume", "real"]) == 0 and journal.read_bytes() == closed  # nothing follows the end
     assert cli.main(["bundle", "real"]) == 0
     assert cli.main(["verify", "real.bundle.tar"]) == 0
     assert cli.main(["reproduce", "--all", ".", *TINY]) == 0
@@ -247,6 +253,37 @@ def test_it_ends_on_the_device_on_which_it_began() -> None:
     opened = Record(0, 0.0, "reproduction_open", {"device": {"fingerprint": "other"}}, "0" * 64)
     with pytest.raises(DeviceError, match="began on device other"):
         reproduce.check_device([opened], simulated.DEVICE)
+
+
+def test_it_says_under_what_it_began_and_under_what_it_went_on(session: Path, tmp_path: Path) -> None:
+    whole = bundle.read(bundle.write(session, tmp_path / "one.bundle.tar"))
+    task = simulated.configuration().task
+    for level, cuts in ((3, 32), (0, 2)):
+        journal, records = reproduce.open_journal(tmp_path / "again")
+        with journal:
+            under = terms(replace(task, audit_cuts=cuts), level)
+            reproduce.begin(journal, records, whole, simulated.DEVICE, under, 2)
+    said = [
+        (record.type, record.data["isolation_level"], record.data["task"]["audit_cuts"])
+        for record in read(tmp_path / "again" / "journal.jsonl")[0]
+    ]
+    assert said == [("reproduction_open", 3, 32), ("resumed", 0, 2)]
+
+
+def test_other_numbers_of_a_task_are_named_and_words_about_it_are_not() -> None:
+    own = {"audit_cuts": 32, "study": False, "knobs": {"DEPTH": 2}}
+    assert other_numbers(own, {**own, "study": True}) == []
+    assert other_numbers(own, {**own, "audit_cuts": 2, "knobs": {}}) == ["audit_cuts", "knobs"]
+    assert other_numbers(None, own) == ["audit_cuts", "knobs"]
+
+
+def test_the_clock_that_auto_means_here_is_the_one_compared(tiny: Path) -> None:
+    whole = bundle.read(tiny)
+    config = reproduce.local_config(whole, TINY[3:])
+    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
+    config.task.clock = "auto"
+    with pytest.raises(ConfigError, match="clock is 'ticks', here '(wall|metered)'"):
+        reproduce.ready(whole, config, stock)
 
 
 def test_a_reproduction_tells_its_state(tmp_path: Path) -> None:

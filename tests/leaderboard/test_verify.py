@@ -13,6 +13,7 @@ import simulated
 from doctored import Lines, bundled, data, doctored, finished, lines_of
 from rich.console import Console
 
+from harness import stats
 from harness.errors import HarnessError
 from harness.journal import Record, read
 from harness.records import Status
@@ -76,10 +77,44 @@ def other_script(lines: Lines) -> None:
     data(lines, "proposal", 1)["source"] += "# another line\n"
 
 
-def large_script(lines: Lines) -> None:
-    proposal = data(lines, "proposal", 2)
-    proposal["source"] += "#" * 40_000 + "\n"
-    proposal["edit"] = {"source": proposal["source"], "blocks": [], "path": "train.py"}
+def script(changed: Callable[[str], str]) -> Callable[[Lines], None]:
+    """Another third script than the one that ran, with an edit that makes it."""
+
+    def change(lines: Lines) -> None:
+        proposal = data(lines, "proposal", 2)
+        proposal["source"] = changed(proposal["source"])
+        proposal["edit"] = {"source": proposal["source"], "blocks": [], "path": "train.py"}
+
+    return change
+
+
+def one_more(kind: str, **values: str) -> Callable[[Lines], None]:
+    """A line behind the last one: the same session under another head."""
+    return lambda lines: lines.append({"time": lines[-1]["time"], "type": kind, "data": values})
+
+
+def wide_sigma(lines: Lines) -> None:
+    """Baselines of other sessions that no text gives, pooled as the rules say."""
+    earlier = [[1.0, 9.0]]
+    values = [finished(lines, f"baseline-{index:03d}")["bpb"] for index in range(3)]
+    prior = data(lines, "session_open")["config"]["task"]["sigma_prior_bpb"]
+    sigma = stats.pooled_sigma([*earlier, values], prior)
+    data(lines, "baseline").update(earlier_baselines=earlier, sigma_bpb=sigma)
+
+
+def astronomical_audits(lines: Lines) -> None:
+    """Counts that fit one another and that nothing computes with."""
+    cuts = 10**400
+    data(lines, "session_open")["config"]["task"]["audit_cuts"] = cuts
+    counts = {"num_uniform": cuts, "num_targeted": cuts // 2, "num_large_positive": cuts // 4}
+    for line in lines:
+        if line["type"] == "run_finished":
+            line["data"]["result"]["audit"].update(counts)
+
+
+def spent(**values: Any) -> Callable[[Lines], None]:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost_usd": 0.1, "seconds": 1.0, **values}
+    return lambda lines: data(lines, "proposal", 1).update(usage=usage)
 
 
 def swapped_pair(lines: Lines) -> None:
@@ -113,12 +148,28 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "commit": (lambda x: data(x, "decision", 0).update(commit="0" * 40), "git history: experiment 1: its commit is"),
     "hypothesis": (lambda x: data(x, "proposal", 1).update(hypothesis="I knew it"), "its script makes"),
     "script": (other_script, "not what the edit makes"),
-    "large script": (large_script, "bytes longer than the stock script"),
+    "large script": (script(lambda source: source + "#" * 40_000 + "\n"), "rule for edits: train.py would have"),
+    "endless script": (script(lambda source: source + "#" * (1 << 20)), "a script of more than 1,048,576 characters"),
+    "weights": (script(lambda source: source + 'WEIGHTS = "' + "w" * 3000 + '"\n'), "a literal of 3000 bytes"),
+    "invisible": (script(lambda source: source + "# \u202e\n"), "character U+202E is not allowed"),
+    "encoding": (script(lambda source: "# coding: latin-1\n" + source), "name an encoding"),
+    "contract": (script(lambda source: "x = 1\n"), "the contract: define"),
+    "no Python": (script(lambda source: source + "(\n"), "breaks a rule for edits: line"),
     "no edit": (lambda x: data(x, "proposal", 1).update(edit=None), "a script ran that no edit made"),
     "baseline": (lambda x: data(x, "baseline").update(baseline_bpb=2.1), "baseline: the mean is"),
     "sigma": (lambda x: data(x, "baseline").update(sigma_bpb=0.001), "its baselines give"),
     "earlier baselines": (lambda x: data(x, "baseline").update(earlier_baselines=[[9.0, 1.0]]), "its baselines give"),
     "odd earlier": (lambda x: data(x, "baseline").update(earlier_baselines=[["x"]]), "not a list of lists"),
+    "implausible earlier": (wide_sigma, "earlier_baselines holds 9; expected bits per byte"),
+    "one line more": (one_more("incident", text="x"), "incident comes after the session had closed"),
+    "resumed again": (one_more("resumed", reason="x"), "resumed comes after the session had closed"),
+    "memory": (lambda x: finished(x, "experiment-000").update(peak_memory_bytes=2**61), "peak_memory_bytes is 2305843"),
+    "no memory": (lambda x: finished(x, "experiment-000").update(peak_memory_bytes=-1), "peak_memory_bytes is -1"),
+    "endless run": (lambda x: finished(x, "experiment-000").update(wall_seconds="inf"), "wall_seconds is inf"),
+    "cost": (spent(cost_usd="nan"), "cost_usd is nan"),
+    "paid": (spent(cost_usd=-0.5), "cost_usd is -0.5"),
+    "tokens": (spent(prompt_tokens=-1), "prompt_tokens is -1"),
+    "astronomical audits": (astronomical_audits, "runs and audits: figures: cannot be checked"),
     "rate": (lambda x: data(x, "calibration").update(tokens_per_second=500.0), "its blocks give"),
     "budget": (lambda x: data(x, "calibration").update(budget_seconds=40.0), "budget_seconds is 40.0"),
     "blocks": (lambda x: data(x, "calibration").update(block_tokens_per_second=[1000.0]), "at least 6"),
@@ -137,9 +188,9 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "counts": (lambda x: finished(x, "rerun-001")["audit"].update(num_large_negative=-5), "impossible counts"),
     "decimals": (lambda x: finished(x, "experiment-000").update(bpb=2.0123456), "more than 4 decimals"),
     "score of a failure": (lambda x: finished(x, "experiment-000").update(status="crash"), "status crash with bpb"),
-    "memory": (lambda x: finished(x, "experiment-000").update(peak_memory_bytes=10**400), "is no number of bytes"),
-    "cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": "inf"}), "a cost of inf dollars"),
-    "negative cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": -1.0}), "a cost of -1.0"),
+    "memory": (lambda x: finished(x, "experiment-000").update(peak_memory_bytes=10**400), "peak_memory_bytes is 1000"),
+    "cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": "inf"}), "cost_usd is inf"),
+    "negative cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": -1.0}), "cost_usd is -1.0"),
     "negative": (lambda x: finished(x, "experiment-000").update(bpb=-1.0), "is no score"),
     "no snapshot": (lambda x: finished(x, "experiment-000").update(num_snapshots=0), "without a snapshot"),
     "split": (lambda x: finished(x, "experiment-000").update(split="test"), "scored on 'test'"),
@@ -191,6 +242,19 @@ def test_an_unfinished_session_says_what_cannot_be_checked(records: list[Record]
 def test_sigma_of_an_older_journal_is_unknown_not_wrong(records: list[Record]) -> None:
     result = examine(doctored(records, lambda x: data(x, "baseline").pop("earlier_baselines")))
     assert result.consistent and "does not name" in said(result)
+
+
+def test_a_later_grammar_cannot_be_checked_and_excuses_nothing_else(records: list[Record]) -> None:
+    def later(changed: Callable[[str], str]) -> str:
+        def change(lines: Lines) -> None:
+            script(changed)(lines)
+            data(lines, "session_open")["versions"]["python"] = "99.0.1"
+
+        return said(examine(doctored(records, change)))
+
+    assert "unknown: edits and decisions: experiment 3: a later Python ran" in later(lambda source: source + "(\n")
+    weights = later(lambda source: source + 'WEIGHTS = "' + "w" * 3000 + '"\n')
+    assert "broken: edits and decisions: experiment 3: the script breaks a rule" in weights
 
 
 def test_another_protocol_is_said(records: list[Record]) -> None:
