@@ -282,7 +282,7 @@ def test_the_clock_that_auto_means_here_is_the_one_compared(tiny: Path) -> None:
     config = reproduce.local_config(whole, TINY[3:])
     stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
     config.task.clock = "auto"
-    with pytest.raises(ConfigError, match="clock is 'ticks', here '(wall|metered)'"):
+    with pytest.raises(ConfigError, match=r"clock is 'ticks', here '(wall|metered)'"):
         reproduce.ready(whole, config, stock)
 
 
