@@ -10,7 +10,8 @@ from harness.views.files import write_atomically
 from leaderboard import entry
 from leaderboard.published import Published
 from leaderboard.retrained import MAX_JOURNAL_BYTES, WHO, Attested, examine
-from leaderboard.scan import REPRODUCTIONS, Scan
+from leaderboard.listing import REPRODUCTIONS
+from leaderboard.scan import Scan
 
 
 @dataclass(frozen=True)
