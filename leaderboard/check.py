@@ -67,7 +67,7 @@ def check(
         raise ConfigError("--author says whose the changes are; give --base DIR, what they are changes of")
     before = listing(base) if base else None
     old = before.entries if before else {}
-    missed, unreached = _fetch(listing(folder), old, cache, fetch) if fetch else ([], [])
+    missed, unreached = _fetch(listing(folder), old, cache, fetch)
     found = scan(folder, cache, reproducers, boards)
     absent = tuple(session.name for session in found.sessions if session.bundle is None)
     elsewhere = [name for name in absent if old.get(name) == found.entries[name]]
@@ -86,7 +86,7 @@ def _compared(found: Scan, before: Listing, reproducers: frozenset[str], author:
 
 
 def _fetch(
-    found: Listing, old: Mapping[str, Entry], cache: Path, fetch: Fetch
+    found: Listing, old: Mapping[str, Entry], cache: Path, fetch: Fetch | None
 ) -> tuple[list[Problem], list[Problem]]:
     """What could not be had: of new entries, and of those that are published as they are.
 
@@ -94,6 +94,8 @@ def _fetch(
     """
     missed: list[Problem] = []
     unreached: list[Problem] = []
+    if fetch is None:
+        return missed, unreached
     for name, made in sorted(found.entries.items()):
         target = cached(cache, made)
         if made.url is None or _is_whole(target, made):
@@ -127,9 +129,7 @@ def lines_of_seeds(sessions: Iterable[Published]) -> dict[bytes, list[Published]
     return lines
 
 
-def _gaps(
-    sessions: Sequence[Published], absent: Sequence[str], elsewhere: Collection[str] = ()
-) -> Iterator[Problem]:
+def _gaps(sessions: Sequence[Published], absent: Sequence[str], elsewhere: Collection[str] = ()) -> Iterator[Problem]:
     """Session seeds of a researcher are 0 .. n-1, each once: what was run and not shown could be what disappointed.
 
     `elsewhere`: published entries whose bundle cannot be had now; their seeds are there, as far as names tell.
@@ -199,4 +199,4 @@ def _odd(found: Scan, old: Mapping[str, Entry]) -> Iterator[Problem]:
 def missing_seeds(found: Scan, more: Mapping[str, Published]) -> list[str]:
     """What would be missing if `more` came to `found`, in words."""
     sessions = {session.name: session for session in found.sessions} | dict(more)
-    return [problem.what.partition(": session seeds")[0] for problem in _gaps(list(sessions.values()), ())]
+    return [each.what.partition(": session seeds")[0] for each in _gaps(list(sessions.values()), ())]

@@ -14,7 +14,8 @@ def doubles(found: Scan) -> Iterator[Problem]:
     """The same bundle, or the same measurements, under two names; each pair once."""
     first: dict[Hashable, str] = {}
     named: set[frozenset[str]] = set()
-    marks = [(name, "bundle", ("bundle", made.bundle_sha256)) for name, made in sorted(found.entries.items())]
+    marks: list[tuple[str, str, Hashable]] = []
+    marks += [(name, "bundle", ("bundle", made.bundle_sha256)) for name, made in sorted(found.entries.items())]
     marks += [(session.name, "session", mark) for session in found.sessions for mark in _marks(session)]
     for name, what, mark in marks:
         other = first.setdefault(mark, name)

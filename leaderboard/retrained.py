@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import seeds
 from harness.codec import from_json, part_from_json, to_json
@@ -41,7 +40,6 @@ class Attested:
 
     retrained: Retrained
     first_hash: str  # tells two reproductions apart
-    protocol: Any
 
 
 def listed(path: Path) -> frozenset[str]:
@@ -83,7 +81,7 @@ def examine(content: bytes, where: str, by: str, whole: Bundle) -> Attested:
     device = opened.get("device")
     fingerprint = device.get("fingerprint") if isinstance(device, dict) else None
     made = Retrained(by, rows.device_name(device), text.line(str(fingerprint), 60), records[0].time, verdict)
-    return Attested(made, records[0].hash, opened["key"].get("protocol"))
+    return Attested(made, records[0].hash)
 
 
 def _verdict(state: State, whole: Bundle) -> Verdict | None:

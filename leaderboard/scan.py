@@ -70,9 +70,7 @@ def cached(cache: Path, made: Entry) -> Path:
     return cache / f"{made.bundle_sha256}{bundle.SUFFIX}"
 
 
-def scan(
-    folder: Path, cache: Path, reproducers: frozenset[str], boards: Sequence[Official] | None = None
-) -> Scan:
+def scan(folder: Path, cache: Path, reproducers: frozenset[str], boards: Sequence[Official] | None = None) -> Scan:
     """Everything in `folder`.
 
     Args:
