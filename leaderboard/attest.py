@@ -8,9 +8,9 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.views.files import write_atomically
 from leaderboard import entry
+from leaderboard.listing import REPRODUCTIONS
 from leaderboard.published import Published
 from leaderboard.retrained import MAX_JOURNAL_BYTES, WHO, Attested, examine
-from leaderboard.listing import REPRODUCTIONS
 from leaderboard.scan import Scan
 
 

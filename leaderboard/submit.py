@@ -77,8 +77,8 @@ def _prepare(source: Path, wish: Wish, today: date, boards: Sequence[Official]) 
         return _entry(source, wish, today, boards)
     except UNEXPECTED as error:
         raise ConfigError(
-            f"{source} cannot be examined ({type(error).__name__}): it is not what `bpbench bundle` writes; nothing was "
-            "written"
+            f"{source} cannot be examined ({type(error).__name__}): it is not what `bpbench bundle` writes; "
+            "nothing was written"
         ) from error
 
 

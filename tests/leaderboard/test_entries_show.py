@@ -111,7 +111,8 @@ def elsewhere(group: Sequence[Published], device: str, **fields: object) -> list
 
 
 def test_a_longer_line_on_another_device_neither_hides_nor_replaces_a_reproduced_row() -> None:
-    longer = elsewhere(sessions("llm best-model", [0.01] * 8), "near", tier=Tier.CONSISTENT)
+    gains = [0.01 + 0.0001 * seed for seed in range(8)]
+    longer = elsewhere(sessions("llm best-model", gains), "near", tier=Tier.CONSISTENT)
     found = collection(BEST, longer, TPE)
     (board,) = found.boards
     assert next(item for item in board.rows if item.label == "llm best-model").num_sessions == 8
@@ -122,7 +123,7 @@ def test_a_longer_line_on_another_device_neither_hides_nor_replaces_a_reproduced
 
 
 def test_a_contested_session_that_does_not_count_keeps_the_row_out_all_the_same() -> None:
-    lost = elsewhere(sessions("llm best-model", [0.05, 0.05], contested=1), "near")
+    lost = elsewhere(sessions("llm best-model", [0.05, 0.051], contested=1), "near")
     found = collection(BEST, lost, TPE)
     (board,) = found.boards
     best = next(item for item in board.rows if item.label == "llm best-model")
@@ -150,7 +151,7 @@ def test_a_share_of_a_contested_tpe_is_not_shown() -> None:
     # Another TPE, of fewer sessions, is not what shares are of.
     small = [
         replace(item, outcome=replace(item.outcome, researcher="small", head=f"small{item.name}", is_tpe=True))
-        for item in sessions("small", [0.01, 0.01], contested=0, category=Category.CONTROL)
+        for item in sessions("small", [0.01, 0.011], contested=0, category=Category.CONTROL)
         if item.outcome is not None
     ]
     rows = {item.label: item for item in collection(BEST, TPE, small).boards[0].rows}
