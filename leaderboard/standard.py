@@ -176,7 +176,7 @@ def _is_there(whole: Bundle, request_sha256: str, reply_sha256: str, model: Any)
         asked = json.loads(request)
     except (ValueError, RecursionError):
         return False
-    return isinstance(asked, dict) and isinstance(model, str) and asked.get("model") == model
+    return isinstance(asked, dict) and isinstance(model, str) and bool(asked.get("model") == model)
 
 
 def _shown(value: Any) -> str:
