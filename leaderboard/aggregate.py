@@ -47,6 +47,7 @@ class Row:
     num_attempts: int
     isolation_level: int | None  # the weakest of its sessions; None: one does not say
     anytime: Mapping[str, list[tuple[float, float]]]  # by axis: (so much of it, mean gain on val)
+    left_out_heads: tuple[str, ...] = ()  # of the sessions that do not count
 
     @property
     def num_sessions(self) -> int:
@@ -96,9 +97,9 @@ def _board(sessions: Sequence[Outcome], devices: Portability) -> Board:
     for session in sessions:
         by_researcher.setdefault(session.researcher, []).append(session)
     counted = {researcher: contiguous(found) for researcher, found in by_researcher.items()}
-    tpe = max((kept for kept, _ in counted.values() if kept and kept[0].is_tpe), key=len, default=[])
-    rows = [_row(found[0], *counted[researcher], tpe) for researcher, found in by_researcher.items()]
-    rows = unambiguous(rows)
+    of_tpe = _yardstick({name: kept for name, (kept, _) in counted.items()})
+    tpe = counted[of_tpe][0] if of_tpe is not None else []
+    rows = unambiguous([_row(found, *counted[researcher], tpe) for researcher, found in by_researcher.items()])
     rows.sort(key=lambda row: (row.mean_bpb is None, -(row.mean_bpb or 0.0), row.label, row.researcher))
     comparisons = compare(rows)
     return Board(
@@ -111,29 +112,66 @@ def _board(sessions: Sequence[Outcome], devices: Portability) -> Board:
     )
 
 
+def _yardstick(kept: Mapping[str, Sequence[Outcome]]) -> str | None:
+    """The researcher that shares are of: TPE with its default options, the one with the most sessions."""
+    found = [(len(sessions), researcher) for researcher, sessions in kept.items() if sessions and sessions[0].is_tpe]
+    return max(found)[1] if found else None
+
+
+def yardstick(rows: Sequence[Row]) -> str | None:
+    """The researcher whose gain the rows' shares are of; None: there is none."""
+    return _yardstick({row.researcher: row.sessions for row in rows})
+
+
 def contiguous(sessions: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
     """The closed sessions of seeds 0 .. n-1, one for each, and what is left out and why.
 
-    The first session opened under a seed counts, whatever came of it; so neither a second attempt nor a seed that is
-    never shown can improve a row.
+    On one device the first session opened under a seed counts, whatever came of it; so neither a second attempt nor a
+    seed that is never shown can improve a row. Of several devices under the same seeds the longest line counts whole:
+    who may say when a session was opened could otherwise put his own in the place of another.
     """
+    lines: dict[str, list[Outcome]] = {}
+    for session in sessions:
+        lines.setdefault(session.device, []).append(session)
+    prefixes = {device: len(_prefix(_by_seed(line))) for device, line in lines.items()}
     by_seed: dict[int, list[Outcome]] = {}
-    for session in sorted(sessions, key=lambda item: (item.opened_at, item.head)):
-        by_seed.setdefault(session.session_seed, []).append(session)
-    kept: list[Outcome] = []
-    left_out = [
+    left_out: list[str] = []
+    for device in sorted(lines, key=lambda each: (-prefixes[each], each)):
+        own = _by_seed(lines[device])
+        if own.keys() & by_seed.keys():
+            why = f"its seeds on {lines[device][0].device_label} are there from a device with the longer line"
+            left_out += [f"seed {seed}: {why}" for seed, found in sorted(own.items()) for _ in found]
+        else:
+            by_seed |= own
+    left_out += [
         f"seed {seed}: a later session under the same seed"
         for seed, found in sorted(by_seed.items())
         for _ in found[1:]
     ]
-    while (seed := len(kept)) in by_seed and by_seed[seed][0].closed:
-        kept.append(by_seed[seed][0])
+    kept = _prefix(by_seed)
     why = f"seed {len(kept)} is unfinished" if len(kept) in by_seed else f"there is no seed {len(kept)}"
     left_out += [f"seed {seed}: {why}" for seed in sorted(by_seed) if seed >= len(kept)]
     return kept, left_out
 
 
-def _row(named: Outcome, kept: list[Outcome], left_out: list[str], tpe: Sequence[Outcome]) -> Row:
+def _by_seed(sessions: Iterable[Outcome]) -> dict[int, list[Outcome]]:
+    """The sessions under each seed, the first one opened first."""
+    by_seed: dict[int, list[Outcome]] = {}
+    for session in sorted(sessions, key=lambda item: (item.opened_at, item.head)):
+        by_seed.setdefault(session.session_seed, []).append(session)
+    return by_seed
+
+
+def _prefix(by_seed: Mapping[int, Sequence[Outcome]]) -> list[Outcome]:
+    """The closed sessions of seeds 0 .. n-1."""
+    kept: list[Outcome] = []
+    while (seed := len(kept)) in by_seed and by_seed[seed][0].closed:
+        kept.append(by_seed[seed][0])
+    return kept
+
+
+def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[str], tpe: Sequence[Outcome]) -> Row:
+    named, counted = found[0], {session.head for session in kept}
     gains = _gains(kept)
     num_experiments = sum(session.num_experiments for session in kept)
     diversities = [session.diversity for session in kept if session.diversity is not None]
@@ -161,6 +199,7 @@ def _row(named: Outcome, kept: list[Outcome], left_out: list[str], tpe: Sequence
         num_attempts=sum(session.num_attempts for session in kept),
         isolation_level=_level(kept),
         anytime={axis: curve for axis in AXES if (curve := _anytime(kept, axis))},
+        left_out_heads=tuple(session.head for session in found if session.head not in counted),
     )
 
 

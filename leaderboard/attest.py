@@ -8,9 +8,10 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.views.files import write_atomically
 from leaderboard import entry
+from leaderboard.listing import REPRODUCTIONS
 from leaderboard.published import Published
 from leaderboard.retrained import MAX_JOURNAL_BYTES, WHO, Attested, examine
-from leaderboard.scan import REPRODUCTIONS, Scan
+from leaderboard.scan import Scan
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ def attest(reproduction: Path, by: str, found: Scan, reproducers: frozenset[str]
     target = found.folder / REPRODUCTIONS / f"{session.name}.{by}.jsonl"
     if target.exists() and not content.startswith(entry.read_capped(target, MAX_JOURNAL_BYTES)):
         raise ConfigError(f"{target} holds another reproduction by {by}; one that is published may only be continued")
-    target.parent.mkdir(exist_ok=True)
+    try:
+        target.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{target.parent}: {error.strerror}; expected a folder, remove what is there") from error
     write_atomically(target, content)
     return Put(target, session, attested)
 

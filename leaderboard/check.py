@@ -6,21 +6,28 @@ seeds, and, against the folder that is published now, whatever vanished or chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.journal import canonical
 from harness.views import text
-from leaderboard import entry
+from leaderboard import entry, kept, standings
 from leaderboard.aggregate import contiguous
+from leaderboard.doubles import doubles
 from leaderboard.entry import Entry
+from leaderboard.listing import UNEXPECTED, WITHDRAWN, Listing, Problem, listing, problem
+from leaderboard.official import Official
 from leaderboard.published import Published
-from leaderboard.retrained import MAX_JOURNAL_BYTES
-from leaderboard.scan import MAX_WITHDRAWN_BYTES, REPRODUCTIONS, WITHDRAWN, Problem, Scan, cached, scan
+from leaderboard.scan import Scan, cached, scan
 
 Fetch = Callable[[Entry, Path], None]
+FIRST_DAY = date(2026, 1, 1)  # there was nothing to submit to before
+_PLACE = re.compile(r"(.+)-s([0-9]{1,10})-[0-9a-f]{8}")  # of a session among those of its researcher: entry.name_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Checked:
     scan: Scan
     problems: tuple[Problem, ...]
     absent: tuple[str, ...]  # entries whose bundle is elsewhere and was not looked at
+    notes: tuple[Problem, ...]  # what deserves a look and keeps nothing out
 
 
 def check(
@@ -37,55 +45,74 @@ def check(
     *,
     cache: Path,
     reproducers: frozenset[str],
+    boards: Sequence[Official] | None = None,
     base: Path | None = None,
     fetch: Fetch | None = None,
+    author: str | None = None,
+    today: date | None = None,
 ) -> Checked:
     """Check `folder`.
 
     Args:
         cache: where bundles from elsewhere are kept, and looked for.
+        boards: the official ones (default: leaderboard/official.json).
         base: the folder that is published now; None: nothing to compare with.
         fetch: gets the bundle of an entry into a file; None: nothing is fetched.
+        author: the account that proposes the changes; new reproductions must be its own. Needs `base`.
+        today: no entry may be later than tomorrow; None: any may.
 
     Raises ConfigError where `folder` or `base` is no folder.
     """
-    before = scan(base, cache, reproducers) if base else None
-    found = scan(folder, cache, reproducers)
-    missed = _fetch(found, cache, fetch) if fetch else []
-    if fetch:
-        found = scan(folder, cache, reproducers)
+    if author is not None and base is None:
+        raise ConfigError("--author says whose the changes are; give --base DIR, what they are changes of")
+    before = listing(base) if base else None
+    old = before.entries if before else {}
+    missed, unreached = _fetch(listing(folder), old, cache, fetch)
+    found = scan(folder, cache, reproducers, boards)
     absent = tuple(session.name for session in found.sessions if session.bundle is None)
-    problems = [*found.problems, *missed, *doubles(found), *_gaps(found.sessions, absent), *_returned(found)]
+    elsewhere = [name for name in absent if old.get(name) == found.entries[name]]
+    problems = [*found.problems, *missed, *doubles(found), *_gaps(found.sessions, absent, elsewhere)]
+    problems += [*_returned(found), *_dates(found, old, today), *_unbuilt(found)]
     if before:
-        problems += _vanished(found, before)
-    return Checked(found, tuple(problems), absent)
+        problems += [*_compared(found, before, reproducers, author)]
+    return Checked(found, tuple(problems), absent, (*found.notes, *unreached, *_odd(found, old)))
 
 
-def _fetch(found: Scan, cache: Path, fetch: Fetch) -> list[Problem]:
-    missed = []
+def _compared(found: Scan, before: Listing, reproducers: frozenset[str], author: str | None) -> Iterator[Problem]:
+    yield from kept.vanished(found, before, reproducers)
+    yield from kept.outdated(found, before)
+    if author is not None:
+        yield from kept.of_others(found, before, author)
+
+
+def _fetch(
+    found: Listing, old: Mapping[str, Entry], cache: Path, fetch: Fetch | None
+) -> tuple[list[Problem], list[Problem]]:
+    """What could not be had: of new entries, and of those that are published as they are.
+
+    The latter is no fault of who proposes something, and a server that is away must not stop everybody.
+    """
+    missed: list[Problem] = []
+    unreached: list[Problem] = []
+    if fetch is None:
+        return missed, unreached
     for name, made in sorted(found.entries.items()):
         target = cached(cache, made)
-        if made.url is None or target.exists():
+        if made.url is None or _is_whole(target, made):
             continue
         try:
+            target.unlink(missing_ok=True)
             fetch(made, target)
         except ConfigError as error:
-            missed.append(Problem(name + entry.SUFFIX, text.line(str(error))))
-    return missed
+            (unreached if old.get(name) == made else missed).append(problem(name + entry.SUFFIX, str(error)))
+    return missed, unreached
 
 
-def doubles(found: Scan) -> Iterator[Problem]:
-    """The same bundle, or the same session, under two names."""
-    heads = {session.name: session.outcome.head for session in found.sessions if session.outcome}
-    hashes = {name: made.bundle_sha256 for name, made in found.entries.items()}
-    named: set[frozenset[str]] = set()
-    for what, values in (("bundle", hashes), ("session", heads)):
-        first: dict[str, str] = {}
-        for name in sorted(values):
-            other = first.setdefault(values[name], name)
-            if other != name and frozenset((name, other)) not in named:
-                named.add(frozenset((name, other)))
-                yield Problem(name + entry.SUFFIX, f"the same {what} as {other}; remove one")
+def _is_whole(path: Path, made: Entry) -> bool:
+    if not path.is_file() or path.stat().st_size != made.bundle_bytes:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == made.bundle_sha256
 
 
 def lines_of_seeds(sessions: Iterable[Published]) -> dict[bytes, list[Published]]:
@@ -102,16 +129,21 @@ def lines_of_seeds(sessions: Iterable[Published]) -> dict[bytes, list[Published]
     return lines
 
 
-def _gaps(sessions: Sequence[Published], absent: Sequence[str]) -> Iterator[Problem]:
-    """Session seeds of a researcher are 0 .. n-1, each once: what was run and not shown could be what disappointed."""
+def _gaps(sessions: Sequence[Published], absent: Sequence[str], elsewhere: Collection[str] = ()) -> Iterator[Problem]:
+    """Session seeds of a researcher are 0 .. n-1, each once: what was run and not shown could be what disappointed.
+
+    `elsewhere`: published entries whose bundle cannot be had now; their seeds are there, as far as names tell.
+    """
     for line in lines_of_seeds(sessions).values():
         outcomes = [session.outcome for session in line if session.outcome is not None]
-        kept, left_out = contiguous(outcomes)
-        counted = {outcome.head for outcome in kept}
-        outside = [session for session in line if session.outcome and session.outcome.head not in counted]
+        counted, left_out = contiguous(outcomes)
+        heads = {outcome.head for outcome in counted}
+        outside = [session for session in line if session.outcome and session.outcome.head not in heads]
         for session in sorted(outside, key=lambda item: item.name):
             assert session.outcome is not None
             seed = session.outcome.session_seed
+            if _is_filled(session, [outcome.session_seed for outcome in outcomes], elsewhere):
+                continue
             why = next(iter(w for w in left_out if w.startswith(f"seed {seed}: ")), f"seed {seed} does not count")
             hint = f" ({len(absent)} entries are elsewhere: `--download` fetches them)" if absent else ""
             yield Problem(
@@ -121,51 +153,50 @@ def _gaps(sessions: Sequence[Published], absent: Sequence[str]) -> Iterator[Prob
             )
 
 
+def _is_filled(session: Published, there: Sequence[int], elsewhere: Collection[str]) -> bool:
+    """Whether the seeds before `session` are all there once those of `elsewhere` are counted too."""
+    stem, seed = _place(session.name)
+    places = (_place(name) for name in elsewhere)
+    seeds = {*there, *(other for whose, other in places if whose == stem)}
+    return there.count(seed) == 1 and len([each for each in seeds if 0 <= each < seed]) == seed
+
+
+def _place(name: str) -> tuple[str, int]:
+    match = _PLACE.fullmatch(name)
+    return (match.group(1), int(match.group(2))) if match else (name, -1)
+
+
 def _returned(found: Scan) -> Iterator[Problem]:
     for name in sorted(set(found.withdrawn) & set(found.entries)):
         yield Problem(name + entry.SUFFIX, f"was withdrawn ({WITHDRAWN}); remove its files")
 
 
-def _vanished(found: Scan, before: Scan) -> Iterator[Problem]:
-    """What is published stays as it is, or is withdrawn for a reason that everybody can read."""
-    for name, old in sorted(before.entries.items()):
-        if name in found.withdrawn:
-            continue
-        if name not in found.entries:
-            yield Problem(name + entry.SUFFIX, f"is published and may not vanish; restore it, or add it to {WITHDRAWN}")
-        elif replace(found.entries[name], url=None) != replace(old, url=None):
-            # Where the bundle lies may change: its hash says that it is the same.
-            yield Problem(name + entry.SUFFIX, "is published and may not change; restore it")
-    yield from _shortened(found, before)
-    old_lines = set(_text(before.folder / WITHDRAWN, MAX_WITHDRAWN_BYTES).splitlines())
-    if not old_lines <= set(_text(found.folder / WITHDRAWN, MAX_WITHDRAWN_BYTES).splitlines()):
-        yield Problem(WITHDRAWN, "lines were removed or changed; restore them")
-    for name in sorted(set(found.withdrawn) - set(before.withdrawn) - set(before.entries)):
-        yield Problem(WITHDRAWN, f"{name} is not published, so it cannot be withdrawn; remove the line")
+def _dates(found: Scan, old: Mapping[str, Entry], today: date | None) -> Iterator[Problem]:
+    """A day that can be, of what is new. Tomorrow: it is that already where the sun rises earlier."""
+    last = today + timedelta(days=1) if today else date.max
+    for name, made in sorted(found.entries.items()):
+        if name not in old and not FIRST_DAY <= date.fromisoformat(made.submitted_on) <= last:
+            expected = f"expected {FIRST_DAY} to {last}; submit it again"
+            yield Problem(name + entry.SUFFIX, f"submitted_on is {made.submitted_on}: {expected}")
 
 
-def _shortened(found: Scan, before: Scan) -> Iterator[Problem]:
-    """A reproduction may go on, but not be taken back by somebody else."""
-    refused = {problem.where for problem in before.problems}  # of somebody who is no longer listed, for example
-    for name in before.reproductions:
-        where = f"{REPRODUCTIONS}/{name}"
-        if where in refused or name.partition(".")[0] in found.withdrawn:
-            continue
-        old = _text(before.folder / where, MAX_JOURNAL_BYTES)
-        if name not in found.reproductions:
-            yield Problem(where, "is published and may not vanish; restore it")
-        elif not _text(found.folder / where, MAX_JOURNAL_BYTES).startswith(old):
-            yield Problem(where, "is published and may only be continued; restore it")
-
-
-def _text(path: Path, max_bytes: int) -> str:
+def _unbuilt(found: Scan) -> Iterator[Problem]:
+    """What would break every page and table once it is published is told now."""
     try:
-        return entry.read_capped(path, max_bytes).decode("utf-8", "replace")
-    except ConfigError:
-        return ""  # missing; what else is wrong with it, the scan has said
+        standings.boards(found.sessions)
+    except (HarnessError, *UNEXPECTED) as error:
+        what = f"the boards cannot be built of these entries ({type(error).__name__}): one holds what no session has"
+        yield Problem(text.line(found.folder.name, 60), what)
+
+
+def _odd(found: Scan, old: Mapping[str, Entry]) -> Iterator[Problem]:
+    """What no rule forbids and yet deserves a look by who merges it."""
+    for name, findings in sorted(found.odd.items()):
+        if name not in old:
+            yield from (problem(name + entry.SUFFIX, f"odd: {finding}") for finding in findings)
 
 
 def missing_seeds(found: Scan, more: Mapping[str, Published]) -> list[str]:
     """What would be missing if `more` came to `found`, in words."""
     sessions = {session.name: session for session in found.sessions} | dict(more)
-    return [problem.what.partition(": session seeds")[0] for problem in _gaps(list(sessions.values()), ())]
+    return [each.what.partition(": session seeds")[0] for each in _gaps(list(sessions.values()), ())]

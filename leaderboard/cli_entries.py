@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
-from leaderboard.paths import ENTRIES, REPRODUCERS
+from leaderboard.paths import ENTRIES, OFFICIAL, REPRODUCERS
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser, Namespace
 
     from harness.cli import Commands
     from leaderboard.scan import Scan
@@ -36,10 +36,21 @@ def add(commands: Commands) -> None:
     attest.add_argument("--by", required=True, metavar="WHO", help="a name on leaderboard/reproducers.txt")
     attest.add_argument("--entries", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
 
+    for command in (submit, attest, *_add_readers(commands)):
+        command.add_argument(
+            "--official", type=Path, default=OFFICIAL, metavar="FILE", help="the official boards (default: ours)"
+        )
+
+
+def _add_readers(commands: Commands) -> tuple[ArgumentParser, ArgumentParser]:
+    """`check` and `leaderboard`."""
     check = commands.add_parser("check", help="check a folder of leaderboard entries")
     check.set_defaults(command=_check)
     check.add_argument("--base", type=Path, metavar="DIR", help="what is published now: nothing of it may vanish")
     check.add_argument("--download", action="store_true", help="fetch bundles that lie elsewhere, and check them too")
+    check.add_argument(
+        "--author", metavar="ACCOUNT", help="who proposes the changes: new reproductions must be theirs; needs --base"
+    )
 
     board = commands.add_parser("leaderboard", help="print the published leaderboard")
     board.set_defaults(command=_leaderboard)
@@ -48,22 +59,25 @@ def add(commands: Commands) -> None:
     board.add_argument("--json", type=Path, metavar="FILE", help="write everything there as JSON")
     for command in (check, board):
         command.add_argument("folder", nargs="?", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
+    return check, board
 
 
-def _scan(folder: Path) -> Scan:
-    from leaderboard import scan
+def _scan(arguments: Namespace) -> Scan:
+    from leaderboard import official, scan
     from leaderboard.retrained import listed
 
-    return scan.scan(folder, scan.default_cache(), listed(REPRODUCERS))
+    boards = official.read(arguments.official)
+    return scan.scan(arguments.entries, scan.default_cache(), listed(REPRODUCERS), boards)
 
 
 def _submit(arguments: Namespace) -> int:
-    from leaderboard import submit
+    from leaderboard import official, submit
 
-    found = _scan(arguments.entries)
+    found = _scan(arguments)
     wish = submit.Wish(arguments.by, arguments.link, arguments.url, arguments.note)
     today = datetime.now(UTC).date()
-    prepared = submit.prepare(arguments.bundles, submit.with_default_name(wish), found, today)
+    boards = official.read(arguments.official)
+    prepared = submit.prepare(arguments.bundles, submit.with_default_name(wish), found, today, boards)
     written = submit.write(prepared, arguments.entries)
     for path in written:
         print(path)
@@ -92,7 +106,7 @@ def _attest(arguments: Namespace) -> int:
     from leaderboard.attest import attest
     from leaderboard.retrained import listed
 
-    put = attest(arguments.reproduction, arguments.by, _scan(arguments.entries), listed(REPRODUCERS))
+    put = attest(arguments.reproduction, arguments.by, _scan(arguments), listed(REPRODUCERS))
     made = put.attested.retrained
     print(f"{put.path}: {put.session.name} {made.verdict.word} on {text.line(made.device_label)}")
     return 0
@@ -102,7 +116,7 @@ def _check(arguments: Namespace) -> int:
     import sys
 
     from harness.cli import EXIT_ERROR
-    from leaderboard import download, scan
+    from leaderboard import download, official, scan
     from leaderboard.check import check
     from leaderboard.retrained import listed
 
@@ -110,13 +124,19 @@ def _check(arguments: Namespace) -> int:
         arguments.folder,
         cache=scan.default_cache(),
         reproducers=listed(REPRODUCERS),
+        boards=official.read(arguments.official),
         base=arguments.base,
         fetch=download.fetch if arguments.download else None,
+        author=arguments.author,
+        today=datetime.now(UTC).date(),
     )
+    # Behind a dash: at the start of a line, names of files could be commands to who runs the workflow.
     for problem in checked.problems:
-        print(problem, file=sys.stderr)
+        print(f"- {problem}", file=sys.stderr)
+    for note in checked.notes:
+        print(f"- note: {note}")
     for name in checked.absent if not arguments.download else ():
-        print(f"{name}: its bundle is elsewhere and was not checked; `--download` fetches it")
+        print(f"- {name}: its bundle is elsewhere and was not checked; `--download` fetches it")
     found = checked.scan
     counts = f"{len(found.entries):,} entries, {len(found.reproductions):,} reproductions"
     print(f"{counts}: {len(checked.problems):,} problems" if checked.problems else f"{counts}: all is well")
@@ -127,10 +147,10 @@ def _leaderboard(arguments: Namespace) -> int:
     from rich.console import Console
 
     from harness.views.files import write_atomically
-    from leaderboard import show_standings
+    from leaderboard import official, show_standings
     from leaderboard.published import load
 
-    collection = load(arguments.folder)
+    collection = load(arguments.folder, boards=official.read(arguments.official))
     tasks = sorted({str(board.key.get("task")) for board in collection.boards})
     if arguments.task is not None and arguments.task not in tasks:
         raise ConfigError(f"--task {arguments.task!a}: nothing is published of it; there is: {', '.join(tasks) or '-'}")

@@ -6,17 +6,23 @@ the rest of the record is worked out again.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from harness import ranking
 from harness.errors import ConfigError
+from harness.records import SessionState
 from harness.sandbox import canaries
 from harness.views import text
+from leaderboard import official, standard
 from leaderboard.bundle import Bundle
+from leaderboard.official import Official
+from leaderboard.plausible import BPB_BAND
+from leaderboard.standard import group
 
 _NO_RESEARCHER = {
     "replay": "agent=replay repeats another session",
@@ -24,39 +30,81 @@ _NO_RESEARCHER = {
 }
 # Of config.task: words about it, and the clock, which `auto` resolves for each device and which the key has.
 _NOT_NUMBERS = ("clock", "ticks", "study", "device_class", "data", "measured_on", "reference_bpb")
+_MOST = 1e12  # of seconds, tokens, dollars: far beyond every session, and a number that pages and sums can hold
 
 
-def reasons(whole: Bundle) -> tuple[str, ...]:
-    """One clean line each; empty: the session can be published."""
-    found = [*ranking.unranked(whole.state), *_derived(whole)]
+def reasons(whole: Bundle, boards: Sequence[Official]) -> tuple[str, ...]:
+    """One clean line each; empty: the session can be published. `boards`: the official ones."""
+    found = [*ranking.unranked(whole.state), *_derived(whole, boards)]
     if not whole.state.closed:
         found.append("it is unfinished: `bpbench resume` it, then bundle it again")
     return tuple(dict.fromkeys(text.line(reason, 160) for reason in found))
 
 
-def _derived(whole: Bundle) -> Iterator[str]:
-    from harness.opening import PROTOCOL_VERSION, pinned_torch
+def is_current(whole: Bundle) -> bool:
+    """Whether it was made under the protocol version of this installation."""
+    from harness.opening import PROTOCOL_VERSION
 
-    state, agent = whole.state, _group(whole, "agent").get("name")
+    protocol = whole.state.opened["key"].get("protocol")
+    return type(protocol) is int and protocol == PROTOCOL_VERSION
+
+
+def outdated(whole: Bundle) -> str:
+    """Why a session of another version is not published any more."""
+    protocol = text.line(repr(whole.state.opened["key"].get("protocol")), 20)
+    return f"made under version {protocol} of the protocol: run the seed again with this version of bpbench"
+
+
+def _derived(whole: Bundle, boards: Sequence[Official]) -> Iterator[str]:
+    from harness.opening import pinned_torch
+
+    state, agent = whole.state, group(whole.state, "agent").get("name")
     if isinstance(agent, str) and agent in _NO_RESEARCHER:
         yield _NO_RESEARCHER[agent]
     if agent == "external":
         yield "agent=external: its network is not limited to its model's provider"
-    if _group(whole, "data").get("source") == "synthetic":
+    if group(state, "data").get("source") == "synthetic":
         yield "data.source=synthetic: generated text"
-    scripted = _group(whole, "llm").get("scripted")
+    scripted = group(state, "llm").get("scripted")
     if isinstance(scripted, dict) and scripted.get("wire"):
         yield "llm.scripted: a script, no language model"
     if state.walls is None:
         yield "nothing says what held around its code: run it again with this version"
     else:
         yield from canaries.missing(state.walls)
-    if state.opened["key"].get("protocol") != PROTOCOL_VERSION:
+    yield from _absurd(state)
+    if not official.lists(boards, state.opened["key"]):
+        yield official.refusal(state.opened["key"])
+    if not is_current(whole):
         return  # it was checked by the rules of its own version when it came
-    torch = str((state.opened.get("versions") or {}).get("torch"))
+    versions = state.opened.get("versions")
+    torch = str(versions.get("torch") if isinstance(versions, dict) else None)
     if torch.partition("+")[0] != pinned_torch():
         yield f"torch {torch}: install torch=={pinned_torch()}, the version that rows are compared on"
-    yield from _other_numbers(_group(whole, "task"))
+    yield from _other_numbers(group(state, "task"))
+    yield from standard.reasons(whole)
+
+
+def _absurd(state: SessionState) -> Iterator[str]:
+    """Numbers that no device, text or bill gives; odd ones are only noted (leaderboard/plausible.py)."""
+    low, high = BPB_BAND
+    runs = tuple(ranking.all_runs(state))
+    for bpb in (run.bpb for run in runs if run.bpb is not None):
+        if not low < bpb < high:
+            yield f"a score of {bpb:g} bits per byte: expected {low:g} to {high:g}"
+            break
+    calibration = state.calibration
+    numbers: dict[str, Sequence[float | None]] = {
+        "a run's seconds": [run.train_seconds for run in runs] + [run.wall_seconds for run in runs],
+        "the rate": [calibration.tokens_per_second, calibration.budget_seconds] if calibration else [],
+        "sigma": [state.sigma_bpb],
+        "tokens": [state.llm.prompt_tokens, state.llm.completion_tokens],
+        "a price": [state.llm.cost_usd],
+        "a time": [state.opened_at, state.last_at, state.working_seconds],
+    }
+    for what, values in numbers.items():
+        if not all(value is None or (math.isfinite(value) and 0 <= value < _MOST) for value in values):
+            yield f"{what}: a number that no session has"
 
 
 def _other_numbers(task: Mapping[str, Any]) -> Iterator[str]:
@@ -82,8 +130,3 @@ def _task_here(name: str) -> Mapping[str, Any] | None:
         return asdict(compose([f"task={name}", "agent=noop"]).task)
     except ConfigError:
         return None
-
-
-def _group(whole: Bundle, name: str) -> Mapping[str, Any]:
-    group = whole.state.config.get(name)
-    return group if isinstance(group, dict) else {}

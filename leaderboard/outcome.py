@@ -17,11 +17,15 @@ from harness.fold import apply
 from harness.journal import Record, canonical
 from harness.records import Experiment, Gain, SessionState, Status, Walls
 from harness.views import rows, text
+from leaderboard import standard
 
 CONDITIONS = ("experiments", "max_hours", "early_stop")  # of config.session: as much a part of a comparison as the key
 MAX_USD = 1e6
 # Of config.llm: where a model is served, how long it is waited for, what it costs there.
 _NOT_THE_MODEL = ("name", "api_base", "key_variable", "timeout_seconds", "first_wait_seconds", "price")
+# Of what a scaffold says of itself in the opening record: the same, and when it was run. A day of its own would make a
+# researcher of its own, whose seeds could begin at 0 again until one was lucky.
+_NOT_THE_RESEARCHER = ("llm", "price_as_of", "litellm_version", "date")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Outcome:
     head: str  # the hash of the journal's last line
     researcher: str  # equal for sessions that may be averaged
     label: str
-    is_tpe: bool
+    is_tpe: bool  # with its default options: the yardstick
     key: Mapping[str, Any]
     conditions: Mapping[str, Any]
     session_seed: int
@@ -88,7 +92,7 @@ def outcome(records: Sequence[Record]) -> Outcome:
         head=records[-1].hash,
         researcher=researcher(state),
         label=label(state),
-        is_tpe=_group(state, "agent").get("name") == "tpe",
+        is_tpe=standard.is_tpe(state),
         key=state.opened["key"],
         conditions={name: session.get(name) for name in CONDITIONS},
         session_seed=seed,
@@ -136,9 +140,15 @@ def researcher(state: SessionState) -> str:
         "agent": state.config.get("agent"),
         "llm": {name: value for name, value in llm.items() if name not in _NOT_THE_MODEL},
         "program": state.opened.get("program_sha256"),
-        "researcher": state.opened.get("researcher"),
+        "researcher": _told(state.opened.get("researcher")),
     }
     return hashlib.sha256(canonical(to_json(made_of))).hexdigest()[:12]
+
+
+def _told(facts: Any) -> Any:
+    if not isinstance(facts, dict):
+        return facts
+    return {name: value for name, value in facts.items() if name not in _NOT_THE_RESEARCHER}
 
 
 def label(state: SessionState) -> str:

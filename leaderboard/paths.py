@@ -6,3 +6,4 @@ from pathlib import Path
 
 ENTRIES = Path(__file__).resolve().parent / "entries"
 REPRODUCERS = Path(__file__).resolve().parent / "reproducers.txt"
+OFFICIAL = Path(__file__).resolve().parent / "official.json"

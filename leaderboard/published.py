@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leaderboard.aggregate import Board, Row
 from leaderboard.bundle import Bundle
 from leaderboard.outcome import Outcome
 from leaderboard.paths import ENTRIES, REPRODUCERS
 from leaderboard.verdict import Verdict
+
+if TYPE_CHECKING:
+    from leaderboard.official import Official
 
 
 class Tier(StrEnum):
@@ -83,16 +88,33 @@ class Collection:
         return min((self.of(session).tier for session in row.sessions), key=order.index, default=Tier.SELF_REPORTED)
 
     def contested(self, row: Row) -> bool:
-        """Whether a listed reproducer found that a session of the row does not reproduce. Such a row has no group."""
-        return any(self.of(session).contested for session in row.sessions)
+        """Whether a listed reproducer found that a session of the row does not reproduce. Such a row has no group.
+
+        Also a session that does not count: what is left out of a row is no place to put a failure.
+        """
+        of_row = heads(row)
+        contested = (item.outcome for item in self.sessions if item.contested)
+        return any(outcome is not None and outcome.head in of_row for outcome in contested)
 
 
-def load(folder: Path = ENTRIES, *, cache: Path | None = None, reproducers: frozenset[str] | None = None) -> Collection:
+def heads(row: Row) -> frozenset[str]:
+    """The heads of all sessions of the row's researcher on its board, counted or not."""
+    return frozenset((*(session.head for session in row.sessions), *row.left_out_heads))
+
+
+def load(
+    folder: Path = ENTRIES,
+    *,
+    cache: Path | None = None,
+    reproducers: frozenset[str] | None = None,
+    boards: Sequence[Official] | None = None,
+) -> Collection:
     """All that is published in `folder`, every bundle that is here verified.
 
     Args:
         cache: where `bpbench check --download` keeps bundles (default: $BPBENCH_HOME/bundles).
         reproducers: whose reproductions count (default: leaderboard/reproducers.txt).
+        boards: the official ones (default: leaderboard/official.json).
 
     Raises:
         ConfigError: there is no such folder.
@@ -102,9 +124,8 @@ def load(folder: Path = ENTRIES, *, cache: Path | None = None, reproducers: froz
     from leaderboard import scan, standings
     from leaderboard.retrained import listed
 
-    found = scan.scan(
-        folder, cache or scan.default_cache(), listed(REPRODUCERS) if reproducers is None else reproducers
-    )
+    who = listed(REPRODUCERS) if reproducers is None else reproducers
+    found = scan.scan(folder, cache or scan.default_cache(), who, boards)
     if found.problems:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         raise HarnessError(f"{found.problems[0]}{more}; `bpbench check {folder}` lists what is wrong")

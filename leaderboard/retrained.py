@@ -46,7 +46,6 @@ class Attested:
 
     retrained: Retrained
     first_hash: str  # tells two reproductions apart
-    protocol: Any
 
 
 def listed(path: Path) -> frozenset[str]:
@@ -86,7 +85,7 @@ def examine(content: bytes, where: str, by: str, whole: Bundle) -> Attested:
     if verdict is None:
         raise ConfigError(f"{where}: it has no verdict yet; the same `bpbench reproduce` goes on")
     made = Retrained(by, device, fingerprint, records[0].time, verdict)
-    return Attested(made, records[0].hash, whole.state.opened["key"].get("protocol"))
+    return Attested(made, records[0].hash)
 
 
 def _device(stated: Any) -> tuple[str, str]:

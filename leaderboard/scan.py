@@ -5,39 +5,27 @@ The folder is a stranger's as long as a pull request is open: nothing in it is f
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from harness.errors import ConfigError, HarnessError
 from harness.views import text
-from leaderboard import bundle, eligible, entry, tiers
+from leaderboard import archive, bundle, eligible, entry, official, tiers
 from leaderboard.entry import Entry
-from leaderboard.outcome import outcome
+from leaderboard.listing import REPRODUCTIONS, UNEXPECTED, Listing, Problem, listing, parts
+from leaderboard.official import Official
+from leaderboard.outcome import Outcome, outcome
+from leaderboard.paths import OFFICIAL
 from leaderboard.published import Category, Published, Tier
 from leaderboard.retrained import MAX_JOURNAL_BYTES, Attested, examine
-from leaderboard.verify import verify
+from leaderboard.standard import group
+from leaderboard.verify import Verified, verify
 
-WITHDRAWN = "withdrawn.txt"
-REPRODUCTIONS = "reproductions"
-MAX_WITHDRAWN_BYTES = 64 << 10
-MAX_FILES = 20_000
-_REPRODUCTION = re.compile(rf"({entry.NAME.pattern})\.([a-z0-9-]{{1,39}})\.jsonl")
 _CONTROLS = ("random", "tpe", "cmaes", "noop")
 _DEVICE_CLASSES = ("cpu", "cuda", "rocm", "mps", "null")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that keeps a folder from being accepted. Both texts are clean; `what` says what to do."""
-
-    where: str  # the file, relative to the folder
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -50,20 +38,25 @@ class Scan:
     withdrawn: Mapping[str, str]  # name: reason
     reproductions: tuple[str, ...]  # file names
     problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()  # what is worth knowing and keeps nothing out
+    odd: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by session: what `bpbench verify` calls odd
 
 
 @dataclass
-class _Found:
-    """What is being collected."""
+class _Reading:
+    """What is being found out about a listed folder."""
 
-    folder: Path
-    problems: list[Problem] = field(default_factory=list)
-    entries: dict[str, Entry] = field(default_factory=dict)
-    bundles: set[str] = field(default_factory=set)  # names of entries with a bundle beside them
-    reproductions: list[str] = field(default_factory=list)
+    listed: Listing
+    cache: Path
+    boards: Sequence[Official]
+    notes: list[Problem] = field(default_factory=list)
+    odd: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def problem(self, where: str, what: str) -> None:
-        self.problems.append(Problem(text.line(where, 120), text.line(what)))
+        self.listed.problem(where, what)
+
+    def note(self, where: str, what: str) -> None:
+        self.notes.append(Problem(text.line(where, 120), text.line(what)))
 
 
 def default_cache() -> Path:
@@ -77,105 +70,45 @@ def cached(cache: Path, made: Entry) -> Path:
     return cache / f"{made.bundle_sha256}{bundle.SUFFIX}"
 
 
-def scan(folder: Path, cache: Path, reproducers: frozenset[str]) -> Scan:
-    """Everything in `folder`. Raises ConfigError where it is no folder."""
-    found = _Found(folder)
-    _list(found)
-    withdrawn = _withdrawn(found)
-    for name in sorted(found.bundles - set(found.entries)):
-        found.problem(name + bundle.SUFFIX, "there is no readable entry for it; `bpbench submit` writes one")
+def scan(folder: Path, cache: Path, reproducers: frozenset[str], boards: Sequence[Official] | None = None) -> Scan:
+    """Everything in `folder`.
+
+    Args:
+        cache: where bundles from elsewhere are looked for.
+        reproducers: whose reproductions count.
+        boards: the official ones (default: leaderboard/official.json).
+
+    Raises ConfigError where `folder` is no folder, or the list of official boards cannot be read.
+    """
+    found = _Reading(listing(folder), cache, official.read(OFFICIAL) if boards is None else boards)
     sessions: dict[str, Published] = {}
-    for name, made in sorted(found.entries.items()):
+    for name, made in sorted(found.listed.entries.items()):
         try:
-            sessions[name] = _session(found, name, made, cache)
+            sessions[name] = _session(found, name, made)
         except HarnessError as error:
             found.problem(name + entry.SUFFIX, str(error))
+        except UNEXPECTED as error:
+            what = f"its bundle cannot be examined ({type(error).__name__}): it is not what `bpbench bundle` writes"
+            found.problem(name + entry.SUFFIX, what)
     _attach(found, sessions, reproducers)
     return Scan(
         folder,
         tuple(sessions[name] for name in sorted(sessions)),
-        found.entries,
-        withdrawn,
-        tuple(found.reproductions),
-        tuple(found.problems),
+        found.listed.entries,
+        found.listed.withdrawn,
+        tuple(found.listed.reproductions),
+        tuple(found.listed.problems),
+        tuple(found.notes),
+        found.odd,
     )
 
 
-def _list(found: _Found) -> None:
-    """Sort the files by what they are; whatever has no place here is a problem."""
-    for item in _items(found.folder):
-        name, relative = item.name, item.name
-        if item.is_symlink():
-            found.problem(relative, "a symbolic link; put the file itself here")
-        elif name == REPRODUCTIONS and item.is_dir():
-            _list_reproductions(found)
-        elif not item.is_file():
-            found.problem(relative, "neither an entry nor a bundle; remove it")
-        elif name.endswith(bundle.SUFFIX) and entry.NAME.fullmatch(name.removesuffix(bundle.SUFFIX)):
-            found.bundles.add(name.removesuffix(bundle.SUFFIX))
-        elif name.endswith(entry.SUFFIX) and entry.NAME.fullmatch(name.removesuffix(entry.SUFFIX)):
-            _read_entry(found, name.removesuffix(entry.SUFFIX))
-        elif name not in (WITHDRAWN, "README.md"):
-            found.problem(relative, "neither an entry nor a bundle; remove it")
-
-
-def _list_reproductions(found: _Found) -> None:
-    for item in _items(found.folder / REPRODUCTIONS):
-        if item.is_symlink() or not item.is_file() or not _REPRODUCTION.fullmatch(item.name):
-            found.problem(f"{REPRODUCTIONS}/{item.name}", "not a file that `bpbench attest` writes; remove it")
-        else:
-            found.reproductions.append(item.name)
-
-
-def _items(folder: Path) -> list[os.DirEntry[str]]:
-    if folder.is_symlink() or not folder.is_dir():
-        raise ConfigError(
-            f"{folder}: no folder of entries. They are in a clone of the repository (leaderboard/entries), "
-            "not in an installed package: clone it, or name the folder"
-        )
-    with os.scandir(folder) as items:
-        listed = sorted(items, key=lambda item: item.name)
-    if len(listed) > MAX_FILES:
-        raise ConfigError(f"{folder}: more than {MAX_FILES:,} files; expected a folder of entries")
-    return listed
-
-
-def _read_entry(found: _Found, name: str) -> None:
-    path = found.folder / f"{name}{entry.SUFFIX}"
-    try:
-        found.entries[name] = entry.parse(entry.read_capped(path, entry.MAX_ENTRY_BYTES), path.name)
-    except ConfigError as error:
-        found.problem(path.name, str(error).removeprefix(f"{path.name}: "))
-
-
-def _withdrawn(found: _Found) -> dict[str, str]:
-    """Lines `NAME reason`; what follows `#` at the start of a line is for readers."""
-    path = found.folder / WITHDRAWN
-    if not path.exists() and not path.is_symlink():
-        return {}
-    try:
-        content = entry.read_capped(path, MAX_WITHDRAWN_BYTES).decode()
-    except (ConfigError, UnicodeDecodeError):
-        found.problem(WITHDRAWN, "not a text file of bearable size; expected lines `NAME reason`")
-        return {}
-    withdrawn = {}
-    for number, line in enumerate(content.splitlines(), start=1):
-        name, _, reason = line.strip().partition(" ")
-        if not name or name.startswith("#"):
-            continue
-        if not entry.NAME.fullmatch(name) or not reason.strip() or name in withdrawn:
-            found.problem(WITHDRAWN, f"line {number}: expected the name of an entry, once, and a reason behind it")
-            continue
-        withdrawn[name] = text.line(reason)
-    return withdrawn
-
-
-def _session(found: _Found, name: str, made: Entry, cache: Path) -> Published:
+def _session(found: _Reading, name: str, made: Entry) -> Published:
     """The session behind an entry. Raises HarnessError for what keeps it from being published."""
-    path = _bundle_path(found, name, made, cache)
+    path = _bundle_path(found, name, made)
     if path is None:
         return described(name, made, None)
-    checked = verify(path)
+    checked = _verified(path, hashlib.sha256(archive.read_file(path)).hexdigest())
     whole = checked.bundle
     if whole.sha256 != made.bundle_sha256:
         raise HarnessError(f"bundle_sha256 is not that of {path.name} ({whole.sha256}); submit it again")
@@ -183,9 +116,17 @@ def _session(found: _Found, name: str, made: Entry, cache: Path) -> Published:
         raise HarnessError(f"its bundle is not consistent: see `bpbench verify {path}`")
     if entry.name_of(whole) != name:
         raise HarnessError(f"its session calls for the name {entry.name_of(whole)}; `bpbench submit` names it so")
-    if reasons := eligible.reasons(whole):
+    if reasons := eligible.reasons(whole, found.boards):
         raise HarnessError(f"it cannot be ranked: {'; '.join(reasons)}")
+    findings = (finding for _, each in checked.findings for finding in each if finding.level == "odd")
+    found.odd[name] = tuple(f"{finding.where}: {finding.text}" for finding in findings)
     return described(name, made, whole)
+
+
+@lru_cache(maxsize=256)
+def _verified(path: Path, _sha256: str) -> Verified:
+    """Verifying is most of the work, and one command may read a folder twice. The hash is part of what is asked."""
+    return verify(path)
 
 
 def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
@@ -200,7 +141,7 @@ def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
         submitted_on=made.submitted_on,
         note=made.note,
         bundle=whole,
-        outcome=outcome(whole.records) if whole else None,
+        outcome=_outcome(whole) if whole else None,
         category=category(whole) if whole else None,
         device_class=device_class(whole) if whole else None,
         tier=Tier.CONSISTENT if whole else Tier.SELF_REPORTED,
@@ -209,14 +150,23 @@ def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
     )
 
 
-def _bundle_path(found: _Found, name: str, made: Entry, cache: Path) -> Path | None:
+def _outcome(whole: bundle.Bundle) -> Outcome:
+    """A limit in hours that ended nothing sets no session apart: with a new one, seeds could begin at 0 again."""
+    found = outcome(whole.records)
+    stopped = (found.stopped_early or "").startswith("session.max_hours")
+    if stopped or found.conditions["experiments"] is None:
+        return found
+    return replace(found, conditions={**found.conditions, "max_hours": None})
+
+
+def _bundle_path(found: _Reading, name: str, made: Entry) -> Path | None:
     """The file to be verified; None: it is elsewhere and was not fetched."""
-    beside, limit = name in found.bundles, entry.MAX_BESIDE_BYTES
+    beside, limit = name in found.listed.bundles, entry.MAX_BESIDE_BYTES
     if beside and made.url is not None:
         raise HarnessError("it has a url and a bundle beside it; keep one")
     if not beside and made.url is None:
         raise HarnessError(f"{name}{bundle.SUFFIX} is missing; put it beside the entry, or give its url")
-    path = found.folder / f"{name}{bundle.SUFFIX}" if beside else cached(cache, made)
+    path = found.listed.folder / f"{name}{bundle.SUFFIX}" if beside else cached(found.cache, made)
     if not beside and not path.is_file():
         return None
     size = path.stat().st_size
@@ -229,8 +179,7 @@ def _bundle_path(found: _Found, name: str, made: Entry, cache: Path) -> Path | N
 
 def category(whole: bundle.Bundle) -> Category:
     """Who researched, by the agent's name in the configuration."""
-    agent = whole.state.config.get("agent")
-    name = agent.get("name") if isinstance(agent, dict) else None
+    name = group(whole.state, "agent").get("name")
     if name in _CONTROLS:
         return Category.CONTROL
     return Category.LLM if name == "llm" else Category.EXTERNAL
@@ -242,22 +191,25 @@ def device_class(whole: bundle.Bundle) -> str | None:
     return name if isinstance(name, str) and name in _DEVICE_CLASSES else None
 
 
-def _attach(found: _Found, sessions: dict[str, Published], reproducers: frozenset[str]) -> None:
+def _attach(found: _Reading, sessions: dict[str, Published], reproducers: frozenset[str]) -> None:
     """Put each reproduction to its session, and give every session its tier."""
     seen: dict[str, str] = {}
     counted: dict[str, list[Attested]] = {}
     for name, by, file in _reproductions_of(found, sessions):
         if by not in reproducers:
-            found.problem(file, f"{by} is not on leaderboard/reproducers.txt, so it counts for nothing; remove it")
+            found.note(file, f"{by} is not on leaderboard/reproducers.txt, so it counts for nothing")
             continue
         whole = sessions[name].bundle
         if whole is None:
             continue  # without its bundle nothing can be compared; `check --download` has it
         try:
-            content = entry.read_capped(found.folder / file, MAX_JOURNAL_BYTES)
+            content = entry.read_capped(found.listed.folder / file, MAX_JOURNAL_BYTES)
             made = examine(content, file, by, whole)
         except ConfigError as error:
             found.problem(file, str(error).removeprefix(f"{file}: "))
+            continue
+        except UNEXPECTED as error:
+            found.problem(file, f"not the journal of a reproduction ({type(error).__name__}); remove it")
             continue
         if (other := seen.setdefault(made.first_hash, file)) != file:
             found.problem(file, f"the same reproduction as {other}; remove one")
@@ -267,13 +219,12 @@ def _attach(found: _Found, sessions: dict[str, Published], reproducers: frozense
         sessions[name] = tiers.with_reproductions(sessions[name], made_of_it)
 
 
-def _reproductions_of(found: _Found, sessions: Mapping[str, Published]) -> Iterator[tuple[str, str, str]]:
+def _reproductions_of(found: _Reading, sessions: Mapping[str, Published]) -> Iterator[tuple[str, str, str]]:
     """Name of the session, who, and file of each reproduction; one of nothing is a problem."""
-    for base in found.reproductions:
-        match = _REPRODUCTION.fullmatch(base)
-        assert match is not None  # by _list_reproductions
+    for base in found.listed.reproductions:
+        name, by = parts(base)
         file = f"{REPRODUCTIONS}/{base}"
-        if match.group(1) in sessions:
-            yield match.group(1), match.group(2), file
-        elif match.group(1) not in found.entries:  # of a broken entry, that one is named already
+        if name in sessions:
+            yield name, by, file
+        elif name not in found.listed.entries:  # of a broken entry, that one is named already
             found.problem(file, "there is no entry of that name; remove it")

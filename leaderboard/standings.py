@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from leaderboard.aggregate import Board, Row, aggregate, compare, grouped
+from leaderboard.aggregate import Board, Row, aggregate, compare, grouped, yardstick
 from leaderboard.outcome import Outcome, usd
-from leaderboard.published import Category, Collection, Published, Tier
+from leaderboard.published import Category, Collection, Published, Tier, heads
 
 
 def boards(sessions: Iterable[Published]) -> tuple[Board, ...]:
     """The boards of all sessions with a bundle; a contested row is on its board, last, without a group."""
-    by_head = {session.outcome.head: session for session in sessions if session.outcome is not None}
-    outcomes = [session.outcome for session in by_head.values() if session.outcome is not None]
+    found = [session for session in sessions if session.outcome is not None]
+    contested = {session.outcome.head for session in found if session.outcome is not None and session.contested}
 
     def uncontested(row: Row) -> bool:
-        return not any(by_head[outcome.head].contested for outcome in row.sessions)
+        return contested.isdisjoint(heads(row))
 
+    outcomes = [session.outcome for session in found if session.outcome is not None]
     return tuple(ranked(board, uncontested, keep=True) for board in aggregate(outcomes))
 
 
@@ -32,20 +33,27 @@ def ranked(board: Board, counts: Callable[[Row], bool], *, keep: bool = False) -
         return board
     comparisons = compare(rows)
     shown = [*grouped(rows, comparisons), *(replace(row, group=None) for row in others if keep)]
-    if any(row.sessions and row.sessions[0].is_tpe for row in others):
+    if yardstick(board.rows) in {row.researcher for row in others}:
         shown = [replace(row, share_of_tpe=None) for row in shown]
     return replace(board, rows=tuple(shown), comparisons=tuple(comparisons))
 
 
 def of_tier(collection: Collection, tiers: frozenset[Tier]) -> tuple[Board, ...]:
-    """The boards with only the rows of these tiers, ranked among themselves; contested rows are in none.
+    """The boards of the sessions of these tiers, and of nothing else; contested rows are in none.
 
-    Boards without such a row are left out.
+    A row counts its seeds 0, 1, ... as far as they have the tier. So a new session, whoever adds it, neither hides nor
+    changes a row here before it has that tier itself. A contested session keeps its whole row out, counted or not.
+    Boards without a row that counts a session are left out.
     """
-    parts = (
-        ranked(board, lambda row: collection.tier(row) in tiers and not collection.contested(row))
-        for board in collection.boards
-    )
+    contested = {
+        head for board in collection.boards for row in board.rows if collection.contested(row) for head in heads(row)
+    }
+    outcomes = [
+        session.outcome
+        for session in collection.sessions
+        if session.outcome is not None and session.tier in tiers and session.outcome.head not in contested
+    ]
+    parts = (ranked(board, lambda row: bool(row.sessions)) for board in aggregate(outcomes))
     return tuple(part for part in parts if part.rows)
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from harness.errors import ConfigError, HarnessError, JournalError
 from harness.views import text
 from harness.views.files import write_atomically
-from leaderboard import bundle, check, eligible, entry
+from leaderboard import bundle, check, eligible, entry, official
 from leaderboard.entry import Entry, Submitter
+from leaderboard.listing import UNEXPECTED
+from leaderboard.official import Official
+from leaderboard.paths import OFFICIAL
 from leaderboard.published import Published
 from leaderboard.scan import Scan, described
 from leaderboard.verify import verify
@@ -44,15 +47,18 @@ class Prepared:
         return self.entry.url is None
 
 
-def prepare(sources: Sequence[Path], wish: Wish, found: Scan, today: date) -> list[Prepared]:
-    """The entries of these bundles. Writes nothing.
+def prepare(
+    sources: Sequence[Path], wish: Wish, found: Scan, today: date, boards: Sequence[Official] | None = None
+) -> list[Prepared]:
+    """The entries of these bundles. Writes nothing. `boards`: the official ones (default: leaderboard/official.json).
 
     Raises HarnessError for the first that is inconsistent, cannot be ranked, is too large to lie in the repository and
     has no url, or is there already.
     """
     if wish.url and len(sources) > 1 and not wish.url.endswith("/"):
         raise ConfigError(f"--url {text.line(wish.url, 80)}: for several bundles give a folder, ending in /")
-    prepared = [_prepare(source, wish, today) for source in sources]
+    listed = official.read(OFFICIAL) if boards is None else boards
+    prepared = [_prepare(source, wish, today, listed) for source in sources]
     known = {made.bundle_sha256: name for name, made in found.entries.items()}
     known |= {session.outcome.head: session.name for session in found.sessions if session.outcome}
     for item in prepared:
@@ -66,12 +72,25 @@ def prepare(sources: Sequence[Path], wish: Wish, found: Scan, today: date) -> li
     return prepared
 
 
-def _prepare(source: Path, wish: Wish, today: date) -> Prepared:
+def _prepare(source: Path, wish: Wish, today: date, boards: Sequence[Official]) -> Prepared:
+    try:
+        return _entry(source, wish, today, boards)
+    except UNEXPECTED as error:
+        raise ConfigError(
+            f"{source} cannot be examined ({type(error).__name__}): it is not what `bpbench bundle` writes; "
+            "nothing was written"
+        ) from error
+
+
+def _entry(source: Path, wish: Wish, today: date, boards: Sequence[Official]) -> Prepared:
     checked = verify(source)
     whole = checked.bundle
     if not checked.consistent:
         raise HarnessError(f"{source} is not consistent: see `bpbench verify {source}`; nothing was written")
-    if reasons := eligible.reasons(whole):
+    reasons = list(eligible.reasons(whole, boards))
+    if not eligible.is_current(whole):
+        reasons.append(eligible.outdated(whole))
+    if reasons:
         raise HarnessError(f"{source} cannot be ranked: {'; '.join(reasons)}; nothing was written")
     name, size = entry.name_of(whole), source.stat().st_size
     url = f"{wish.url}{name}{bundle.SUFFIX}" if wish.url and wish.url.endswith("/") else wish.url

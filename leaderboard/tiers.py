@@ -15,13 +15,10 @@ def with_reproductions(session: Published, made: Sequence[Attested]) -> Publishe
 
     Verdicts on the session's own kind of device come first: there a failure is the claim's, elsewhere it may be the
     device's. Only where there are none, those on other devices decide. One "not reproduced" among the verdicts that
-    decide makes the session contested, however many say otherwise. Verdicts under another version of the protocol are
-    shown and decide nothing.
+    decide makes the session contested, however many say otherwise. Each is under the session's own version of the
+    protocol (leaderboard/retrained.py), and stays what it is when a newer version comes.
     """
-    from harness.opening import PROTOCOL_VERSION
-
-    here = [item for item in made if item.protocol == PROTOCOL_VERSION]
-    decided = [item for item in here if item.retrained.verdict.word is not Word.INCONCLUSIVE]
+    decided = [item for item in made if item.retrained.verdict.word is not Word.INCONCLUSIVE]
     own = session.outcome.device if session.outcome else None
     decisive = [item for item in decided if item.retrained.device == own] or decided
     shown = [replace(item.retrained, counts=item in decisive) for item in made]

@@ -41,7 +41,7 @@ def names(records: Sequence[Record]) -> tuple[str, ...]:
     for record in records:
         kind, key = _PLACES.get(record.type, ("", ""))
         digest = record.data.get(key)
-        if isinstance(digest, str) and NAME.fullmatch(name := _name(kind, digest)):
+        if isinstance(digest, str) and NAME.fullmatch(name := file_name(kind, digest)):
             found[name] = None
     return tuple(found)
 
@@ -78,7 +78,7 @@ def check(records: Sequence[Record], state: SessionState, said: Mapping[str, byt
         if record.type == "llm_call_started":
             started = record.data
         elif record.type == "llm_call_finished":
-            content = said.get(_name("replies", str(record.data.get("reply_sha256"))))
+            content = said.get(file_name("replies", str(record.data.get("reply_sha256"))))
             if content is not None:
                 yield from _check_charge(started, record.data, content, price)
 
@@ -115,7 +115,7 @@ def _same_cost(expected: float | None, recorded: float | None) -> bool:
     return abs(expected - recorded) <= _SAME_USD
 
 
-def _name(kind: str, digest: str) -> str:
+def file_name(kind: str, digest: str) -> str:
     return f"{FOLDER}/{kind}/{digest}.json"
 
 

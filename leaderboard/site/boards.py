@@ -9,7 +9,7 @@ from harness.records import SessionState
 from harness.views import text
 from leaderboard import standings
 from leaderboard.aggregate import Board, Row
-from leaderboard.published import Collection, Published, Tier
+from leaderboard.published import Collection, Published, Tier, heads
 from leaderboard.site import answers, charts, spent, strips, tables, titles, words
 from leaderboard.site.axis import bearable
 from leaderboard.site.charts import Chart, Line
@@ -163,6 +163,7 @@ def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
     published = [by[item.head] for item in row.sessions]
     gains = [item.gain_bpb for item in row.sessions if item.gain_bpb is not None]
     tier = min((item.tier for item in published), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
+    contested = _contested([by[head] for head in sorted(heads(row)) if head in by])
     cost = spent.mean_cost_usd(published)
     category = next((item.category for item in published if item.category), None)
     tied = [other for other in board.rows if row.group is not None and other.group == row.group]
@@ -175,7 +176,7 @@ def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
         group=row.group,
         edge=" ".join(name for name, at in (("first", 0), ("last", -1)) if tied and tied[at] is row),
         num_tied=len(tied),
-        no_verdict=words.no_verdict(row, any(item.contested for item in published)),
+        no_verdict=words.no_verdict(row, bool(contested)),
         num_sessions=row.num_sessions,
         mean=words.bpb(row.mean_bpb, True),
         interval=shown,
@@ -183,7 +184,7 @@ def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
         tier=tier,
         tier_label=words.TIERS[tier],
         tier_note=_tier_note(published, tier),
-        contested=_contested(published),
+        contested=contested,
         device_classes=" ".join(_classes(row, by)),
         cost=words.dollars(cost),
         sort=_sort(row, cost),
@@ -218,6 +219,7 @@ def _tier_note(sessions: Sequence[Published], tier: Tier) -> str:
 
 
 def _contested(sessions: Sequence[Published]) -> str:
+    """Of all sessions of a row, those that do not count too."""
     count = sum(item.contested for item in sessions)
     return f"{count} of {len(sessions)} sessions contested" if count else ""
 

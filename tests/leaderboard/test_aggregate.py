@@ -91,6 +91,30 @@ def test_seeds_must_be_contiguous_and_the_first_session_of_a_seed_counts() -> No
     assert left_out == ["seed 0: a later session under the same seed", "seed 3: there is no seed 2"]
 
 
+def test_of_several_devices_the_longest_line_counts_whole_whatever_the_clock_says() -> None:
+    """Journals say when they were opened, and who writes one may say what he likes."""
+    long = made("a", [0.01, 0.02, 0.03], device="slow", device_label="a slow one", opened_at=9.0)
+    early = [replace(item, head=f"early{item.head}") for item in made("a", [0.9, 0.9], device="fast", opened_at=1.0)]
+    for order in ([*long, *early], [*early, *long]):
+        kept, left_out = contiguous(order)
+        assert [item.gain_bpb for item in kept] == [0.01, 0.02, 0.03]
+        assert [words.partition(":")[0] for words in left_out] == ["seed 0", "seed 1"]
+        assert all("a device with the longer line" in words for words in left_out)
+
+
+def test_equal_lines_of_two_devices_are_told_apart_by_their_fingerprint() -> None:
+    one, other = made("a", [0.01, 0.02], device="one"), made("a", [0.9, 0.9], device="other")
+    for order in ([*one, *other], [*other, *one]):
+        assert [item.gain_bpb for item in contiguous(order)[0]] == [0.01, 0.02]
+
+
+def test_lines_without_a_seed_in_common_are_one() -> None:
+    sessions = made("a", [0.01, 0.02, 0.03, 0.04])
+    sessions[2:] = [replace(item, device="other") for item in sessions[2:]]
+    kept, left_out = contiguous(sessions)
+    assert len(kept) == 4 and left_out == []
+
+
 def test_an_unfinished_session_ends_the_row_before_it() -> None:
     sessions = made("a", [0.01, 0.02, 0.03])
     sessions[1] = replace(sessions[1], closed=False, gain_bpb=None)

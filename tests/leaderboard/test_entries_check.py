@@ -18,7 +18,7 @@ from harness.journal import read
 from leaderboard import bundle, entry, published
 from leaderboard.check import Checked, check
 from leaderboard.paths import ENTRIES, REPRODUCERS
-from leaderboard.published import Category, Tier
+from leaderboard.published import Category, Collection, Tier
 from leaderboard.retrained import listed
 from leaderboard.scan import cached
 
@@ -48,7 +48,12 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def looked_at(folder: Path, base: Path | None = None, **options: Any) -> Checked:
-    return check(folder, cache=folder.parent / "cache", reproducers=frozenset({"ann"}), base=base, **options)
+    known = {"reproducers": frozenset({"ann"}), "boards": publishing.boards(), **options}
+    return check(folder, cache=folder.parent / "cache", base=base, **known)
+
+
+def load(folder: Path, cache: Path) -> Collection:
+    return published.load(folder, cache=cache, boards=publishing.boards())
 
 
 def problems(folder: Path, base: Path | None = None, **options: Any) -> str:
@@ -64,7 +69,7 @@ def names(folder: Path) -> list[str]:
 def test_a_good_folder_is_accepted_and_loads(good: Path, tmp_path: Path) -> None:
     assert problems(good) == "" == problems(good, base=good)
     before = sorted(good.rglob("*"))
-    loaded = published.load(good, cache=tmp_path)
+    loaded = load(good, tmp_path)
     assert [session.outcome and session.outcome.session_seed for session in loaded.sessions] == [0, 1]
     (board,) = loaded.boards
     (row,) = board.rows
@@ -144,7 +149,7 @@ def test_a_tampered_folder_is_refused(folder: Path, case: str) -> None:
     assert expected in problems(folder)
     if case not in ("withdrawn and here",):  # what only the whole shows, `load` leaves to the check
         with pytest.raises(HarnessError, match="bpbench check"):
-            published.load(folder, cache=folder.parent)
+            load(folder, folder.parent)
 
 
 def test_what_is_no_folder(tmp_path: Path, good: Path) -> None:
@@ -281,7 +286,7 @@ def elsewhere(folder: Path) -> str:
 def test_a_bundle_elsewhere_is_self_reported_until_it_was_fetched(folder: Path) -> None:
     name, cache = elsewhere(folder), folder.parent / "cache"
     assert looked_at(folder).absent == (name,)
-    before = published.load(folder, cache=cache)
+    before = load(folder, cache)
     assert [session.tier for session in before.sessions] == [Tier.CONSISTENT, Tier.SELF_REPORTED]
     assert before.boards[0].rows[0].num_sessions == 1
 
@@ -291,7 +296,7 @@ def test_a_bundle_elsewhere_is_self_reported_until_it_was_fetched(folder: Path) 
 
     checked = looked_at(folder, fetch=fetch)
     assert checked.problems == () and checked.absent == ()
-    assert published.load(folder, cache=cache).boards[0].rows[0].num_sessions == 2
+    assert load(folder, cache).boards[0].rows[0].num_sessions == 2
 
 
 def test_a_bundle_that_cannot_be_fetched_is_a_problem(folder: Path) -> None:
@@ -301,6 +306,39 @@ def test_a_bundle_that_cannot_be_fetched_is_a_problem(folder: Path) -> None:
         raise ConfigError(f"{made.url} cannot be fetched")
 
     assert problems(folder, fetch=fetch) == f"{name}.json: https://example.org/a cannot be fetched"
+
+
+def test_a_published_bundle_that_cannot_be_fetched_stops_nobody(folder: Path, bundles: list[Path]) -> None:
+    """Its server is away: no fault of who proposes a third session, and its seed is there all the same."""
+    name = elsewhere(folder)
+    base = Path(shutil.copytree(folder, folder.parent / "base"))
+    publishing.publish(folder, bundles[2])
+
+    def fetch(made: entry.Entry, target: Path) -> None:
+        raise ConfigError(f"{made.url} cannot be fetched")
+
+    checked = looked_at(folder, base, fetch=fetch)
+    assert checked.problems == () and checked.absent == (name,)
+    assert [str(note) for note in checked.notes] == [f"{name}.json: https://example.org/a cannot be fetched"]
+    # Where it was moved by this very change, it must be there.
+    edit(folder / f"{name}.json", url="https://example.org/b")
+    assert "https://example.org/b cannot be fetched" in problems(folder, base, fetch=fetch)
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(folder: Path) -> None:
+    name = elsewhere(folder)
+    target = cached(folder.parent / "cache", entry.parse((folder / f"{name}.json").read_bytes(), name))
+    target.parent.mkdir()
+    target.write_bytes(b"half of it")
+    asked = []
+
+    def fetch(made: entry.Entry, path: Path) -> None:
+        asked.append(path)
+        shutil.copy(folder.parent / "elsewhere.tar", path)
+
+    for _ in range(2):
+        assert looked_at(folder, fetch=fetch).problems == ()
+    assert asked == [target]
 
 
 def test_what_was_fetched_is_verified_like_all_others(folder: Path) -> None:

@@ -89,11 +89,47 @@ def test_it_opens_on_reproduced_rows_ranked_among_themselves() -> None:
     assert "consistent" in row(everything, "near") and "Not shown" not in everything
 
 
-def test_the_weakest_session_gives_the_row_its_tier() -> None:
+def test_the_weakest_session_gives_the_row_its_tier_and_hides_nothing() -> None:
+    """What anybody adds is no reason to hide, or to count, before it was reproduced too."""
     mixed = [*BEST[:-1], replace(BEST[-1], tier=Tier.CONSISTENT)]
     found = collection(mixed, TPE)
     (board,) = found.boards
     assert [str(found.tier(item)) for item in board.rows] == ["consistent", "reproduced"]
+    (reproduced,) = standings.of_tier(found, frozenset({Tier.REPRODUCED}))
+    assert [(item.label, item.num_sessions) for item in reproduced.rows] == [("llm best-model", 5), ("tpe", 6)]
+    assert row(shown(found), "best-model").split()[3] == "5"
+    first = [replace(BEST[0], tier=Tier.CONSISTENT), *BEST[1:]]
+    assert "best-model" not in shown(collection(first, TPE))  # the seeds that are there begin with 1
+
+
+def elsewhere(group: Sequence[Published], device: str, **fields: object) -> list[Published]:
+    """The same researcher and seeds on another device."""
+    return [
+        replace(item, outcome=replace(item.outcome, device=device, head=f"{device}{item.name}"), **fields)
+        for item in group
+        if item.outcome is not None
+    ]
+
+
+def test_a_longer_line_on_another_device_neither_hides_nor_replaces_a_reproduced_row() -> None:
+    gains = [0.01 + 0.0001 * seed for seed in range(8)]
+    longer = elsewhere(sessions("llm best-model", gains), "near", tier=Tier.CONSISTENT)
+    found = collection(BEST, longer, TPE)
+    (board,) = found.boards
+    assert next(item for item in board.rows if item.label == "llm best-model").num_sessions == 8
+    (reproduced,) = standings.of_tier(found, frozenset({Tier.REPRODUCED}))
+    best = reproduced.rows[0]
+    assert (best.label, best.num_sessions, best.left_out) == ("llm best-model", 6, ())
+    assert best.mean_bpb is not None and best.mean_bpb > 0.04
+
+
+def test_a_contested_session_that_does_not_count_keeps_the_row_out_all_the_same() -> None:
+    lost = elsewhere(sessions("llm best-model", [0.05, 0.051], contested=1), "near")
+    found = collection(BEST, lost, TPE)
+    (board,) = found.boards
+    best = next(item for item in board.rows if item.label == "llm best-model")
+    assert best.num_sessions == 6 and len(best.left_out) == len(best.left_out_heads) == 2
+    assert found.contested(best) and best.group is None and board.comparisons == ()
     assert "best-model" not in shown(found)
 
 
@@ -112,6 +148,15 @@ def test_a_share_of_a_contested_tpe_is_not_shown() -> None:
     found = collection(BEST, sessions("tpe", [0.02 + x for x in SPREAD], contested=0, category=Category.CONTROL))
     assert all(item.share_of_tpe is None for item in found.boards[0].rows)
     assert collection(BEST, TPE).boards[0].rows[0].share_of_tpe is not None
+
+    # Another TPE, of fewer sessions, is not what shares are of.
+    small = [
+        replace(item, outcome=replace(item.outcome, researcher="small", head=f"small{item.name}", is_tpe=True))
+        for item in sessions("small", [0.01, 0.011], contested=0, category=Category.CONTROL)
+        if item.outcome is not None
+    ]
+    rows = {item.label: item for item in collection(BEST, TPE, small).boards[0].rows}
+    assert rows["llm best-model"].share_of_tpe is not None and rows["small"].group is None
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -28,11 +28,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def prepared(folder: Path, sources: list[Path], wish: Wish = ANN) -> list[Prepared]:
     folder.mkdir(exist_ok=True)
-    return submit.prepare(sources, wish, looked_at(folder), publishing.TODAY)
+    return submit.prepare(sources, wish, looked_at(folder), publishing.TODAY, publishing.boards())
 
 
 def looked_at(folder: Path) -> scan.Scan:
-    return scan.scan(folder, folder.parent / "cache", frozenset())
+    return scan.scan(folder, folder.parent / "cache", frozenset(), publishing.boards())
 
 
 def test_what_is_submitted_passes_the_check(bundles: list[Path], tmp_path: Path) -> None:
@@ -41,13 +41,13 @@ def test_what_is_submitted_passes_the_check(bundles: list[Path], tmp_path: Path)
     assert not any(folder.iterdir())
     written = submit.write(made, folder)
     assert sorted(written) == sorted(folder.iterdir()) and len(written) == 4
-    assert check(folder, cache=tmp_path, reproducers=frozenset()).problems == ()
+    assert check(folder, cache=tmp_path, reproducers=frozenset(), boards=publishing.boards()).problems == ()
     first = next(session for session in looked_at(folder).sessions if "-s0-" in session.name)
     assert (first.submitted_by, first.link, first.note, first.submitted_on) == (
         "Ann",
         "https://example.org/ann",
         "two cores",
-        "2025-06-15",
+        "2026-01-02",
     )
     with pytest.raises(ConfigError, match="already; each is submitted once"):
         prepared(folder, bundles[:1])
@@ -87,6 +87,7 @@ def inconsistent(lines: Any) -> None:
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "inconsistent": (inconsistent, "is not consistent: see `bpbench verify"),
     "unclosed": (lambda lines: lines.pop(), "cannot be ranked: it is unfinished"),
+    "of another version": (lambda lines: data(lines, "session_open")["key"].update(protocol=1), "under version 1 of"),
     "unranked": (lambda lines: data(lines, "session_open").update(unranked=["no clock"]), "cannot be ranked: no clock"),
 }
 
@@ -137,28 +138,34 @@ def test_the_commands(
     monkeypatch.setenv("COLUMNS", "80")
     folder = tmp_path / "entries"
     folder.mkdir()
-    where = ["--entries", str(folder)]
+    ours = ["--official", str(publishing.official_file(tmp_path))]
+    where = ["--entries", str(folder), *ours]
     assert cli.main(["submit", str(bundles[1]), "--by", "Ann", *where]) == 0
     shown = capsys.readouterr().out
     assert "there is no seed 0" in shown and "git add" in shown and "bpbench check" in shown
-    assert cli.main(["check", str(folder)]) == cli.cli.EXIT_ERROR
-    assert "there is no seed 0" in capsys.readouterr().err
+    assert cli.main(["check", str(folder), *ours]) == cli.cli.EXIT_ERROR
+    told = capsys.readouterr().err
+    assert "there is no seed 0" in told and all(line.startswith("- ") for line in told.splitlines())
     assert cli.main(["submit", str(bundles[0]), "--by", "Ann", "--note", "x", *where]) == 0
-    assert cli.main(["check", str(folder), "--base", str(folder)]) == 0
+    assert cli.main(["check", str(folder), "--base", str(folder), *ours]) == 0
     assert "2 entries, 0 reproductions: all is well" in capsys.readouterr().out
-    assert cli.main(["leaderboard", str(folder)]) == 0
+    assert cli.main(["leaderboard", str(folder), *ours]) == 0
     shown = capsys.readouterr().out
     assert "No row has been reproduced yet" in shown and "random" not in shown
     target = tmp_path / "board.json"
-    assert cli.main(["leaderboard", str(folder), "--all", "--task", "demo", "--json", str(target)]) == 0
+    assert cli.main(["leaderboard", str(folder), "--all", "--task", "demo", "--json", str(target), *ours]) == 0
     shown = capsys.readouterr().out
     assert "random" in shown and "consistent" in shown and max(map(len, shown.splitlines())) <= 80
     assert '"tier": "consistent"' in target.read_text()
-    assert cli.main(["leaderboard", str(folder), "--task", "nano"]) == cli.cli.EXIT_USAGE
+    assert cli.main(["leaderboard", str(folder), "--task", "nano", *ours]) == cli.cli.EXIT_USAGE
     publishing.reproduced(bundles[0], tmp_path / "reproduction")
     assert cli.main(["attest", str(tmp_path / "reproduction"), "--by", "nobody-here", *where]) == cli.cli.EXIT_USAGE
     assert "not on leaderboard/reproducers.txt" in capsys.readouterr().err
     assert cli.main(["submit", str(bundles[0]), "--by", "Ann", "--entries", str(tmp_path / "no")]) == cli.cli.EXIT_USAGE
+    assert cli.main(["check", str(folder)]) == cli.cli.EXIT_ERROR  # our own list has no such board
+    assert "its key is no official board" in capsys.readouterr().err
+    assert cli.main(["check", str(folder), "--author", "ann", *ours]) == cli.cli.EXIT_USAGE
+    assert "give --base" in capsys.readouterr().err
 
 
 def test_a_folder_of_entries_is_a_folder_of_bundles(bundles: list[Path], tmp_path: Path) -> None:

@@ -48,16 +48,20 @@ def checkouts(published: Path, tmp_path: Path) -> Path:
     """Where the workflow's steps run: one entry is published, a second one is proposed."""
     for name in ("base", "proposed"):
         shutil.copytree(published, tmp_path / name / "leaderboard" / "entries")
+    for name in ("base", "proposed"):
+        publishing.official_file(tmp_path / name / "leaderboard")
     for path in (tmp_path / "base" / "leaderboard" / "entries").glob("*-s1-*"):
         path.unlink()
     return tmp_path
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BPBENCH_HOME": str(folder / "home"),
+        "AUTHOR": "ann",
+        **more,
     }
     return subprocess.run(
         ["bash", "-e", "-c", command], cwd=folder, env=environment, text=True, capture_output=True, check=False
@@ -87,6 +91,36 @@ def test_the_check_of_the_main_branch(checkouts: Path) -> None:
     assert run(check_command("site"), checkouts / "proposed").returncode == 0
     next((checkouts / "proposed" / "leaderboard" / "entries").glob("*-s0-*.json")).unlink()
     assert run(check_command("site"), checkouts / "proposed").returncode == 1
+
+
+def test_a_push_is_compared_with_what_was_there_before(checkouts: Path) -> None:
+    """Two steps, as the workflow has them: the first leaves the folder's name to the second."""
+    steps_of = workflow("leaderboard.yml")["jobs"]["site"]["steps"]
+    before = next(step for step in steps_of if step.get("name") == "What was published before")
+    assert before["env"] == {"BEFORE": "${{ github.event.before }}"}
+    here, told = checkouts / "proposed", checkouts / "env"
+    git = "git -c user.name=Ann -c user.email=ann@example.org"
+    assert run(f"git init -q . && git add . && {git} commit -qm one", here).returncode == 0
+    known = {"RUNNER_TEMP": str(checkouts / "temp"), "GITHUB_ENV": str(told)}
+    for path in (here / "leaderboard" / "entries").glob("*-s1-*"):
+        path.unlink()
+    commit = run("git rev-parse HEAD", here).stdout.strip()
+    told.touch()
+    assert run(before["run"], here, **known, BEFORE="0" * 40).returncode == 0 and told.read_text() == ""
+    assert run(check_command("site"), here).returncode == 0  # with nothing before there is nothing to miss
+    assert run(before["run"], here, **known, BEFORE=commit).returncode == 0
+    base = told.read_text().strip().removeprefix("BASE=")
+    bad = run(check_command("site"), here, BASE=base)
+    assert bad.returncode == 1 and "may not vanish" in bad.stderr
+
+
+def test_the_lists_of_the_branch_decide_and_who_proposes_is_told() -> None:
+    loaded = workflow("leaderboard.yml")
+    paths = loaded[True]["pull_request"]["paths"]
+    assert {"leaderboard/reproducers.txt", "leaderboard/official.json"} < set(paths)
+    (step,) = (step for step in loaded["jobs"]["entries"]["steps"] if step.get("name") == "Check the entries")
+    assert step["env"] == {"AUTHOR": "${{ github.event.pull_request.user.login }}"}
+    assert '--author "$AUTHOR"' in step["run"] and "--official base/leaderboard/official.json" in step["run"]
 
 
 def test_a_pull_request_gets_no_rights_and_brings_no_checker() -> None:

@@ -188,7 +188,10 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "counts": (lambda x: finished(x, "rerun-001")["audit"].update(num_large_negative=-5), "impossible counts"),
     "decimals": (lambda x: finished(x, "experiment-000").update(bpb=2.0123456), "more than 4 decimals"),
     "score of a failure": (lambda x: finished(x, "experiment-000").update(status="crash"), "status crash with bpb"),
-    "memory without end": (lambda x: finished(x, "rerun-001").update(peak_memory_bytes=10**400), "peak_memory_bytes is 10000"),
+    "endless memory": (
+        lambda x: finished(x, "rerun-001").update(peak_memory_bytes=10**400),
+        "peak_memory_bytes is 1000",
+    ),
     "infinite cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": "inf"}), "cost_usd is inf"),
     "negative cost": (lambda x: data(x, "proposal", 1).update(usage={**FREE, "cost_usd": -1.0}), "cost_usd is -1.0"),
     "negative": (lambda x: finished(x, "experiment-000").update(bpb=-1.0), "is no score"),

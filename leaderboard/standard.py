@@ -1,0 +1,183 @@
+"""Was a session researched by a researcher that everybody can run, as everybody runs it?
+
+A row says *tpe*, or *the standard scaffold with this model*. So whatever could make it something else must be as this
+installation has it: agent and options, instructions, prompts and tools, the session's rules. That holds for sessions of
+the protocol version of this installation, for these change only with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from harness.config import AgentConfig
+from harness.journal import canonical
+from harness.records import SessionState
+from harness.views import text
+from leaderboard import transcripts
+from leaderboard.bundle import Bundle
+
+AGENTS = ("llm", "random", "tpe", "cmaes", "noop")
+# Of config.session: names of folders, the seed, and limits that may be anything as long as none ended the session.
+_FREE = ("seed", "name", "root", "max_hours", "max_cost_usd", "max_llm_tokens")
+_CAPS = ("session.max_hours", "session.max_cost_usd", "session.max_llm_tokens")
+# Of the opening record's facts of the researcher: those that repeat the configuration, and what they are called there.
+_REPEATED = {
+    "llm": "name",
+    "model": "model",
+    "tools": "tools",
+    "effort": "effort",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "max_output_tokens": "max_output_tokens",
+    "window_tokens": "context_tokens",
+}
+
+
+def reasons(whole: Bundle) -> Iterator[str]:
+    """What makes the session another than it seems; as written in the journal, the caller cleans."""
+    agent = group(whole.state, "agent")
+    name = agent.get("name")
+    if not isinstance(name, str) or name not in AGENTS:
+        yield f"agent={_shown(name)}: rows are of {', '.join(AGENTS)} only"
+        return
+    if not same(agent, agent_here(name)):
+        yield f"agent={name} with other options than its own: it is no standard researcher then"
+    if whole.state.opened.get("program_sha256") != _program_sha256():
+        yield "its instructions are not program.md of this version"
+    yield from _session(whole.state)
+    if any(item.recorded is not None for item in whole.state.experiments):
+        yield "an experiment repeats one of another session"
+    yield from _model(whole) if name == "llm" else _no_model(whole.state)
+
+
+def agent_here(name: str) -> Mapping[str, Any]:
+    """The agent group of this installation; `name`: one of AGENTS."""
+    return _groups_here(name)["agent"]
+
+
+def is_tpe(state: SessionState) -> bool:
+    """Whether the researcher is TPE as it comes: the yardstick. Options that are not given are the default ones."""
+    agent = group(state, "agent")
+    if agent.get("name") != "tpe":
+        return False
+    given, here = agent.get("options"), agent_here("tpe")["options"]
+    return isinstance(given, dict) and all(name in here and same(value, here[name]) for name, value in given.items())
+
+
+def group(state: SessionState, name: str) -> Mapping[str, Any]:
+    """A group of the configuration; empty where it is none."""
+    found = state.config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal as JSON, types included: True is not 1, 2.0 is not 2."""
+    return canonical(one) == canonical(other)
+
+
+@cache
+def _groups_here(agent: str) -> Mapping[str, Mapping[str, Any]]:
+    """The configuration of this installation with that agent."""
+    from harness.compose import compose
+
+    return asdict(compose([f"agent={agent}", *(["llm=scripted"] if agent == "llm" else [])]))
+
+
+@cache
+def _program_sha256() -> str:
+    from harness.opening import PROGRAM
+
+    return hashlib.sha256(PROGRAM.read_text(encoding="utf-8").encode()).hexdigest()
+
+
+@cache
+def _scaffold() -> Mapping[str, Any]:
+    """What the standard scaffold of this installation says of itself."""
+    from harness import agents
+    from harness.protocols import Stated
+
+    made = agents.load(AgentConfig("llm", dict(agent_here("llm")["options"])))
+    assert isinstance(made, Stated)
+    return made.facts()
+
+
+def _session(state: SessionState) -> Iterator[str]:
+    """The session's rules, and that no limit of the submitter's own ended it."""
+    session, here = group(state, "session"), _groups_here("noop")["session"]
+    for name in (*here, *(name for name in session if name not in here)):
+        if name not in _FREE and not (name in session and name in here and same(session[name], here[name])):
+            yield f"session.{text.line(str(name), 40)} is {_shown(session.get(name))}, by default {here.get(name)!r}"
+    if group(state, "backend").get("threads") is not None:
+        yield "backend.threads is set: leave it to the device"
+    stopped = state.stopped_early or ""
+    for cap in _CAPS:
+        if stopped.startswith(cap):
+            yield f"was stopped by {cap}; raise it and run the seed again"
+
+
+def _no_model(state: SessionState) -> Iterator[str]:
+    """A control asks no model, and is not shown as if it did."""
+    if not same(group(state, "llm"), _groups_here("noop")["llm"]):
+        yield "its llm group names a model, and its researcher asks none"
+    if state.opened.get("researcher") is not None or state.llm.num_calls:
+        yield "a control that says it asked a model"
+
+
+def _model(whole: Bundle) -> Iterator[str]:
+    """The standard scaffold, and a model that was really asked for every proposal."""
+    llm, facts = group(whole.state, "llm"), whole.state.opened.get("researcher")
+    if llm.get("seed") is not None:
+        yield "llm.seed is set: the provider's own sampling is what is compared"
+    if not isinstance(facts, dict):
+        yield "nothing says which scaffold it was; run it again with this version"
+        return
+    for name, value in _scaffold().items():
+        if name not in facts or not same(facts[name], value):
+            yield f"its scaffold is another: {name} is {_shown(facts.get(name))}, here {text.line(str(value), 20)}"
+    for name, key in _REPEATED.items():
+        if name not in facts or not same(facts[name], llm.get(key)):
+            yield f"says {name}={_shown(facts.get(name))} of its model, the configuration {_shown(llm.get(key))}"
+    yield from _unasked(whole, llm.get("model"))
+
+
+def _unasked(whole: Bundle, model: Any) -> Iterator[str]:
+    """Proposals, and the end, without an answer of the model that can be read here."""
+    asked = {index for index, request, reply in _answered(whole) if _is_there(whole, request, reply, model)}
+    done = len(whole.state.experiments)
+    for index in range(done + bool(whole.state.stopped_early)):
+        if index not in asked:
+            what = f"experiment {index + 1}" if index < done else "the early stop"
+            yield f"{what}: no request to {_shown(model)} with its answer is in the bundle"
+
+
+def _answered(whole: Bundle) -> Iterator[tuple[int, str, str]]:
+    """Of each call that ended well: the experiment that it was for, and the hashes of request and answer."""
+    started: dict[int, dict[str, Any]] = {}
+    for record in whole.records:
+        data = record.data
+        if record.type == "llm_call_started":
+            started[data["number"]] = data
+        elif record.type == "llm_call_finished" and data.get("outcome") == "ok" and data["number"] in started:
+            begun = started[data["number"]]
+            yield begun["index"], str(begun["request_sha256"]), str(data.get("reply_sha256"))
+
+
+def _is_there(whole: Bundle, request_sha256: str, reply_sha256: str, model: Any) -> bool:
+    """Whether request and answer are in the bundle, and the request is to that model."""
+    request = whole.said.get(transcripts.file_name("requests", request_sha256))
+    if request is None or transcripts.file_name("replies", reply_sha256) not in whole.said:
+        return False
+    try:
+        asked = json.loads(request)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(asked, dict) and isinstance(model, str) and bool(asked.get("model") == model)
+
+
+def _shown(value: Any) -> str:
+    return text.line(repr(value), 40)
