@@ -129,8 +129,11 @@ def view(board: Board, collection: Collection, by: By, links: Links) -> BoardVie
 def _of_tier(board: Board, collection: Collection, tier: Tier) -> Board:
     """The rows of `board` that the page opens on, ranked among themselves."""
     tiers = frozenset(other for other, strength in words.STRENGTH.items() if strength >= words.STRENGTH[tier])
-    found = standings.of_tier(replace(collection, boards=(board,)), tiers)
-    return found[0] if found else replace(board, rows=(), comparisons=())
+    members = frozenset(head for row in board.rows for head in heads(row))
+    mine = tuple(item for item in collection.sessions if item.outcome is not None and item.outcome.head in members)
+    found = standings.of_tier(replace(collection, sessions=mine, boards=(board,)), tiers)
+    # Fewer sessions may no longer show that two devices agree: then the larger part answers.
+    return max(found, key=_num_sessions, default=replace(board, rows=(), comparisons=()))
 
 
 def _is_study(board: Board, by: By) -> bool:

@@ -243,7 +243,7 @@ def test_a_phone_names_its_numbers_and_sorts(watched: Watched) -> None:
     page = watched.open("index.html#tier=all")
     assert not page.is_visible("[name=sort]") and not page.is_visible("td .label")
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-    cells = page.locator(".board tr[data-name=best] .gain")
+    cells = page.locator(".board tr[data-name=best] td.gain")
     assert cells.inner_text().startswith("gain, bpb") and "val bpb" in page.inner_text(".panels tbody .gain")
     # What cannot be seen cannot be reached with the keyboard, and yet the columns have names.
     hidden = "[...document.querySelectorAll('.rows thead button')].map(item => getComputedStyle(item).visibility)"
