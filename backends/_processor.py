@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from itertools import takewhile
 from pathlib import Path
 
 # Each widens or adds products: processors of one name that differ here differ in speed by more than a half. Virtual
@@ -38,6 +39,6 @@ def _first_core(cpuinfo: Path) -> dict[str, str]:
     """The fields of the first core in Linux's /proc/cpuinfo; empty elsewhere."""
     if not cpuinfo.is_file():
         return {}
-    first = cpuinfo.read_text().partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
+    with cpuinfo.open() as file:  # the kernel writes the other cores, of which there may be hundreds, only if asked
+        pairs = [line.partition(":") for line in takewhile(str.strip, file)]
     return {name.strip(): value.strip() for name, _, value in pairs}

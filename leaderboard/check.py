@@ -67,7 +67,7 @@ def check(
         raise ConfigError("--author says whose the changes are; give --base DIR, what they are changes of")
     before = listing(base) if base else None
     old = before.entries if before else {}
-    missed, unreached = _fetch(listing(folder), old, cache, fetch)
+    missed, unreached = _fetch(listing(folder), old, cache, fetch) if fetch else ([], [])
     found = scan(folder, cache, reproducers, boards)
     absent = tuple(session.name for session in found.sessions if session.bundle is None)
     elsewhere = [name for name in absent if old.get(name) == found.entries[name]]
@@ -85,17 +85,13 @@ def _compared(found: Scan, before: Listing, reproducers: frozenset[str], author:
         yield from kept.of_others(found, before, author)
 
 
-def _fetch(
-    found: Listing, old: Mapping[str, Entry], cache: Path, fetch: Fetch | None
-) -> tuple[list[Problem], list[Problem]]:
+def _fetch(found: Listing, old: Mapping[str, Entry], cache: Path, fetch: Fetch) -> tuple[list[Problem], list[Problem]]:
     """What could not be had: of new entries, and of those that are published as they are.
 
     The latter is no fault of who proposes something, and a server that is away must not stop everybody.
     """
     missed: list[Problem] = []
     unreached: list[Problem] = []
-    if fetch is None:
-        return missed, unreached
     for name, made in sorted(found.entries.items()):
         target = cached(cache, made)
         if made.url is None or _is_whole(target, made):

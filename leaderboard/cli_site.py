@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from leaderboard.paths import ENTRIES
+
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from harness.cli import Commands
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRIES = Path(__file__).resolve().parent / "entries"
 
 
 def add(commands: Commands) -> None:

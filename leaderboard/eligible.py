@@ -7,18 +7,15 @@ the rest of the record is worked out again.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
 from harness import ranking
-from harness.errors import ConfigError
 from harness.records import SessionState
 from harness.sandbox import canaries
 from harness.views import text
-from leaderboard import official, standard
+from leaderboard import installed, official, standard
 from leaderboard.bundle import Bundle
 from leaderboard.official import Official
 from leaderboard.plausible import BPB_BAND
@@ -110,23 +107,10 @@ def _absurd(state: SessionState) -> Iterator[str]:
 def _other_numbers(task: Mapping[str, Any]) -> Iterator[str]:
     """A task is its numbers: with fewer audits, or another memory limit, it is another one of the same name."""
     name = str(task.get("name"))
-    here = _task_here(name)
+    here = installed.task(name)
     if here is None:
         yield f"task {name}: not a task of this installation"
         return
-    for field, value in here.items():
+    for field, value in asdict(here).items():
         if field not in _NOT_NUMBERS and task.get(field) != value:
             yield f"task.{field} is {text.line(repr(task.get(field)), 40)}, in task={name} it is {value!r}"
-
-
-@cache
-def _task_here(name: str) -> Mapping[str, Any] | None:
-    """The task's configuration in this installation; None: there is no such task."""
-    from harness.compose import compose
-
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}", name):
-        return None
-    try:
-        return asdict(compose([f"task={name}", "agent=noop"]).task)
-    except ConfigError:
-        return None

@@ -8,17 +8,13 @@ sessions mean apart.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 
-from harness.errors import ConfigError
 from harness.stats import mean
+from leaderboard import installed
 from leaderboard.outcome import Outcome
-
-_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -60,22 +56,9 @@ def _margin(sessions: Sequence[Outcome]) -> float:
     Sessions pool theirs with baselines that only they know of, so a single one could make every device alike. What
     counts is what this installation says of the task; of an unknown one the smallest sigma that a session states.
     """
-    known = _task_sigma(str(sessions[0].key.get("task")))
+    known = installed.task(str(sessions[0].key.get("task")))
     stated = [session.sigma_bpb for session in sessions if session.sigma_bpb is not None]
-    return min(stated, default=0.0) if known is None else known
-
-
-@cache
-def _task_sigma(name: str) -> float | None:
-    """The task's `sigma_prior_bpb`; None: this installation has no such task for sessions that count."""
-    from harness.compose import compose
-
-    if not _TASK.fullmatch(name):
-        return None
-    try:
-        return compose([f"task={name}", "agent=noop"]).task.sigma_prior_bpb
-    except ConfigError:
-        return None
+    return min(stated, default=0.0) if known is None else known.sigma_prior_bpb
 
 
 def _gap(one: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,10 +78,12 @@ class Collection:
 
     def of(self, outcome: Outcome) -> Published:
         """The published session behind a board's outcome. Raises KeyError where it is not published."""
-        for session in self.sessions:
-            if session.outcome is not None and session.outcome.head == outcome.head:
-                return session
-        raise KeyError(outcome.head)
+        return self.by_head[outcome.head]
+
+    @cached_property
+    def by_head(self) -> Mapping[str, Published]:
+        """The sessions with a bundle by the head of their journal."""
+        return {session.outcome.head: session for session in self.sessions if session.outcome is not None}
 
     def tier(self, row: Row) -> Tier:
         """Of a row: the weakest of the sessions that count."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from leaderboard import spent
 from leaderboard.aggregate import Board, Row, aggregate, compare, grouped, yardstick
-from leaderboard.outcome import Outcome, usd
+from leaderboard.outcome import Outcome
 from leaderboard.published import Category, Collection, Published, Tier, heads
 
 
@@ -62,18 +63,6 @@ def category(collection: Collection, row: Row) -> Category | None:
     return collection.of(row.sessions[0]).category if row.sessions else None
 
 
-def cost_usd(session: Published) -> float | None:
-    """What the session's language model cost; None: unknown. A control has none, and costs nothing."""
-    if session.bundle is None:
-        return None
-    state = session.bundle.state
-    if session.category is Category.EXTERNAL:
-        return usd(state.told.cost_usd) if state.told else None
-    return usd(state.llm.cost_usd) if session.category is Category.LLM else 0.0
-
-
 def row_cost_usd(collection: Collection, sessions: Iterable[Outcome]) -> float | None:
     """The mean of the sessions; None where one is unknown, or there is none."""
-    costs = [cost_usd(collection.of(session)) for session in sessions]
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) / len(known) if known and len(known) == len(costs) else None
+    return spent.mean_cost_usd(map(collection.of, sessions))

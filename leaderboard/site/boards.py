@@ -10,14 +10,12 @@ from harness.views import text
 from leaderboard import standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.published import Collection, Published, Tier, heads
-from leaderboard.site import answers, charts, spent, strips, tables, titles, words
+from leaderboard.site import answers, charts, strips, tables, titles, words
 from leaderboard.site.axis import bearable
 from leaderboard.site.charts import Chart, Line
 from leaderboard.site.links import Links, board_id
 from leaderboard.site.strips import Scale, Strip
 from leaderboard.site.tables import Table
-
-By = Mapping[str, Published]  # published sessions by the head of their journal
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,11 @@ def views(collection: Collection, links: Links) -> list[BoardView]:
 
     Two of one title are told apart by what they differ in, two of one id by a number.
     """
-    by = {item.outcome.head: item for item in collection.sessions if item.outcome is not None}
     boards = sorted(
         collection.boards,
-        key=lambda item: (_is_study(item, by), -_num_sessions(item), words.task(item), board_id(item)),
+        key=lambda item: (_is_study(item, collection), -_num_sessions(item), words.task(item), board_id(item)),
     )
-    shown = [view(board, collection, by, links) for board in boards]
+    shown = [view(board, collection, links) for board in boards]
     fields = titles.fields([{**board.key, **board.conditions} for board in boards])
     devices = ["; ".join(board.devices) for board in boards]
     differences = [[text.line(label, 80), *values] for label, values in zip(devices, fields, strict=True)]
@@ -98,9 +95,9 @@ def views(collection: Collection, links: Links) -> list[BoardView]:
     return made
 
 
-def view(board: Board, collection: Collection, by: By, links: Links) -> BoardView:
+def view(board: Board, collection: Collection, links: Links) -> BoardView:
     on = strips.scale(_values(board))
-    classes = sorted({name for row in board.rows for name in _classes(row, by)})
+    classes = sorted({name for row in board.rows for name in _classes(row, collection)})
     title = f"{words.task(board)}, {words.length(board.conditions)}"
     tier = max((collection.tier(row) for row in board.rows), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
     opened = _of_tier(board, collection, tier)
@@ -112,17 +109,17 @@ def view(board: Board, collection: Collection, by: By, links: Links) -> BoardVie
         tier=tier,
         headline=answers.answer(opened, tier, named=False),
         answer=answers.answer(opened, tier, named=True),
-        facts=tuple(_facts(board, by)),
+        facts=tuple(_facts(board, collection)),
         hashes=tuple(_hashes(board)),
         scale=on,
-        rows=tuple(_row(row, board, on, by, links) for row in board.rows),
-        is_study=_is_study(board, by),
+        rows=tuple(_row(row, board, on, collection, links) for row in board.rows),
+        is_study=_is_study(board, collection),
         tests=tables.tests(board),
         aside=tables.aside(board),
         notes=tuple(words.notes(board)),
         anytime=_anytime(board),
         anytime_table=tables.anytime(board),
-        cost=_cost(board, by),
+        cost=_cost(board, collection),
     )
 
 
@@ -136,15 +133,15 @@ def _of_tier(board: Board, collection: Collection, tier: Tier) -> Board:
     return max(found, key=_num_sessions, default=replace(board, rows=(), comparisons=()))
 
 
-def _is_study(board: Board, by: By) -> bool:
+def _is_study(board: Board, collection: Collection) -> bool:
     """Whether the task is one of a study of the benchmark itself, by what its sessions say, else by its name."""
-    groups = [state.config.get("task") for state in _states(board, by)]
+    groups = [state.config.get("task") for state in _states(board, collection)]
     said = [flag for group in groups if isinstance(group, dict) and isinstance(flag := group.get("study"), bool)]
     return all(said) if said else words.task(board).endswith("_study")
 
 
-def _states(board: Board, by: By) -> list[SessionState]:
-    return [bundle.state for row in board.rows for item in row.sessions if (bundle := by[item.head].bundle)]
+def _states(board: Board, collection: Collection) -> list[SessionState]:
+    return [bundle.state for row in board.rows for item in row.sessions if (bundle := collection.of(item).bundle)]
 
 
 def _num_sessions(board: Board) -> int:
@@ -162,12 +159,13 @@ def _values(board: Board) -> list[float]:
     return [value for value in dots + ends if bearable(value)]
 
 
-def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
-    published = [by[item.head] for item in row.sessions]
+def _row(row: Row, board: Board, on: Scale, collection: Collection, links: Links) -> BoardRow:
+    published = [collection.of(item) for item in row.sessions]
     gains = [item.gain_bpb for item in row.sessions if item.gain_bpb is not None]
-    tier = min((item.tier for item in published), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
-    contested = _contested([by[head] for head in sorted(heads(row)) if head in by])
-    cost = spent.mean_cost_usd(published)
+    tier = collection.tier(row)
+    by_head = collection.by_head
+    contested = _contested([by_head[head] for head in sorted(heads(row)) if head in by_head])
+    cost = standings.row_cost_usd(collection, row.sessions)
     category = next((item.category for item in published if item.category), None)
     tied = [other for other in board.rows if row.group is not None and other.group == row.group]
     shown = words.interval(row.low_bpb, row.high_bpb)
@@ -188,7 +186,7 @@ def _row(row: Row, board: Board, on: Scale, by: By, links: Links) -> BoardRow:
         tier_label=words.TIERS[tier],
         tier_note=_tier_note(published, tier),
         contested=contested,
-        device_classes=" ".join(_classes(row, by)),
+        device_classes=" ".join(_classes(row, collection)),
         cost=words.dollars(cost),
         sort=_sort(row, cost),
         sessions=tuple(
@@ -227,13 +225,13 @@ def _contested(sessions: Sequence[Published]) -> str:
     return f"{count} of {len(sessions)} sessions contested" if count else ""
 
 
-def _classes(row: Row, by: By) -> list[str]:
-    found = {by[item.head].device_class for item in row.sessions}
+def _classes(row: Row, collection: Collection) -> list[str]:
+    found = {collection.of(item).device_class for item in row.sessions}
     return sorted(text.line(name.replace(" ", "-"), 20) for name in found if name)
 
 
-def _facts(board: Board, by: By) -> list[tuple[str, str]]:
-    states = _states(board, by)
+def _facts(board: Board, collection: Collection) -> list[tuple[str, str]]:
+    states = _states(board, collection)
     budgets = sorted(state.calibration.budget_seconds for state in states if state.calibration)
     data = {
         text.line(str(group.get("name")), 40) for state in states if isinstance(group := state.config.get("data"), dict)
@@ -262,11 +260,11 @@ def _anytime(board: Board) -> Chart | None:
     return charts.lines(series, "Gain while the session goes on", "experiments", "mean gain on val, bpb")
 
 
-def _cost(board: Board, by: By) -> Chart | None:
+def _cost(board: Board, collection: Collection) -> Chart | None:
     """Gain against dollars; None until somebody's price above 0 is known."""
     series = []
     for style, row in enumerate(board.rows):
-        cost = spent.mean_cost_usd([by[item.head] for item in row.sessions])
+        cost = standings.row_cost_usd(collection, row.sessions)
         if cost is not None and row.mean_bpb is not None:
             both = (row.low_bpb, row.high_bpb) if row.low_bpb is not None and row.high_bpb is not None else None
             ranked = row.group is not None

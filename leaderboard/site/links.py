@@ -7,16 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from harness.errors import ConfigError
 from harness.journal import canonical
 from harness.views import text
+from leaderboard import entry
 from leaderboard.aggregate import Board
 from leaderboard.bundle import SUFFIX
 from leaderboard.published import Published
 
-MAX_URL_CHARS = 300
+_ODD = frozenset("{}|^")  # browsers write these differently: an address that is shown is the one that is opened
 _PLAIN = re.compile(r"[a-wyz0-9][a-z0-9_-]{0,79}")  # x is taken: see `slug`
 
 
@@ -49,7 +50,7 @@ class Links:
     def bundle(self, session: Published) -> Link:
         """Where the bundle lies: the entry's own address, else beside the entry in the repository."""
         if session.url is not None:
-            return Link(https(session.url), text.line(session.url, MAX_URL_CHARS))
+            return Link(https(session.url), text.line(session.url, entry.MAX_URL))
         return self.document(str(self.bundles / f"{session.name}{SUFFIX}"))
 
 
@@ -79,14 +80,7 @@ def board_id(board: Board) -> str:
 
 def https(url: str | None) -> str | None:
     """`url` if it is a plain https address that may be put into a page, else None."""
-    if url is None or len(url) > MAX_URL_CHARS or not re.fullmatch(r"[!-~]+", url) or re.search(r"[\"'<>\\`{}|^]", url):
-        return None
-    try:
-        parts = urlsplit(url)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        return None
-    return url if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and port_is_fine else None
+    return url if url is not None and entry.is_https(url) and not set(url) & _ODD else None
 
 
 def checked_base(base_url: str | None) -> str | None:

@@ -16,8 +16,8 @@ from leaderboard.published import Published, Tier
 from leaderboard.site import charts, words
 from leaderboard.site.charts import Chart
 from leaderboard.site.links import Link, Links, https
-from leaderboard.site.spent import Spent, spent
 from leaderboard.site.tables import Table
+from leaderboard.spent import Spent, spent
 from leaderboard.verdict import Word
 
 # Some 150 experiments and all else have to stay below 1.5 MB: what is cut here is in the bundle.

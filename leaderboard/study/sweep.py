@@ -137,11 +137,11 @@ def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
     if wish.stage == SCREEN:
         found = variants.choose(known, wish.variants)
         return found if found[0].name == STOCK else (known[0], *found)
-    winner = tpe_best(wish.folder, place)
+    small = small_ledger(wish.folder, place)
+    winner = tpe_best(small)
     extended = (*known, *([winner] if winner else []))
     names = list(wish.variants)
     if not names:
-        small = small_ledger(wish.folder, place)
         best = [name for name in finalists(small, 1, wish.seeds) if name != STOCK] if small else []
         names = [*PROTOTYPES, *best, *([TPE_BEST] if winner else [])]
     return variants.choose(extended, [STOCK, *names])
@@ -174,9 +174,8 @@ def small_ledger(folder: Path, place: str) -> Ledger | None:
     return small.at(place if place in used else used[0]) if small and used else None
 
 
-def tpe_best(folder: Path, place: str) -> Variant | None:
+def tpe_best(small: Ledger | None) -> Variant | None:
     """The best point that the search of the small task found."""
-    small = small_ledger(folder, place)
     done = [(run.bpb, run) for run in trials(small) if run.bpb is not None] if small else []
     if not done:
         return None

@@ -26,9 +26,8 @@ def report(folder: Path, page_path: Path | None, say: Say) -> None:
     found = sweep.ledgers(folder)
     known = {variant.name: variant for variant in load(sweep.VARIANTS)}
     written = sections(found, known)
-    small = found.get(sweep.TASKS[sweep.TPE])
-    for place in small.used() if small else ():
-        assert small is not None
+    small = found.get(sweep.TASKS[sweep.TPE], Ledger())
+    for place in small.used():
         plot = draw(small.at(place), folder / f"tpe-{place}.png")
         if plot is not None:
             written["tpe"] += f"\n\n{page.image(f'Points of TPE, {small.label(place)}', plot, page_path)}"

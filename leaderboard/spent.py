@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.records import SessionState
 from leaderboard.outcome import usd
 from leaderboard.published import Category, Published
 
@@ -21,21 +20,16 @@ class Spent:
 
 
 def spent(session: Published) -> Spent:
-    """By the calls of the model, every try counted; else by what a coding agent says of itself."""
+    """By the calls of the model, every try counted; of a coding agent what it says of itself."""
     if session.category is Category.CONTROL:
         return Spent(0.0, 0, 0)
     if session.bundle is None:
         return Spent(None, None, None)
-    return _of_state(session.bundle.state)
-
-
-def _of_state(state: SessionState) -> Spent:
-    asked, told = state.llm, state.told
-    if asked.num_calls:
-        return Spent(usd(asked.cost_usd), asked.prompt_tokens, asked.completion_tokens)
-    if told is not None:
-        return Spent(usd(told.cost_usd), told.prompt_tokens, told.completion_tokens)
-    return Spent(None, None, None)
+    state = session.bundle.state
+    source = state.told if session.category is Category.EXTERNAL else state.llm
+    if source is None:
+        return Spent(None, None, None)
+    return Spent(usd(source.cost_usd), source.prompt_tokens, source.completion_tokens)
 
 
 def mean_cost_usd(sessions: Iterable[Published]) -> float | None:
