@@ -28,6 +28,7 @@ from backends.base import (
 # The rest is for what the driver and other programs (a desktop) take: a process that wants more gets torch's error,
 # before they are the ones who get an error.
 MEMORY_SHARE = 0.95
+MAX_COMPILE_PROCESSES = 8
 # Ampere: the first with torch's flash kernels, on which varlen_attn is built.
 MIN_FLASH_CAPABILITY = (8, 0)
 _SMI_FIELDS = ("driver_version", "power.limit", "clocks.max.sm")
@@ -145,7 +146,11 @@ class Backend:
         """The driver's common nodes, and the one card's own, whose number the driver tells under /proc."""
         told = self._root / "proc/driver/nvidia/gpus" / pci_address(self._cuda.get_device_properties(0)) / "information"
         minor = re.search(r"Device Minor:\s*(\d+)", told.read_text()) if told.is_file() else None
-        names = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *([f"nvidia{minor.group(1)}"] if minor else [])]
+        cards = [f"nvidia{minor.group(1)}"] if minor else []
+        if not cards:  # some containers hide that file; where there is one card it is this one
+            found = [path.name for path in (self._root / "dev").glob("nvidia*") if path.name[6:].isdigit()]
+            cards = found if len(found) == 1 else []
+        names = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *cards]
         return [f"/dev/{name}" for name in names if (self._root / "dev" / name).exists()]
 
     def environment(self) -> dict[str, str]:
@@ -155,6 +160,8 @@ class Backend:
             "CUDA_VISIBLE_DEVICES": chosen,  # one device, the same one for every process of a session
             "CUDA_MODULE_LOADING": "LAZY",  # kernels load when first used: seconds less of setup
             "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+            # A compiling process each, and none of them small.
+            "TORCHINDUCTOR_COMPILE_THREADS": str(min(MAX_COMPILE_PROCESSES, self.threads)),
         }
 
     def fastest_dtype(self) -> str:

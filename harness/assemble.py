@@ -133,6 +133,9 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: W
 def choose_clock(config: Config, device: Device) -> str:
     """What `auto` means here. Processors are shared with other programs and wander; a GPU is nobody else's."""
     clock = config.task.clock if config.budget.clock == "auto" else config.budget.clock
+    if clock == "metered" and device.name not in ("cpu", "null"):
+        # A stopped process leaves what it has queued to the GPU, which then works while its clock stands.
+        raise ConfigError(f"budget.clock=metered: processors only, not {device.name}; use budget.clock=wall")
     if clock != "auto":
         return clock
     return "metered" if device.name == "cpu" else "wall"
@@ -142,8 +145,7 @@ def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
     """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
     if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
         return None
-    nodes = tuple(device.device_nodes)
-    return sandbox.load(config.sandbox.level, devices=nodes, allow_unsafe=config.sandbox.allow_unsafe)
+    return sandbox.load(config.sandbox.level, device=device, allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:

@@ -50,7 +50,8 @@ class LocalBench:
         self.sentinel.open()
         if cache and self.task.compile:
             # Only the stock script has run here, so its compiled code may speed up the setup of every later run.
-            shutil.copytree(self.sentinel.compile_cache, cache)
+            # Not Triton's lists of files, which hold paths into the sentinel's own folder.
+            shutil.copytree(self.sentinel.compile_cache, cache, ignore=shutil.ignore_patterns("__grp__*"))
         run_dir = self.runs_dir / "calibration"
         calibration = calibrate(self.runner, self.task, stock_source, seed, run_dir, sigma_bpb, self.sentinel)
         sweep(run_dir)

@@ -46,7 +46,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     config = compose(arguments.overrides)
     with closing(views.make()) as view:
         found = tasks.calibrate(config, view.on_progress)
-    device.calibrated(found, config.task.name, Console())
+    device.calibrated(found, Console())
     return 0
 
 

@@ -51,6 +51,7 @@ class TaskConfig:
 class DataConfig:
     name: str = MISSING
     source: str = MISSING  # the file in trainer/data/
+    about: str | None = None  # what kind of text it is, for who trains on it
     text_sha256: str | None = None  # pinned hash of the text; None: any
     options: dict[str, Any] = field(default_factory=dict)  # checked by the source
 

@@ -67,7 +67,7 @@ def diagnose(config: Config) -> Diagnosis:
     except DeviceError as error:
         device_error = str(error)
     sandboxes = ladder.candidates(tuple(device.device_nodes) if device else ())
-    levels = tuple(measured(sandbox) for sandbox in sandboxes)
+    levels = tuple(measured(sandbox, device) for sandbox in sandboxes)
     best = next((box for box, level in zip(sandboxes, levels, strict=True) if level.works), None)
     prepared = sorted(home().glob("data/*/meta.json"))
     targets = Targets.of(prepared[0].parent) if prepared else Targets()
@@ -81,9 +81,9 @@ def diagnose(config: Config) -> Diagnosis:
     )
 
 
-def measured(sandbox: Sandbox) -> ladder.Probed:
+def measured(sandbox: Sandbox, device: Device | None = None) -> ladder.Probed:
     """A level, with the median of several launches."""
-    first = ladder.probe(sandbox)
+    first = ladder.tried(sandbox, device)
     if not first.works:
         return first
     times = [first, *(ladder.probe(sandbox) for _ in range(LAUNCHES - 1))]

@@ -77,7 +77,7 @@ def token_stream(data_dir: Path, dtype: str, seed: int) -> tuple[int, int]:
 
 
 def token_dtype(vocab_size: int) -> str:
-    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+    return "uint16" if vocab_size < 1 << 16 else "uint32"  # as trainer/data/windows.py writes them
 
 
 class ProgressPage:

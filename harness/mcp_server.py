@@ -46,7 +46,7 @@ def serve(path: Path) -> None:
         from mcp.server import Server
         from mcp.server.stdio import stdio_server
     except ImportError as error:
-        raise ConfigError("bpbench mcp needs the mcp package: pip install 'bpbench[external]'") from error
+        raise ConfigError("bpbench mcp needs the mcp package: pip install -e '.[external]'") from error
     link = connect(path)
 
     async def list_tools(_context: Any, _params: Any) -> Any:

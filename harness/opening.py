@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,19 @@ def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
         "bos_token": data.meta["bos_token"],
         "eval_batch_size": task.eval_batch_size,
         "compile": task.compile and bool(device.identity["has_compiler"]),
+    }
+
+
+def told(opened: Mapping[str, Any]) -> dict[str, Any]:
+    """What a researcher is told of the task, from the first record of its session: what train.py knows, and limits."""
+    config, splits = opened.get("config", {}), opened.get("data", {}).get("splits", {})
+    task, data = config.get("task", {}), config.get("data", {})
+    return {
+        **opened["task_view"],
+        "text": data.get("about") or data.get("name"),
+        "num_train_tokens": splits.get("train", {}).get("num_tokens"),
+        "max_setup_seconds": task.get("max_setup_seconds"),
+        "max_memory_bytes": task.get("max_memory_bytes"),
     }
 
 

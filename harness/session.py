@@ -22,6 +22,7 @@ from harness.fold import apply, fold
 from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.llm.fold import usage
+from harness.opening import told
 from harness.protocols import Agent, Bench, Finishes, NeedsDesk, Tracker
 from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
 from harness.workspace import Workspace
@@ -272,7 +273,7 @@ class Session:
         return View(
             index=index,
             num_experiments=self.config.session.experiments,
-            task=dict(opened["task_view"]),
+            task=told(opened),
             device=dict(opened["device"]),
             budget_seconds=state.calibration.budget_seconds if state.calibration else None,
             baseline_bpb=state.baseline_bpb or 0.0,

@@ -34,9 +34,21 @@ class Calibrated:
     """What `bpbench calibrate` found."""
 
     device: Device
+    size: Size
     calibration: Calibration
     earlier: Spread | None  # of what was kept before
     path: Path
+
+    @property
+    def flops_per_second(self) -> float:
+        """Of the stock script's products and attention, forward and backward."""
+        return self.size.flops_per_token * self.calibration.tokens_per_second
+
+    @property
+    def utilisation(self) -> float | None:
+        """That over the rate of one large product in the dtype that the script uses; None: not measured."""
+        probed = (self.device.microprobes or {}).get(f"matmul_{self.device.dtype}_gflops")
+        return self.flops_per_second / (1e9 * probed) if probed else None
 
     @property
     def odd(self) -> bool:
@@ -57,7 +69,7 @@ def calibrate(config: Config, on_progress: OnProgress) -> Calibrated:
         seed = seeds.derive("calibration", config.task.name)
         with a_bench(config, device, data, on_progress) as bench:
             made = bench.calibrate(stock, seed, config.task.sigma_prior_bpb)
-        return Calibrated(device, made, earlier, calibrations.remember(key, device, made))
+        return Calibrated(device, Size.of(config.task), made, earlier, calibrations.remember(key, device, made))
 
 
 def survey(config: Config, on_progress: OnProgress, measure: bool = False) -> tuple[Device, tuple[Prediction, ...]]:

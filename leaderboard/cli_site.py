@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from leaderboard.paths import ENTRIES
+from leaderboard.paths import ENTRIES, OFFICIAL
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,15 +21,18 @@ def add(commands: Commands) -> None:
     site.add_argument("entries", type=Path, nargs="?", metavar="DIR", default=ENTRIES, help="entries (default: ours)")
     site.add_argument("-o", "--output", type=Path, metavar="SITE", default=Path("site"), help="default: site")
     site.add_argument(
+        "--official", type=Path, default=OFFICIAL, metavar="FILE", help="the official boards (default: ours)"
+    )
+    site.add_argument(
         "--base-url", metavar="URL", help="https address of the repository's files, for links to documents and bundles"
     )
 
 
 def _site(arguments: Namespace) -> int:
-    from leaderboard import published
+    from leaderboard import official, published
     from leaderboard.site.build import build
 
-    collection = published.load(arguments.entries)
+    collection = published.load(arguments.entries, boards=official.read(arguments.official))
     num_bytes = build(collection, arguments.output, arguments.base_url, bundles_path(arguments.entries))
     print(f"{arguments.output / 'index.html'}: {len(collection.sessions):,} sessions, {num_bytes:,} bytes")
     return 0

@@ -62,6 +62,8 @@ def _facts(view: View) -> Iterator[tuple[str, str]]:
         "task",
         f"{task.get('name')}: vocabulary {task.get('vocab_size')}, windows of {task.get('sequence_length')} tokens",
     )
+    if length := task.get("num_train_tokens"):
+        yield "training text", f"{text.line(str(task.get('text')))}, {length:,} tokens"
     yield "device", rows.device_name(view.device)
     if view.budget_seconds is None:
         yield "budget", "a clock that counts calls of run.progress() instead of seconds"
@@ -76,8 +78,10 @@ def _facts(view: View) -> Iterator[tuple[str, str]]:
     )
     if view.baseline:
         yield "stock script", _figures(view.baseline[-1], view)
+    if (seconds := task.get("max_setup_seconds")) and (size := task.get("max_memory_bytes")):
+        yield "limits", f"{seconds:.0f} seconds from the start to run.start(), {size / 2**30:.0f} GiB of memory"
     limit = len(view.stock_source.encode()) + MAX_GROWTH_BYTES
-    yield "limit", f"train.py may have {limit:,} bytes; the stock file has {len(view.stock_source.encode()):,}"
+    yield "size", f"train.py may have {limit:,} bytes; the stock file has {len(view.stock_source.encode()):,}"
     yield "experiments", str(view.num_experiments) if view.num_experiments else "as many as the hours hold"
 
 

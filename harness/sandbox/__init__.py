@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from harness.device import Device
     from harness.protocols import Sandbox
 
 
-def load(level: str | int = "auto", *, devices: tuple[str, ...] = (), allow_unsafe: bool = False) -> Sandbox:
+def load(level: str | int = "auto", *, device: Device | None = None, allow_unsafe: bool = False) -> Sandbox:
     """The sandbox of that `level`, or the best that works here. See `harness.sandbox.ladder.load`."""
     from harness.sandbox import ladder
 
-    return ladder.load(level, devices=devices, allow_unsafe=allow_unsafe)
+    return ladder.load(level, device=device, allow_unsafe=allow_unsafe)

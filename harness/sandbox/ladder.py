@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.compose import SANDBOX_LEVELS
+from harness.device import Device
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.protocols import Launch, Sandbox
 from harness.sandbox import enter, seccomp
@@ -16,8 +18,19 @@ from harness.sandbox.bubblewrap import BubblewrapSandbox
 from harness.sandbox.landlock import LandlockSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.sandbox.seatbelt import SeatbeltSandbox
+from harness.surroundings import child_environment, private_folders
 
 PROBE_SECONDS = 20.0
+DEVICE_SECONDS = 120.0  # the first use of a driver may be slow
+DEVICE_MEMORY_BYTES = 16 << 30
+# What a driver opens, maps and asks for is its own affair, so whether it works behind walls can only be tried.
+_USE_DEVICE = """
+import torch, backends
+backend = backends.load({name!r}, {threads}, {dtype!r})
+backend.setup()
+x = torch.ones(64, 64, device=backend.device)
+print(float((x @ x).sum()))
+"""
 LINUX = sys.platform.startswith("linux")
 
 
@@ -35,11 +48,11 @@ class Probed:
         return self.why_not is None
 
 
-def load(level: str | int = "auto", *, devices: tuple[str, ...] = (), allow_unsafe: bool = False) -> Sandbox:
+def load(level: str | int = "auto", *, device: Device | None = None, allow_unsafe: bool = False) -> Sandbox:
     """The sandbox of `level` ("auto": the best that works).
 
     Args:
-        devices: device nodes of the assigned accelerator.
+        device: an accelerator has to work behind the walls too.
         allow_unsafe: whether level 0, no walls at all, may be asked for.
 
     Raises:
@@ -53,10 +66,10 @@ def load(level: str | int = "auto", *, devices: tuple[str, ...] = (), allow_unsa
         if not allow_unsafe:
             raise ConfigError("sandbox.level=0 puts no wall around agent code: it needs sandbox.allow_unsafe=true")
         return ProcessSandbox(level=0)
-    for sandbox in candidates(devices):
+    for sandbox in candidates(tuple(device.device_nodes) if device else ()):
         if wanted not in ("auto", str(sandbox.level)):
             continue
-        probed = probe(sandbox)
+        probed = tried(sandbox, device)
         if probed.works:
             return sandbox
         if wanted != "auto":
@@ -71,33 +84,58 @@ def candidates(devices: tuple[str, ...] = ()) -> list[Sandbox]:
     return [SeatbeltSandbox(), ProcessSandbox()] if sys.platform == "darwin" else [ProcessSandbox()]
 
 
+def tried(sandbox: Sandbox, device: Device | None) -> Probed:
+    """Start this interpreter behind `sandbox`, and use the device there if it has nodes of its own."""
+    found = probe(sandbox)
+    if not found.works or device is None or not device.device_nodes:
+        return found
+    why = _failure(
+        sandbox,
+        (sys.executable, "-c", _USE_DEVICE.format(**device.for_child())),
+        environment=child_environment(device.environment),
+        seconds=DEVICE_SECONDS,
+        max_memory_bytes=DEVICE_MEMORY_BYTES,
+    )
+    return replace(found, why_not=f"{device.name} does not work behind it: {why}") if why else found
+
+
 def probe(sandbox: Sandbox) -> Probed:
     """Start this interpreter behind `sandbox`, and see."""
-    why = _missing(sandbox)
-    if why is not None:
-        return Probed(sandbox.level, sandbox.name, why)
+    started = time.monotonic()
+    why = _missing(sandbox) or _failure(sandbox, (sys.executable, "-I", "-S", "-c", "pass"))
+    return Probed(sandbox.level, sandbox.name, why, time.monotonic() - started if why is None else None)
+
+
+def _failure(
+    sandbox: Sandbox,
+    argv: tuple[str, ...],
+    environment: Mapping[str, str] | None = None,
+    seconds: float = PROBE_SECONDS,
+    max_memory_bytes: int = 1 << 30,
+) -> str | None:
+    """Why `argv` does not end well behind `sandbox`; None: it does."""
     with tempfile.TemporaryDirectory() as folder:
-        box = Path(folder).resolve() / "box"
-        box.mkdir()
+        box, home = (Path(folder).resolve() / name for name in ("box", "home"))
+        for path in (box, home):
+            path.mkdir()
         launch = Launch(
-            argv=(sys.executable, "-I", "-S", "-c", "pass"),
+            argv=argv,
             cwd=box,
-            env={},
+            env={**environment, **private_folders(home)} if environment is not None else {},
             fds=(),
             log_path=Path(folder) / "log.txt",
             max_log_bytes=65536,
-            max_memory_bytes=1 << 30,
-            writable=(box,),
+            max_memory_bytes=max_memory_bytes,
+            writable=(box, home),
         )
-        started = time.monotonic()
         try:
-            status = _wait(sandbox, launch)
+            status = _wait(sandbox, launch, seconds)
         except HarnessError as error:
-            why = str(error)
-        else:
-            lines = launch.log_path.read_text(errors="replace").strip().splitlines()
-            why = None if status == 0 else f"{lines[-1] if lines else 'no output'} (status {status})"
-        return Probed(sandbox.level, sandbox.name, why, time.monotonic() - started if why is None else None)
+            return str(error)
+        if status == 0:
+            return None
+        lines = launch.log_path.read_text(errors="replace").strip().splitlines()
+        return f"{lines[-1] if lines else 'no output'} (status {status})"
 
 
 def _missing(sandbox: Sandbox) -> str | None:
@@ -109,9 +147,9 @@ def _missing(sandbox: Sandbox) -> str | None:
     return None
 
 
-def _wait(sandbox: Sandbox, launch: Launch) -> int | None:
+def _wait(sandbox: Sandbox, launch: Launch, seconds: float) -> int | None:
     process = sandbox.launch(launch)
-    deadline = time.monotonic() + PROBE_SECONDS
+    deadline = time.monotonic() + seconds
     try:
         while (status := process.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.001)

@@ -20,6 +20,8 @@ _READ = (
 )
 _WRITE = ("/dev/null", "/dev/zero")
 _ACCELERATOR = ("/sys", "/proc/driver", "/proc/modules", "/proc/devices", "/proc/self")
+# NVIDIA's driver names its threads there, and gives up where it may not.
+_ACCELERATOR_WRITES = ("/proc/self",)
 _LINKS = ("/lib", "/lib64", "/lib32", "/bin", "/sbin")  # where these are no links to /usr
 
 
@@ -32,6 +34,8 @@ class LandlockSandbox:
 
     def launch(self, launch: Launch) -> SupervisedProcess:
         env = {**launch.env, "USER": "box", "LOGNAME": "box", **packages(launch)}
+        if self.devices:
+            env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more are processes that meet in /dev/shm, which is closed
         runtime.give_to(self.user, launch.writable)
         bounds = limits.Limits(launch.max_memory_bytes, launch.max_processes)
         cgroup = limits.make_cgroup(bounds)
@@ -40,7 +44,7 @@ class LandlockSandbox:
             "cgroups": [str(folder) for folder in cgroup.folders] if cgroup else [],
             "rlimits": limits.rlimits(bounds, own_user=own_user, accelerator=accelerator),
             "landlock": self.rules(launch),
-            "seccomp": seccomp.program(unix_sockets=False, same_user=not own_user).hex(),
+            "seccomp": seccomp.program(unix_sockets=False, packet_sockets=accelerator, same_user=not own_user).hex(),
         }
         if self.user is not None:
             visible = (*runtime.runtime().paths, launch.cwd, *launch.writable)
@@ -54,7 +58,10 @@ class LandlockSandbox:
         return {
             "execute": [str(path) for path in execute],
             "read": [*_READ, *(_ACCELERATOR if self.devices else ()), str(launch.cwd)],
-            "write": [*_WRITE, *self.devices, *(str(path) for path in launch.writable)],
+            "write": [
+                *(*_WRITE, *self.devices, *(_ACCELERATOR_WRITES if self.devices else ())),
+                *(str(path) for path in launch.writable),
+            ],
         }
 
 

@@ -15,7 +15,8 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("trainer", "backends")  # what train.py and the model server import of this project
 # Not /usr/share and /usr/lib/python3: they hold text, and training needs none of it.
 SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "include", "local/bin", "local/lib", "local/lib64")
-OPTIONAL_SYSTEM = ("/usr/local/cuda", "/opt/rocm", "/nix/store")
+# Of the drivers: containers get NVIDIA's libraries mounted in the second.
+OPTIONAL_SYSTEM = ("/usr/local/cuda", "/usr/local/nvidia", "/opt/rocm", "/nix/store")
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 # What torch, oneDNN and OpenMP look up about the processor.
 SYSFS = ("/sys/devices/system/cpu", "/sys/devices/system/node")

@@ -68,6 +68,7 @@ _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity"
 _EXAMINED = {"clone", "clone3", "socket", "fcntl", "prctl", "ioctl", *_SIGNALLERS, *_AIMED}
 
 _AF_UNIX, _F_SETSIG, _PR_SET_PDEATHSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 1, 0x5412, 0x541C
+_SOCK_SEQPACKET, _SOCK_TYPE_MASK = 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH
 
@@ -83,11 +84,12 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def program(*, unix_sockets: bool, same_user: bool) -> bytes:
+def program(*, unix_sockets: bool, same_user: bool, packet_sockets: bool = False) -> bytes:
     """The filter as an array of struct sock_filter for this machine.
 
     Args:
         unix_sockets: allow socket(AF_UNIX), where the file system and the network are namespaces of their own.
+        packet_sockets: without that, allow socket(AF_UNIX, SOCK_SEQPACKET): NVIDIA's driver shares memory over one.
         same_user: the code runs as the user of the harness, so whatever reaches other processes or files by name is
             refused too.
 
@@ -103,7 +105,7 @@ def program(*, unix_sockets: bool, same_user: bool) -> bytes:
     ]
     if column == 0:
         code += [(_JUMP_AT_LEAST, 0, 1, 0x40000000), _refuse(ENOSYS)]  # x32
-    rules = _rules(unix_sockets, same_user)
+    rules = _rules(unix_sockets, packet_sockets, same_user)
     for name in sorted(set(_NUMBERS) - _EXAMINED - (set() if same_user else set(_ATTRIBUTES))):
         rules.append((name, [_refuse(EPERM)]))
     for name, body in rules:
@@ -114,13 +116,13 @@ def program(*, unix_sockets: bool, same_user: bool) -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
 
-def _rules(unix_sockets: bool, same_user: bool) -> list[tuple[str, list[Instruction]]]:
+def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tuple[str, list[Instruction]]]:
     """(system call, what is done with it); a body that ends does so with a return."""
     rules = [
         ("clone3", [_refuse(ENOSYS)]),  # its flags are behind a pointer; the C library falls back to clone
         ("clone", [*_argument(0), (_JUMP_ANY_BIT, 2, 0, _NEW_NAMESPACES), (_AND, 0, 0, 0xFF),
                    (_JUMP_EQUAL, 0, 1, signal.SIGCONT), _refuse(EPERM), _allow()]),
-        ("socket", [*_argument(0), *_refuse_unless([_AF_UNIX] if unix_sockets else [])]),
+        ("socket", _sockets(unix_sockets, packet_sockets)),
         ("fcntl", [*_argument(1), *_refuse_if([_F_SETSIG])]),
         ("prctl", [*_argument(0), *_refuse_if([_PR_SET_PDEATHSIG])]),
         ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX])]),
@@ -129,6 +131,13 @@ def _rules(unix_sockets: bool, same_user: bool) -> list[tuple[str, list[Instruct
     if same_user:
         rules += [(name, [*_argument(n), *_refuse_unless([0])]) for name, n in _AIMED.items()]
     return rules
+
+
+def _sockets(unix_sockets: bool, packet_sockets: bool) -> list[Instruction]:
+    if unix_sockets or not packet_sockets:
+        return [*_argument(0), *_refuse_unless([_AF_UNIX] if unix_sockets else [])]
+    of_kind = [*_argument(1), (_AND, 0, 0, _SOCK_TYPE_MASK), *_refuse_unless([_SOCK_SEQPACKET])]
+    return [*_argument(0), (_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(EPERM), *of_kind]
 
 
 def _argument(index: int) -> list[Instruction]:

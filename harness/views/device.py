@@ -82,9 +82,9 @@ def advice(predictions: Sequence[Prediction]) -> Iterator[str]:
         yield f"Its budget is an estimate: `bpbench calibrate task={task.name}` measures it."
 
 
-def calibrated(found: Calibrated, task: str, console: Console) -> None:
+def calibrated(found: Calibrated, console: Console) -> None:
     """What `bpbench calibrate` prints."""
-    made = found.calibration
+    made, task = found.calibration, found.size.task.name
     half = 50.0 * (made.tokens_per_second_high - made.tokens_per_second_low) / made.tokens_per_second
     low, high = made.tokens_per_second_low, made.tokens_per_second_high
     gate = "unknown" if made.gate_bpb is None else f"{made.gate_bpb:.5f} bpb"
@@ -92,6 +92,8 @@ def calibrated(found: Calibrated, task: str, console: Console) -> None:
         "device": rows.device_name(found.device.identity),
         "micro-probes": probes(found.device.microprobes) or "none",
         "rate": f"{made.tokens_per_second:,.0f} tokens/s, 95 % interval {low:,.0f} to {high:,.0f} (±{half:.1f} %)",
+        "arithmetic": _arithmetic(found),
+        "setup": f"{made.setup_seconds:.1f} s, nothing compiled before",
         "gate": f"{gate}, {'passed' if made.calibrated else 'not passed: a session like this would not be ranked'}",
         "budget": f"{made.budget_seconds:.1f} s for an experiment of task={task}",
         "earlier": _earlier(found),
@@ -100,6 +102,12 @@ def calibrated(found: Calibrated, task: str, console: Console) -> None:
     for label, words in lines.items():
         style = "yellow" if label == "earlier" and found.odd else ""
         console.print(Text(f"{label:<14}{text.line(words)}", style=style), soft_wrap=True)
+
+
+def _arithmetic(found: Calibrated) -> str:
+    used = f"{found.flops_per_second / 1e9:,.3g} GFLOP/s in products and attention"
+    share = found.utilisation
+    return used if share is None else f"{used}, {100 * share:.0f} % of the rate of one large product"
 
 
 def _earlier(found: Calibrated) -> str:

@@ -61,6 +61,11 @@ class Equivalence:
     def equivalent(self) -> bool:
         return self.num_seeds >= MIN_SEEDS and -self.margin < self.low and self.high < self.margin
 
+    @property
+    def different(self) -> bool:
+        """By more than the margin. Neither this nor `equivalent`: the runs were too few to tell."""
+        return self.num_seeds >= MIN_SEEDS and (self.low > self.margin or self.high < -self.margin)
+
 
 def table(runs: Iterable[Run], mode: str, share: float = 1.0) -> dict[str, dict[str, dict[int, float]]]:
     """The runs of one mode and budget that ended well."""
@@ -69,6 +74,29 @@ def table(runs: Iterable[Run], mode: str, share: float = 1.0) -> dict[str, dict[
         if run.mode == mode and run.share == share and run.status is Status.OK and run.bpb is not None:
             found.setdefault(run.place, {}).setdefault(run.variant, {})[run.seed] = run.bpb
     return found
+
+
+def aligned(found: Table) -> dict[str, dict[str, dict[int, float]]]:
+    """Of each variant only the seeds that all places with this variant have: what a seed shares must cancel."""
+    names = {variant for row in found.values() for variant in row}
+    shared = {name: set.intersection(*(set(row[name]) for row in found.values() if name in row)) for name in names}
+    return {
+        place: {
+            variant: {seed: bpb for seed, bpb in seeds.items() if seed in shared[variant]}
+            for variant, seeds in row.items()
+            if shared[variant]
+        }
+        for place, row in found.items()
+    }
+
+
+def gaps(seeds: Seeds, base: Seeds) -> list[float]:
+    """Differences to the stock script of the same place, seed by seed; to its mean where no seed is common."""
+    common = sorted(set(seeds) & set(base))
+    if common:
+        return [seeds[seed] - base[seed] for seed in common]
+    centre = mean(list(base.values()))
+    return [bpb - centre for bpb in seeds.values()]
 
 
 def sigma_of(groups: Sequence[Sequence[float]], prior: float) -> tuple[float, int]:
@@ -135,11 +163,11 @@ def equivalence(
     return Equivalence(one[0], other[0], n, centre, centre - half, centre + half, paired, margin)
 
 
-def unpaired_half_width(num_seeds: int, sigma: float, degrees: float) -> float:
-    """Half of the 90 % interval of a difference of two means of so many seeds each, without common seeds.
+def half_width(num_seeds: int, sigma: float) -> float:
+    """Half of the 90 % interval of the paired test where equal seeds have nothing in common, for sd as expected.
 
-    A test on unpaired seeds can only succeed where this is below its margin.
+    Below about so many seeds as take it under the margin even equal places can only be called equivalent by luck.
     """
     from scipy.stats import t
 
-    return float(t.ppf(0.95, degrees)) * sigma * math.sqrt(2 / num_seeds)
+    return float(t.ppf(0.95, num_seeds - 1)) * sigma * math.sqrt(2 / num_seeds)

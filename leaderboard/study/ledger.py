@@ -22,6 +22,7 @@ SUFFIX = ".jsonl"
 CALIBRATED, RAW, TICKS = "calibrated", "raw", "ticks"  # how a run's budget was set
 
 Key = tuple[str, str, int, str, float]
+_ADDED: dict[str, dict[str, Any]] = {"run": {"source_sha256": None}}  # fields that older files do not have
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Run:
     correction: float | None  # metered clock: measured speed over the calibrated one
     drift: float | None  # wall clock: of the device's speed around the run
     knobs: dict[str, Any] | None = None  # constants of a point of a search
+    source_sha256: str | None = None  # of its train.py; None: written before this was kept
 
     @property
     def key(self) -> Key:
@@ -116,6 +118,7 @@ class Ledger:
     margin: Margin | None = None  # the first
     raw_seconds: float | None = None  # the budget of raw runs
     runs: tuple[Run, ...] = ()
+    margin_was_first: bool = True  # whether it was there before any run at another place
 
     def label(self, place: str) -> str:
         return (self.places or {})[place].label
@@ -180,6 +183,7 @@ def fold(files: Mapping[str, Sequence[Record]]) -> Ledger:
     margins: list[tuple[float, Margin]] = []
     refused: list[Refused] = []
     runs: dict[Key, Run] = {}
+    begun: dict[str, float] = {}  # place -> time of its first run
     for name, records in files.items():
         mine = _decode(Opened, records[0], "study_open")
         check_same(mine, opened or mine, name)
@@ -201,16 +205,36 @@ def fold(files: Mapping[str, Sequence[Record]]) -> Ledger:
                 case "run":
                     run = _moved(_decode(Run, record, "run"), apart)
                     runs.setdefault(run.key, run)
+                    begun[run.place] = min(record.time, begun.get(run.place, record.time))
+    check_comparable(tuple(runs.values()))
     ordered = [item for _, item in sorted(calibrations, key=lambda pair: pair[0])]
+    stated, margin = min(margins, key=lambda pair: pair[0], default=(0.0, None))
     return Ledger(
         opened=opened,
         places=places,
         calibrations={key: tuple(item.calibration for item in ordered if item.place == key) for key in places},
-        refused=tuple(refused),
-        margin=min(margins, key=lambda pair: pair[0])[1] if margins else None,
+        refused=tuple(item for item in refused if item.place not in begun),  # a later start may have succeeded
+        margin=margin,
+        margin_was_first=margin is None or all(begun[key] > stated for key in begun if key != margin.place),
         raw_seconds=_raw_seconds(opened, ordered),
         runs=tuple(runs.values()),
     )
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Raises ConfigError where runs of one name are of two scripts, or raw runs of different seconds."""
+    scripts: dict[tuple[str, str], str] = {}
+    seconds: set[float] = set()
+    for run in runs:
+        # Points of a search are a place's own, whatever they are called at another.
+        name = (run.variant, run.place if run.knobs is not None else "")
+        if run.source_sha256 is not None and scripts.setdefault(name, run.source_sha256) != run.source_sha256:
+            raise ConfigError(f"{run.variant}: its runs are of two scripts; measure each in a folder of its own")
+        if run.mode == RAW and run.budget_seconds is not None:
+            seconds.add(run.budget_seconds)
+    if len(seconds) > 1:
+        shown = ", ".join(f"{value:g}" for value in sorted(seconds))
+        raise ConfigError(f"raw runs of {shown} seconds do not compare; give every machine the same --raw-seconds")
 
 
 def _raw_seconds(opened: Opened | None, ordered: Sequence[Calibrated]) -> float | None:
@@ -223,7 +247,7 @@ def _raw_seconds(opened: Opened | None, ordered: Sequence[Calibrated]) -> float 
 def _decode(kind: type[T], record: Record, wanted: str) -> T:
     if record.type != wanted:
         raise JournalError(f"line {record.seq + 1}: expected a record {wanted}, found {record.type[:40]!r}")
-    return part_from_json(kind, record.data)
+    return part_from_json(kind, {**_ADDED.get(wanted, {}), **record.data})
 
 
 def _moved(item: T, apart: Mapping[str, str]) -> T:

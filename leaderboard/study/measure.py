@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 import time
@@ -68,29 +69,28 @@ class Measurer:
     points: dict[str, dict[str, Any]] = field(default_factory=dict)
     _spent: list[float] = field(default_factory=list)  # seconds of each run
     _calibrated: set[str] = field(default_factory=set)  # places, since this start
+    refused: set[str] = field(default_factory=set)  # likewise: another start may find them free of what was wrong
 
     def do(self, jobs: Sequence[Job]) -> bool:
         """Do what is missing of `jobs`. False where the hours ended it."""
         done = {run.key for run in self.book.ledger().runs}
-        todo = [job for job in jobs if job.key not in done and job.place not in self._refused()]
+        todo = [job for job in jobs if job.key not in done and job.place not in self.refused]
         left = len(todo)
         for key, group in groupby(todo, key=lambda job: job.place):
             mine = list(group)
             if self.hours.over:
                 return False
-            if key not in self._refused() and not self._at(self.sites[key], mine, left):
+            if key not in self.refused and not self._at(self.sites[key], mine, left):
                 return False
             left -= len(mine)
         return True
-
-    def _refused(self) -> set[str]:
-        return {item.place for item in self.book.ledger().refused}
 
     def _at(self, site: Site, jobs: Sequence[Job], left: int) -> bool:
         with bench_at(site, self.data, self.scratch) as bench:
             try:
                 calibration = self._calibration(site, bench)
             except DeviceError as error:  # too slow or too fast for the task: the other places go on
+                self.refused.add(site.place.key)
                 self.book.write("refused", Refused(site.place.key, text.line(str(error))))
                 self.say(f"{site.place.label}: {error}")
                 return True
@@ -128,18 +128,19 @@ class Measurer:
         ready = prepared(bench, job, calibration, self.raw_seconds or ledger.raw_seconds)
         run_id = f"{job.variant}-{job.mode}-{job.share:g}-{job.seed:03d}"
         role = Role.BASELINE if job.variant == STOCK else Role.EXPERIMENT
-        seed = seeds.derive("study", bench.task.name, job.seed)
-        result = ready.run(run_id, self.sources[job.variant], seed, "val", role)
+        seed, source = seeds.derive("study", bench.task.name, job.seed), self.sources[job.variant]
+        result = ready.run(run_id, source, seed, "val", role)
         if job.mode != RAW and drifted(ready, result):
             self.say(f"  {run_id}: the device's speed had changed around it: once more")
             ready.cool_down()
-            result = ready.run(run_id, self.sources[job.variant], seed, "val", role)
+            result = ready.run(run_id, source, seed, "val", role)
         if job.variant == STOCK and job.mode != RAW and result.status is not Status.OK:
             raise HarnessError(
                 f"the stock train.py failed ({result.status}: {text.line(result.reason or '')}); see {self.scratch}, "
                 "then start the study again: it goes on where it was"
             )
-        return recorded(job, result, ready.calibration, self.points.get(job.variant))
+        made = recorded(job, result, ready.calibration, self.points.get(job.variant))
+        return replace(made, source_sha256=hashlib.sha256(source.encode()).hexdigest())
 
     def _report(self, site: Site, run: Run, left: int) -> None:
         shown = text.bpb(run.bpb) if run.bpb is not None else f"{run.status}: {text.line(run.reason or '', 80)}"

@@ -11,12 +11,12 @@ from harness import views
 from harness.assemble import stage_progress
 from harness.config import Config
 from harness.data import DataInfo, prepare
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DeviceError
 from harness.lease import lease, physical_name
 from harness.sizes import stock_of
 from leaderboard.reproduce import once
 from leaderboard.study import findings, page, places, plan, portability_page, portability_plots, variants
-from leaderboard.study.ledger import SUFFIX, Book, read_folder
+from leaderboard.study.ledger import SUFFIX, Book, check_same, read_folder
 from leaderboard.study.measure import Hours, Measurer
 from leaderboard.study.places import Say, Site
 from leaderboard.study.variants import STOCK, Variant
@@ -52,34 +52,36 @@ def measure(wish: Wish, say: Say) -> bool:
     sources = {variant.name: variant.source(stock) for variant in (Variant(STOCK, ""), *chosen)}
     data = prepared(config)
     physical = physical_name(device.name, device.identity)
-    opened = places.opened("portability", config, data, wish.raw_seconds or known_raw_seconds(wish.folder))
+    others = read_folder(wish.folder)
+    known_seconds = others.opened.raw_seconds if others.opened else None
+    opened = places.opened("portability", config, data, wish.raw_seconds or known_seconds)
+    if others.opened is not None:
+        check_same(opened, others.opened, wish.folder)  # before this machine's file is begun
     with (
         lease(physical, f"portability study in {wish.folder}", once(say)),
         closing(Book(wish.folder / f"{wish.name}{SUFFIX}", opened)) as book,
     ):
-        others = read_folder(wish.folder)  # refuses files of another study before anything runs
         enter(book, sites)
-        measurer = Measurer(
-            book, by_key(sites), data, sources, wish.scratch.absolute(), Hours(wish.hours), say, others.raw_seconds
-        )
-        first, rest = plan.plan(
-            [site.place.key for site in sites],
-            [variant.name for variant in chosen],
-            wish.stock_seeds,
-            wish.variant_seeds,
-            ticking=config.task.clock == "ticks",
-        )
+        others = read_folder(wish.folder)
+        hours, scratch = Hours(wish.hours), wish.scratch.absolute()
+        measurer = Measurer(book, by_key(sites), data, sources, scratch, hours, say, others.raw_seconds)
+        return follow(wish, measurer, [variant.name for variant in chosen], others.margin is not None)
+
+
+def follow(wish: Wish, measurer: Measurer, names: Sequence[str], margin_stated: bool) -> bool:
+    """The plan of this machine: the margin at the first of its places that is not refused, then all the rest."""
+    left, ticking = list(measurer.sites), any(site.place.clock == "ticks" for site in measurer.sites.values())
+    while left:
+        first, rest = plan.plan(left, names, wish.stock_seeds, wish.variant_seeds, ticking=ticking)
         if not measurer.do(first):
             return False
-        if others.margin is None:
-            state_margin(book, sites[0], say)
+        if left[0] in measurer.refused:
+            left.pop(0)
+            continue
+        if not margin_stated:
+            state_margin(measurer.book, left[0], measurer.say)
         return measurer.do(rest)
-
-
-def known_raw_seconds(folder: Path) -> float | None:
-    """What the study of this folder was opened with. None: nothing, or there is none."""
-    opened = read_folder(folder).opened
-    return opened.raw_seconds if opened else None
+    raise DeviceError("every place was refused: there is nothing to measure here")
 
 
 def report(folder: Path, page_path: Path | None, say: Say) -> None:
@@ -122,20 +124,29 @@ def prepared(config: Config) -> DataInfo:
 
 
 def enter(book: Book, sites: Sequence[Site]) -> None:
-    """Describe the places that the file does not know yet."""
+    """Describe the places that the file does not know yet. Raises ConfigError where one has changed since."""
     known = book.ledger().places or {}
     for site in sites:
-        if site.place.key not in known:
+        before = known.get(site.place.key)
+        if before is None:
             book.write("place", site.place)
+            continue
+        torch = (place.identity.get("torch_version") for place in (before, site.place))
+        for name, (then, now) in {"clock": (before.clock, site.place.clock), "torch_version": torch}.items():
+            if then != now:
+                raise ConfigError(
+                    f"{book.journal.path}: {name} was {then!r} at {site.place.label} and is {now!r} now; "
+                    "go on with a file of another folder"
+                )
 
 
 def by_key(sites: Sequence[Site]) -> dict[str, Site]:
     return {site.place.key: site for site in sites}
 
 
-def state_margin(book: Book, site: Site, say: Say) -> None:
-    """Write the margin down before a second place is measured. Nothing where the first place was refused."""
-    made = findings.margin_of(book.ledger(), site.place.key) if book.ledger().margin is None else None
+def state_margin(book: Book, place: str, say: Say) -> None:
+    """Write the margin down before a second place is measured."""
+    made = findings.margin_of(book.ledger(), place) if book.ledger().margin is None else None
     if made is not None:
         book.write("margin", made)
         say(f"margin: {made.margin_bpb:.4f} bpb, from sigma {made.sigma_bpb:.4f} ({made.degrees} degrees of freedom)")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.stats import PRIOR_DEGREES, mean
+from harness.stats import mean
 from leaderboard.study import findings
-from leaderboard.study.analysis import unpaired_half_width
-from leaderboard.study.findings import MIN_TAU, ByMode, Findings
+from leaderboard.study.analysis import gaps, half_width
+from leaderboard.study.findings import MIN_COMPARED, MIN_TAU, ByMode, Findings, Held
 from leaderboard.study.ledger import CALIBRATED, RAW, Ledger
 from leaderboard.study.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study.variants import STOCK, Variant
@@ -59,14 +59,14 @@ def _places(ledger: Ledger) -> str:
 
 def _margin(found: Findings) -> str:
     made = found.margin
-    degrees = made.degrees + PRIOR_DEGREES
-    seeds = next(n for n in range(2, 10_000) if unpaired_half_width(n, made.sigma_bpb, degrees) < made.margin_bpb)
+    seeds = next(n for n in range(2, 10_000) if half_width(n, made.sigma_bpb) < made.margin_bpb)
+    when = "before any other place" if found.ledger.margin_was_first else "**after a run at another place**"
     return (
-        f"On {cell(found.ledger.label(made.place))}, before any other place: sigma {number(made.sigma_bpb)} bpb "
+        f"On {cell(found.ledger.label(made.place))}, {when}: sigma {number(made.sigma_bpb)} bpb "
         f"({made.degrees} degrees of freedom, shrunk to the task's prior), slope "
         f"{number(made.slope_bpb_per_percent, 5)} bpb for one per cent of budget. "
         f"**Margin: {number(made.margin_bpb)} bpb.** "
-        f"Without common seeds a test of this margin could not succeed below {seeds} seeds a place, whatever it saw."
+        f"Should equal seeds have nothing in common, {seeds} seeds a place are needed to show this of equal places."
     )
 
 
@@ -85,7 +85,7 @@ def _baseline(found: Findings) -> str:
         for place, seeds in mode.baselines.items():
             pair = against.get(place)
             shown = interval(pair.difference, pair.low, pair.high, sign=True) if pair else "-"
-            word = "-" if pair is None else "yes" if pair.equivalent else "not shown"
+            word = "-" if pair is None else "yes" if pair.equivalent else "no" if pair.different else "not shown"
             bpb = number(mean(list(seeds.values())))
             rows.append((name, found.ledger.label(place), str(len(seeds)), bpb, shown, word))
         if mode.spread and mode.spread.between_sd is not None:
@@ -122,16 +122,18 @@ def _interaction(found: Findings) -> str:
         "places",
         "root mean square (95 %)",
         "from seeds alone",
-        "interaction",
+        "interaction, at most",
         "p",
-        "of a gain",
+        "of a gain, at most",
     )
     rows = []
     for name, mode in _modes(found):
         for which, item in (("all", mode.interaction), ("close to stock", mode.close_interaction)):
             if item:
                 square = interval(item.residual_sd, item.low, item.high)
-                rest = (number(item.noise_sd), number(item.sd), number(item.p, 3), number(item.gain_error))
+                inner = f"{number(item.sd)}, {number(item.sd_high)}"
+                gain = f"{number(item.gain_error)}, {number(item.gain_error_high)}"
+                rest = (number(item.noise_sd), inner, number(item.p, 3), gain)
                 rows.append((name, f"{which}, {item.num_variants}", str(item.num_places), square, *rest))
     return table(header, rows)
 
@@ -153,8 +155,10 @@ def _variants(found: Findings, variants: Sequence[Variant]) -> str:
         values = []
         for _, place, mode in modes:
             seeds = mode.table[place].get(variant.name, {})
-            base = mean(list(mode.baselines[place].values())) if variant.name != STOCK else 0.0
-            values.append(number(mean(list(seeds.values())) - base, sign=variant.name != STOCK) if seeds else "-")
+            if variant.name == STOCK or not seeds:
+                values.append(number(mean(list(seeds.values()))) if seeds else "-")
+            else:
+                values.append(number(mean(gaps(seeds, mode.baselines[place])), sign=True))
         if any(value != "-" for value in values):
             rows.append((variant.name, variant.about, *values))
     return table(header, rows)
@@ -170,18 +174,20 @@ def _failures(found: Findings) -> str:
 
 
 def _verdicts(found: Findings) -> str:
-    places = len(found.calibrated.baselines)
+    places, whole = len(found.calibrated.baselines), found.calibrated.whole
+    smallest = (findings.smallest_tau(mode.agreements, whole) for mode in (found.calibrated, found.raw))
+    calibrated, raw = (number(tau, 2) for tau in smallest)
+    lost = f"; failed at one place and not at another: {', '.join(map(cell, found.lost))}" if found.lost else ""
     lines = [
         f"- Baselines of all quiet places equivalent, margin {number(found.margin.margin_bpb)}: "
         f"{_word(found.equivalent)} ({len(found.quiet)} quiet of {places} places)",
-        f"- tau over clear pairs at least {MIN_TAU}: {_word(found.same_order)} "
-        f"(smallest {number(findings.smallest_tau(found.calibrated.agreements), 2)}; "
-        f"with raw seconds {number(findings.smallest_tau(found.raw.agreements), 2)})",
+        f"- tau over clear pairs at least {MIN_TAU}: {_word(found.same_order)} (smallest {calibrated}; with raw "
+        f"seconds {raw}; {len(whole)} of {places} places have {MIN_COMPARED} variants{lost})",
     ]
     counts = {mode: sum(run.mode == mode for run in found.ledger.runs) for mode in (CALIBRATED, RAW)}
     lines.append(f"- {counts[CALIBRATED]} calibrated and {counts[RAW]} raw runs on record.")
     return "\n".join(lines)
 
 
-def _word(held: bool | None) -> str:
-    return "not measured yet" if held is None else "**holds**" if held else "**does not hold**"
+def _word(held: Held) -> str:
+    return str(held) if held is Held.UNMEASURED else f"**{held}**"

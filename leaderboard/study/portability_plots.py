@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.stats import mean
+from leaderboard.study.analysis import gaps
 from leaderboard.study.findings import ByMode, Findings
 from leaderboard.study.ledger import RAW
 from leaderboard.study.variants import STOCK
@@ -83,11 +84,7 @@ def _ranking(found: Findings) -> Figure | None:
 
 def _gains(mode: ByMode) -> dict[str, dict[str, float]]:
     return {
-        place: {
-            variant: mean(list(seeds.values())) - mean(list(mode.baselines[place].values()))
-            for variant, seeds in row.items()
-            if variant != STOCK
-        }
+        place: {variant: mean(gaps(seeds, mode.baselines[place])) for variant, seeds in row.items() if variant != STOCK}
         for place, row in mode.table.items()
         if place in mode.baselines
     }

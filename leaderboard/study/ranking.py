@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats import mean
-from leaderboard.study.analysis import Seeds, Table
+from leaderboard.study.analysis import Seeds, Table, aligned
 
 CLEAR_SIGMAS = 2.0
 MIN_VARIANTS = 3
@@ -53,15 +53,17 @@ class Interaction:
     high: float
     noise_sd: float  # what seed noise alone would give
     sd: float
+    sd_high: float  # what the interval of residual_sd leaves for it at most
     p: float  # F test of no interaction
     gain_error: float  # standard error of a gain over stock, measured at one place, as a statement about another
+    gain_error_high: float  # from sd_high
 
 
 def scores(table: Table) -> dict[str, dict[str, float]]:
     """place -> variant -> mean over seeds, of places with MIN_VARIANTS or more."""
     return {
         place: {variant: mean(list(seeds.values())) for variant, seeds in variants.items()}
-        for place, variants in table.items()
+        for place, variants in aligned(table).items()
         if len(variants) >= MIN_VARIANTS
     }
 
@@ -72,13 +74,16 @@ def common(scored: Mapping[str, Scores]) -> list[str]:
     return [variant for variant in places[0] if all(variant in place for place in places)] if places else []
 
 
-def clear_pairs(scored: Mapping[str, Scores], sigma: float) -> set[Pair]:
-    """Pairs of variants whose mean difference over all places is more than CLEAR_SIGMAS sigma."""
-    variants = common(scored)
+def clear_pairs(one: Scores, other: Scores, sigma: float) -> set[Pair]:
+    """Pairs of variants that are, in the mean of two places, more than CLEAR_SIGMAS sigma apart, in whatever direction.
+
+    A mean of signed differences would leave out just the pairs whose order turns.
+    """
+    variants = common({"one": one, "other": other})
     return {
         (a, b)
         for a, b in combinations(variants, 2)
-        if abs(mean([place[a] - place[b] for place in scored.values()])) > CLEAR_SIGMAS * sigma
+        if mean([abs(place[a] - place[b]) for place in (one, other)]) > CLEAR_SIGMAS * sigma
     }
 
 
@@ -117,11 +122,12 @@ def seed_noise(baselines: Mapping[str, Seeds]) -> tuple[float, int] | None:
     What seeds have in common at all places (the same weights, the same order of texts) is in no interaction. So: the
     residual of a two-way layout, places by seeds. None without two places that share two seeds.
     """
-    seeds = sorted(set.intersection(*(set(own) for own in baselines.values()))) if baselines else []
-    if len(baselines) < 2 or len(seeds) < 2:
+    several = [own for own in baselines.values() if len(own) > 1]  # a place that has only begun says nothing
+    seeds = sorted(set.intersection(*(set(own) for own in several))) if several else []
+    if len(several) < 2 or len(seeds) < 2:
         return None
-    residual = _residual(np.array([[own[seed] for seed in seeds] for own in baselines.values()]))
-    degrees = (len(baselines) - 1) * (len(seeds) - 1)
+    residual = _residual(np.array([[own[seed] for seed in seeds] for own in several]))
+    degrees = (len(several) - 1) * (len(seeds) - 1)
     return math.sqrt(float((residual**2).sum()) / degrees), degrees
 
 
@@ -159,6 +165,7 @@ def interaction(table: Table, sigma: float, sigma_degrees: float, variants: Sequ
     """
     from scipy.stats import chi2, f
 
+    table = aligned(table)
     scored = scores(table)
     names = [name for name in common(scored) if not variants or name in variants]
     if len(scored) < 2 or len(names) < MIN_VARIANTS:
@@ -170,16 +177,20 @@ def interaction(table: Table, sigma: float, sigma_degrees: float, variants: Sequ
     square = float((residual**2).sum()) / degrees
     noise = sigma**2 * float(np.mean(1 / np.array(runs)))
     sd = math.sqrt(max(0.0, square - noise))
+    high = math.sqrt(square * degrees / float(chi2.ppf(0.025, degrees)))
+    sd_high = math.sqrt(max(0.0, high**2 - noise))
     return Interaction(
         num_places=len(cells),
         num_variants=len(names),
         degrees=degrees,
         residual_sd=math.sqrt(square),
         low=math.sqrt(square * degrees / float(chi2.ppf(0.975, degrees))),
-        high=math.sqrt(square * degrees / float(chi2.ppf(0.025, degrees))),
+        high=high,
         noise_sd=math.sqrt(noise),
         sd=sd,
+        sd_high=sd_high,
         p=float(f.sf(square / noise, degrees, sigma_degrees)) if noise else 0.0,
         # A gain is a difference of two variants, and two places each have their own interaction: four terms.
         gain_error=2.0 * sd,
+        gain_error_high=2.0 * sd_high,
     )

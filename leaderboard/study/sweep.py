@@ -1,12 +1,13 @@
 """`bpbench sweep`: is the stock script worth beating? Its parts, constants and rivals at equal budget.
 
-screen   every variant once, then the best ones, the stock script and the prototype with more seeds
+screen   every variant once, then the best ones, the stock script and the prototype with seeds that chose nothing
 tpe      a search of the named constants, as agent=tpe makes it
 confirm  the stock script, the prototype, and the best of screen and tpe on a larger task
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from harness import knobs, seeds
 from harness.agents import tpe
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DeviceError
 from harness.journal import read
 from harness.lease import lease, physical_name
 from harness.records import Experiment, RunResult, Status, View
-from harness.sizes import stock_of
+from harness.sizes import TASKS as TASK_FILES
+from harness.sizes import load, stock_of
 from harness.stats import mean
 from leaderboard.reproduce import once
 from leaderboard.study import places, portability, variants
@@ -32,7 +34,7 @@ VARIANTS = variants.HERE / "sweep.yaml"
 SCREEN, TPE, CONFIRM = STAGES = ("screen", "tpe", "confirm")
 TASKS = {SCREEN: "nano_study", TPE: "nano_study", CONFIRM: "nano"}
 PROTOTYPES = ("prototype", "prototype_stock_rates")
-TRIAL, TPE_BEST = "tpe-", "tpe_best"
+TRIAL, TPE_BEST = "tpe-", "tpe_best-"  # a number follows
 TRIAL_SEEDS = 500  # the first trial's: every trial has one of its own
 
 
@@ -62,9 +64,9 @@ class Stage:
     stock: str  # source
     known: Mapping[str, Variant]  # those of this stage
 
-    def jobs(self, names: Sequence[str], num_seeds: int) -> list[Job]:
+    def jobs(self, names: Sequence[str], seeds: Sequence[int]) -> list[Job]:
         """Seeds outside, variants inside: a drift of the machine meets all alike."""
-        return [Job(self.place, name, seed, self.mode) for seed in range(num_seeds) for name in names]
+        return [Job(self.place, name, seed, self.mode) for seed in seeds for name in names]
 
     @property
     def ledger(self) -> Ledger:
@@ -87,28 +89,32 @@ def measure(wish: Wish, say: Say) -> bool:
     ):
         portability.enter(book, [site])
         sources = {name: variant.source(stock) for name, variant in known.items()}
-        points = {TPE_BEST: dict(known[TPE_BEST].knobs)} if TPE_BEST in known else {}
+        points = {name: dict(item.knobs) for name, item in known.items() if name.startswith(TPE_BEST)}
         hours, scratch = Hours(wish.hours), wish.scratch.absolute() / config.task.name
         measurer = Measurer(
             book, {site.place.key: site}, data, sources, scratch, hours, say, raw_seconds=None, points=points
         )
         mode = TICKS if config.task.clock == "ticks" else CALIBRATED
         steps: dict[str, Callable[[Stage], bool]] = {SCREEN: screen, TPE: search, CONFIRM: confirm}
-        return steps[wish.stage](Stage(wish, measurer, site.place.key, mode, stock, known))
+        whole = steps[wish.stage](Stage(wish, measurer, site.place.key, mode, stock, known))
+        if site.place.key in measurer.refused:
+            raise DeviceError(f"{site.place.label} does not fit the task, as said above: nothing was measured")
+        return whole
 
 
 def screen(stage: Stage) -> bool:
     names = list(stage.known)
-    if not stage.measurer.do(stage.jobs(names, 1)):
+    if not stage.measurer.do(stage.jobs(names, range(1))):
         return False
-    best = finalists(stage.ledger, stage.wish.finalists)
+    best = finalists(stage.ledger, stage.wish.finalists, among=names)
     always = [name for name in (STOCK, *PROTOTYPES) if name in stage.known]
-    return stage.measurer.do(stage.jobs(list(dict.fromkeys([*always, *best])), stage.wish.seeds))
+    # The run that put a variant among the best was a lucky one: what compares them are seeds behind it.
+    return stage.measurer.do(stage.jobs(list(dict.fromkeys([*always, *best])), range(1, 1 + stage.wish.seeds)))
 
 
 def search(stage: Stage) -> bool:
     """Trials one after the other, each proposed from all before it: those on record count, whoever made them."""
-    if not stage.measurer.do(stage.jobs([STOCK], stage.wish.seeds)):
+    if not stage.measurer.do(stage.jobs([STOCK], range(stage.wish.seeds))):
         return False
     for number in range(stage.wish.trials):
         name, ledger = f"{TRIAL}{number:03d}", stage.ledger
@@ -126,7 +132,7 @@ def search(stage: Stage) -> bool:
 
 
 def confirm(stage: Stage) -> bool:
-    return stage.measurer.do(stage.jobs(list(stage.known), stage.wish.seeds))
+    return stage.measurer.do(stage.jobs(list(stage.known), range(stage.wish.seeds)))
 
 
 def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
@@ -137,21 +143,48 @@ def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
     if wish.stage == SCREEN:
         found = variants.choose(known, wish.variants)
         return found if found[0].name == STOCK else (known[0], *found)
-    small = small_ledger(wish.folder, place)
+    small = small_ledger(ledgers(wish.folder), place)
     winner = tpe_best(small)
+    if winner is not None:
+        check_stock(small)
     extended = (*known, *([winner] if winner else []))
     names = list(wish.variants)
     if not names:
-        best = [name for name in finalists(small, 1, wish.seeds) if name != STOCK] if small else []
-        names = [*PROTOTYPES, *best, *([TPE_BEST] if winner else [])]
+        best = [name for name in compared(small)[:1] if name != STOCK] if small else []
+        names = [*PROTOTYPES, *best, *([winner.name] if winner else [])]
     return variants.choose(extended, [STOCK, *names])
 
 
-def finalists(ledger: Ledger, count: int, least_seeds: int = 1) -> list[str]:
-    """The variants with the lowest mean, points of the search left out; the stock script may be among them."""
-    found = {name: runs for name, runs in by_variant(ledger).items() if not name.startswith(TRIAL)}
-    means = {name: mean(list(runs.values())) for name, runs in found.items() if len(runs) >= least_seeds}
-    return sorted(means, key=lambda name: means[name])[:count]
+def finalists(ledger: Ledger, count: int, among: Sequence[str]) -> list[str]:
+    """Those of `among` whose first run is lowest; the stock script may be one of them."""
+    runs = by_variant(ledger)
+    first = {name: runs[name][0] for name in among if 0 in runs.get(name, {})}
+    return sorted(first, key=lambda name: first[name])[:count]
+
+
+def compared(ledger: Ledger) -> list[str]:
+    """The variants that were compared with further seeds, the lowest mean of these first."""
+    means = {name: mean(list(seeds.values())) for name, seeds in further(by_variant(ledger)).items()}
+    return sorted(means, key=lambda name: means[name])
+
+
+def further(runs: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:
+    """Without points of a search and without the first seed, where a variant has others."""
+    kept = {name: {seed: bpb for seed, bpb in seeds.items() if seed > 0} for name, seeds in runs.items()}
+    return {name: seeds for name, seeds in kept.items() if seeds and not name.startswith(TRIAL)}
+
+
+def check_stock(small: Ledger | None) -> None:
+    """Raises ConfigError where what was found is a point of another stock script than today's."""
+    if small is None or small.opened is None:
+        return
+    path = TASK_FILES / f"{small.opened.task}.yaml"
+    today = hashlib.sha256(stock_of(load(path)).encode()).hexdigest() if path.is_file() else None
+    if today is not None and today != small.opened.stock_sha256:
+        raise ConfigError(
+            f"the search in {small.opened.task}{SUFFIX} is of another stock script: "
+            "`bpbench sweep tpe` again, in a folder of its own"
+        )
 
 
 def by_variant(ledger: Ledger) -> dict[str, dict[int, float]]:
@@ -167,20 +200,21 @@ def trials(ledger: Ledger) -> list[Run]:
     return sorted((run for run in ledger.runs if run.variant.startswith(TRIAL)), key=lambda run: run.variant)
 
 
-def small_ledger(folder: Path, place: str) -> Ledger | None:
+def small_ledger(found: Mapping[str, Ledger], place: str) -> Ledger | None:
     """What the small task's runs say for `place`: those made there or, without any, those of the place with most."""
-    small = ledgers(folder).get(TASKS[SCREEN])
+    small = found.get(TASKS[SCREEN])
     used = small.used() if small else ()
     return small.at(place if place in used else used[0]) if small and used else None
 
 
 def tpe_best(small: Ledger | None) -> Variant | None:
-    """The best point that the search of the small task found."""
+    """The best point that the search of the small task found: when it finds a better one, that is another variant."""
     done = [(run.bpb, run) for run in trials(small) if run.bpb is not None] if small else []
     if not done:
         return None
     best = min(done, key=lambda pair: pair[0])[1]
-    return Variant(TPE_BEST, f"the best of {len(done)} points of TPE ({best.variant})", knobs=best.knobs or {})
+    number = best.variant.removeprefix(TRIAL)
+    return Variant(TPE_BEST + number, f"the best of {len(done)} points of TPE", knobs=best.knobs or {})
 
 
 def ledgers(folder: Path) -> dict[str, Ledger]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from leaderboard.study import page, sweep
 from leaderboard.study.ledger import Ledger
 from leaderboard.study.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study.places import Say
-from leaderboard.study.sweep import PROTOTYPES, TPE_BEST, TRIAL
+from leaderboard.study.sweep import PROTOTYPES, TRIAL
 from leaderboard.study.variants import STOCK, Variant, load
 
 MIN_LEAD = 0.04  # the stock script's over the prototype
 MAX_FOUND = 0.02  # what a search of its constants may still find
+MIN_SEEDS, MIN_TRIALS = 3, 40  # below which neither is decided
 SHOWN_POINTS = 5
 
 
@@ -38,7 +40,7 @@ def sections(found: Mapping[str, Ledger], known: Mapping[str, Variant]) -> dict[
     """Name -> what stands between its markers; UNMEASURED where there are no data."""
     small, full = (found.get(sweep.TASKS[stage]) for stage in (sweep.SCREEN, sweep.CONFIRM))
     return {
-        "bars": by_place(full, bars),
+        "bars": by_place(full, partial(bars, searched=lambda place: sweep.small_ledger(found, place))),
         "confirm": by_place(full, partial(variants_table, known=known)),
         "screen": by_place(small, partial(variants_table, known=known)),
         "tpe": by_place(small, points_table),
@@ -54,28 +56,38 @@ def by_place(ledger: Ledger | None, shown: Callable[[Ledger], str]) -> str:
     return "\n\n".join(f"**{cell(ledger.label(place))}**\n\n{shown(ledger.at(place))}" for place in ledger.used())
 
 
-def bars(ledger: Ledger) -> str:
-    """The two bars of a baseline worth beating, from runs at the full budget."""
-    runs = sweep.by_variant(ledger)
-    lead = _saved(runs, PROTOTYPES, STOCK)
-    more = _saved(runs, (STOCK,), TPE_BEST)
+def bars(ledger: Ledger, searched: Callable[[str], Ledger | None]) -> str:
+    """The two bars of a baseline worth beating, from runs of one place at the full budget.
+
+    Args:
+        searched: what the small task's runs say for a place.
+    """
+    runs, small = sweep.by_variant(ledger), searched(ledger.used()[0])
+    found, points = sweep.tpe_best(small), len(sweep.trials(small)) if small else 0
+    best = found.name if found else sweep.TPE_BEST
+    leads = [_saved(runs, name, STOCK) for name in PROTOTYPES]
+    lead = min((lead for lead in leads if lead), key=lambda lead: lead.share) if all(leads) else None
+    more = _saved(runs, STOCK, best)
+    decided = more.share <= MAX_FOUND if more and points >= MIN_TRIALS else None
     return "\n".join(
         [
             f"- The stock script against the better of the two prototypes: {_percent(lead)} lower "
-            f"(bar: at least {100 * MIN_LEAD:.0f} %): {_word(None if lead is None else lead >= MIN_LEAD)}",
-            f"- The best of TPE against the stock script: {_percent(more)} lower "
-            f"(bar: at most {100 * MAX_FOUND:.0f} %): {_word(None if more is None else more <= MAX_FOUND)}",
+            f"(bar: at least {100 * MIN_LEAD:.0f} %): {_word(None if lead is None else lead.share >= MIN_LEAD)}",
+            f"- The best of {points} points of TPE against the stock script: {_percent(more)} lower "
+            f"(bar: at most {100 * MAX_FOUND:.0f} %, of {MIN_TRIALS} points): {_word(decided)}",
         ]
     )
 
 
 def variants_table(ledger: Ledger, known: Mapping[str, Variant]) -> str:
     """Every variant, the lowest mean first; against the stock script on the seeds that both have."""
-    runs = {name: seeds for name, seeds in sweep.by_variant(ledger).items() if not name.startswith(TRIAL)}
-    stock = runs.get(STOCK, {})
+    everything = {name: seeds for name, seeds in sweep.by_variant(ledger).items() if not name.startswith(TRIAL)}
+    # The first run chose who is compared on the small task; on the full one nobody was chosen by it.
+    chosen = sweep.further(everything) if ledger.opened and ledger.opened.task == sweep.TASKS[sweep.SCREEN] else {}
+    runs = everything | chosen
     rows = []
     for name in sorted(runs, key=lambda name: mean(list(runs[name].values()))):
-        mine = runs[name]
+        mine, stock = runs[name], everything.get(STOCK, {})
         gaps = [mine[seed] - stock[seed] for seed in sorted(set(mine) & set(stock))]
         gap = "-"
         if gaps and name != STOCK:
@@ -154,16 +166,26 @@ def draw(ledger: Ledger, path: Path) -> Path | None:
     return path
 
 
-def _saved(runs: Mapping[str, Mapping[int, float]], worse: tuple[str, ...], better: str) -> float | None:
-    """How much lower `better` is than the lowest of `worse`, as a share; None: not all of them have been measured."""
-    if better not in runs or any(name not in runs for name in worse):
+@dataclass(frozen=True)
+class Saved:
+    """How much lower one variant is than another, as a share, over seeds that both have."""
+
+    share: float
+    low: float  # 95 % t interval
+    high: float
+
+
+def _saved(runs: Mapping[str, Mapping[int, float]], worse: str, better: str) -> Saved | None:
+    """None below MIN_SEEDS common seeds."""
+    seeds = sorted(set(runs.get(worse, {})) & set(runs.get(better, {})))
+    if len(seeds) < MIN_SEEDS:
         return None
-    lowest = min(mean(list(runs[name].values())) for name in worse)
-    return 1 - mean(list(runs[better].values())) / lowest
+    shares = [1 - runs[better][seed] / runs[worse][seed] for seed in seeds]
+    return Saved(mean(shares), *t_interval(shares))
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+def _percent(saved: Saved | None) -> str:
+    return "-" if saved is None else f"{100 * saved.share:.1f} % ({100 * saved.low:.1f} to {100 * saved.high:.1f})"
 
 
 def _word(held: bool | None) -> str:

@@ -44,6 +44,10 @@ def test_a_wall_opens_for_the_one_card_only(tmp_path):
         "/dev/nvidia-uvm",
         "/dev/nvidia5",
     ]
+    (told / "information").unlink()
+    assert "/dev/nvidia5" not in cuda.Backend(1, "float32", FakeCuda(), tmp_path).device_nodes(), "two cards: which?"
+    (tmp_path / "dev/nvidia0").unlink()
+    assert "/dev/nvidia5" in cuda.Backend(1, "float32", FakeCuda(), tmp_path).device_nodes()
     assert make("rocm", tmp_path).device_nodes() == ["/dev/kfd", "/dev/dri/renderD129"]
     assert make("cpu", tmp_path).device_nodes() == make("mps", tmp_path).device_nodes() == []
 

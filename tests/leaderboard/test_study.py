@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +30,27 @@ from leaderboard.study import (
     sweep,
     sweep_page,
 )
-from leaderboard.study.ledger import CALIBRATED, RAW, Book, Calibrated, Ledger, Margin, Run, fold, read_folder
+from leaderboard.study.findings import Held
+from leaderboard.study.ledger import (
+    CALIBRATED,
+    RAW,
+    Book,
+    Calibrated,
+    Ledger,
+    Margin,
+    Run,
+    check_comparable,
+    fold,
+    read_folder,
+)
 from leaderboard.study.measure import Hours
+from leaderboard.study.places import Site
 from leaderboard.study.variants import STOCK
 
 ROOT = Path(__file__).resolve().parents[2]
-EFFECTS = {"better": -0.03, "near": 0.004, "nearer": 0.002, "worse": 0.05, "bad": 0.12, "awful": 0.3}
+EFFECTS = {"better": -0.03, "near": 0.004, "nearer": 0.002, "worse": 0.05, "bad": 0.12, "awful": 0.3} | {
+    f"v{n}": 0.05 * n for n in range(1, 5)
+}
 SPEEDS = {"two": 1.0, "one": 0.6, "slow": 0.35}
 
 
@@ -101,8 +117,49 @@ def test_files_of_two_equal_machines_are_two_places(tmp_path) -> None:
 def test_raw_seconds_are_those_that_a_study_was_opened_with(tmp_path) -> None:
     written(tmp_path / "runs.jsonl", 50.0, at=1000.0, raw_seconds=45.0)
     assert read_folder(tmp_path).raw_seconds == 45.0
-    assert portability.known_raw_seconds(tmp_path) == 45.0
-    assert portability.known_raw_seconds(tmp_path / "none") is None
+
+
+def test_a_margin_that_came_late_is_said_to(tmp_path) -> None:
+    written(tmp_path / "late.jsonl", 50.0, at=2000.0)
+    assert read_folder(tmp_path).margin_was_first
+    with Journal.create(tmp_path / "other.jsonl", clock=lambda: 1000.0) as journal:
+        journal.append("study_open", **to_json(OPENED))
+        journal.append("place", **to_json(place("q")))
+        journal.append("run", **to_json(run("q", STOCK, 0, 1.3)))
+    assert not read_folder(tmp_path).margin_was_first
+
+
+def test_runs_that_do_not_compare_are_refused() -> None:
+    comparable = [run("p", "gelu", 0, 1.3, source_sha256="a"), run("q", "gelu", 0, 1.3, source_sha256="a")]
+    points = [run(key, "tpe-000", 500, 1.2, knobs={}, source_sha256=key) for key in "pq"]
+    raw = run("p", "gelu", 0, 1.3, mode=RAW, budget_seconds=45.0)
+    check_comparable([*comparable, *points, raw, run("p", "gelu", 1, 1.3)])
+    with pytest.raises(ConfigError, match="gelu: its runs are of two scripts"):
+        check_comparable([*comparable, run("r", "gelu", 0, 1.3, source_sha256="b")])
+    with pytest.raises(ConfigError, match="raw runs of 45, 50 seconds"):
+        check_comparable([raw, replace(raw, place="q", budget_seconds=50.0)])
+
+
+def test_a_start_that_is_refused_leaves_no_file(tmp_path, bpbench_home, tiny_overrides) -> None:
+    written(tmp_path / "other.jsonl", 50.0, at=1000.0)
+    wish = portability.Wish(tmp_path, overrides=tuple(tiny_overrides), scratch=tmp_path / "runs")
+    with pytest.raises(ConfigError, match="expected 'nano_study'"):
+        portability.measure(wish, lambda _: None)
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["other.jsonl"]
+
+
+def test_a_place_that_has_changed_is_not_continued(tmp_path) -> None:
+    book = Book(tmp_path / "runs.jsonl", OPENED)
+    site = Site(place("p"), None, None)
+    portability.enter(book, [site])
+    portability.enter(book, [site])
+    for changed, what in (
+        (replace(site.place, clock="wall"), "clock was 'metered' at .* and is 'wall' now"),
+        (replace(site.place, identity={"torch_version": "3"}), "torch_version was None at"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            portability.enter(book, [replace(site, place=changed)])
+    book.close()
 
 
 def test_a_record_of_a_place_that_was_never_described_is_damage(tmp_path) -> None:
@@ -115,7 +172,7 @@ def test_a_record_of_a_place_that_was_never_described_is_damage(tmp_path) -> Non
 
 def test_findings_of_a_study_whose_answers_are_known(ledger) -> None:
     found = findings.findings(ledger, variants_of(EFFECTS))
-    assert found.equivalent is True and found.same_order is True
+    assert found.equivalent is Held.YES and found.same_order is Held.YES
     assert set(found.quiet) == set(SPEEDS)
     cost = 0.01 * study_ledgers.SLOPE
     assert all(item.low < 1.005 * cost < item.high for item in found.slopes.values())
@@ -142,7 +199,42 @@ def test_a_busy_place_is_no_quiet_place(ledger) -> None:
 def test_one_place_decides_nothing(ledger) -> None:
     alone = replace(ledger, runs=tuple(item for item in ledger.runs if item.place == "two"))
     found = findings.findings(alone, variants_of(EFFECTS))
-    assert found.equivalent is None and found.same_order is None
+    assert found.equivalent is Held.UNMEASURED and found.same_order is Held.UNMEASURED
+
+
+def test_a_place_that_was_not_calibrated_well_or_wandered_is_no_quiet_place(ledger) -> None:
+    bad = Calibration(100.0, 50.0, 150.0, (100.0,), 5.0, 40.0, 0.5, calibrated=False)
+    assert "one" not in findings.findings(replace(ledger, calibrations={"one": (bad,)}), []).quiet
+    runs = [replace(item, correction=None, drift=-0.3) if item.place == "slow" else item for item in ledger.runs]
+    assert set(findings.findings(replace(ledger, runs=tuple(runs)), []).quiet) == {"one", "two"}
+
+
+def test_an_order_that_turns_does_not_hold(ledger) -> None:
+    def turned(item: Run) -> Run:
+        return replace(item, bpb=2.6 - item.bpb) if item.place == "slow" and item.variant != STOCK else item
+
+    found = findings.findings(replace(ledger, runs=tuple(map(turned, ledger.runs))), variants_of(EFFECTS))
+    assert found.same_order is Held.NO and findings.smallest_tau(found.calibrated.agreements, ["two", "slow"]) < 0
+
+
+def test_few_variants_decide_nothing_and_take_nothing_from_others(ledger) -> None:
+    """A third machine that has begun: neither a verdict of its own nor less of one for the others."""
+    few = {STOCK, "near", "bad", "awful"}
+    begun = tuple(item for item in ledger.runs if item.place != "slow" or item.variant in few)
+    found = findings.findings(replace(ledger, runs=begun), variants_of(EFFECTS))
+    assert found.calibrated.whole == ("two", "one") and found.same_order is Held.YES
+    assert found.calibrated.interaction.num_places == 2 and found.calibrated.interaction.num_variants == 11
+    only = tuple(item for item in ledger.runs if item.variant in few)
+    assert findings.findings(replace(ledger, runs=only), variants_of(EFFECTS)).same_order is Held.UNMEASURED
+
+
+def test_a_variant_that_fails_at_one_place_only_is_not_forgotten(ledger) -> None:
+    def broken(item: Run) -> Run:
+        gone = item.place == "slow" and item.variant == "awful"
+        return replace(item, status=Status.OOM, bpb=None) if gone else item
+
+    found = findings.findings(replace(ledger, runs=tuple(map(broken, ledger.runs))), variants_of(EFFECTS))
+    assert found.lost == ("awful",) and found.same_order is not Held.YES
 
 
 def test_the_margin_comes_from_the_first_place_alone(ledger) -> None:
@@ -167,6 +259,7 @@ def test_a_page_and_its_plots_are_made_of_the_data_alone(ledger, tmp_path) -> No
     found = findings.findings(whole, variants_of(EFFECTS))
     written = portability_page.sections(whole, found, variants_of(EFFECTS))
     assert "**holds** (3 quiet of 3 places)" in written["verdicts"]
+    assert "3 of 3 places have 10 variants)" in written["verdicts"]
     assert r"no\|sy" in written["failures"] and "<b>" not in written["failures"]
     assert page.UNMEASURED not in written.values()
     drawn = portability_plots.draw(found, tmp_path)
@@ -211,11 +304,14 @@ def sweep_ledger(*runs: Run) -> Ledger:
     return Ledger(replace(OPENED, study="sweep"), {"p": place("p")}, {}, runs=runs)
 
 
-def test_finalists_are_the_lowest_means_and_no_points_of_a_search() -> None:
+def test_finalists_are_chosen_by_one_run_and_compared_by_others() -> None:
     runs = [run("p", name, 0, bpb) for name, bpb in (("a", 1.2), ("b", 1.1), (STOCK, 1.15), ("tpe-000", 1.0))]
-    found = sweep_ledger(*runs, run("p", "b", 1, 1.4), run("p", "c", 0, None))
-    assert sweep.finalists(found, 2) == [STOCK, "a"]
-    assert sweep.finalists(found, 2, least_seeds=2) == ["b"]
+    found = sweep_ledger(*runs, run("p", "b", 1, 1.4), run("p", "a", 1, 1.3), run("p", "c", 0, None))
+    assert sweep.finalists(found, 2, among=["a", "b", "c", STOCK]) == ["b", STOCK]
+    assert sweep.finalists(found, 2, among=["a", STOCK]) == [STOCK, "a"]
+    assert sweep.compared(found) == ["a", "b"], "by the seeds behind the first"
+    shown = sweep_page.variants_table(replace(found, opened=replace(found.opened, task="nano_study")), {})
+    assert "| b | a point of TPE | 1 | 1.4000 |" in shown
 
 
 def test_the_search_is_shown_all_points_before_it() -> None:
@@ -233,12 +329,32 @@ def test_the_search_is_shown_all_points_before_it() -> None:
 
 
 def test_the_bars_of_a_baseline() -> None:
-    names = {STOCK: 0.96, "prototype": 1.01, "prototype_stock_rates": 1.0, "tpe_best": 0.94}
+    points = [run("p", f"tpe-{n:03d}", 500 + n, 1.3 - 0.001 * n, knobs={"WARMUP": 0.1}) for n in range(40)]
+    small = sweep_ledger(*points)
+    winner = sweep.tpe_best(small)
+    assert winner.name == "tpe_best-039" and "40 points" in winner.about
+    names = {STOCK: 0.96, "prototype": 1.01, "prototype_stock_rates": 1.0, winner.name: 0.94, "tpe_best-007": 0.5}
     found = sweep_ledger(*[run("p", name, seed, bpb) for name, bpb in names.items() for seed in range(3)])
-    assert sweep_page.bars(found).count("**holds**") == 1  # 4.0 % below the better prototype
-    assert "2.1 % lower (bar: at most 2 %): **does not hold**" in sweep_page.bars(found)
+
+    def written(ledger: Ledger, searched: Ledger = small) -> str:
+        return sweep_page.bars(ledger, lambda _: searched)
+
+    assert written(found).count("**holds**") == 1  # 4.0 % below the better prototype
+    assert "2.1 % (2.1 to 2.1) lower (bar: at most 2 %, of 40 points): **does not hold**" in written(found)
     without = replace(found, runs=tuple(item for item in found.runs if item.variant != "prototype"))
-    assert sweep_page.bars(without).count("not measured yet") == 1
+    assert written(without).count("not measured yet") == 1
+    two_seeds = replace(found, runs=tuple(item for item in found.runs if item.seed < 2))
+    assert written(two_seeds).count("not measured yet") == 2
+    cut_off = replace(small, runs=(*small.runs[:5], small.runs[-1]))
+    assert written(found, cut_off).count("not measured yet") == 1
+
+
+def test_what_was_found_for_another_stock_script_is_not_confirmed() -> None:
+    found = sweep_ledger(run("p", "tpe-000", 500, 1.2, knobs={}))
+    with pytest.raises(ConfigError, match="is of another stock script"):
+        sweep.check_stock(found)
+    today = hashlib.sha256(stock_of(load(TASKS / "nano_study.yaml")).encode()).hexdigest()
+    sweep.check_stock(replace(found, opened=replace(found.opened, stock_sha256=today)))
 
 
 def test_scores_of_two_places_are_never_averaged() -> None:

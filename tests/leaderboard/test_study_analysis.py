@@ -77,7 +77,7 @@ def scored(*values: float) -> dict[str, float]:
 
 def test_tau_is_scipys_and_clear_pairs_are_counted_alone() -> None:
     one, other = scored(1.0, 1.1, 1.2, 1.201), scored(1.0, 1.12, 1.21, 1.205)
-    clear = ranking.clear_pairs({"a": one, "b": other}, sigma=0.02)
+    clear = ranking.clear_pairs(one, other, sigma=0.02)
     assert len(clear) == 5  # all but the two that lie close together
     found = ranking.agreement(("a", one), ("b", other), clear)
     assert found is not None
@@ -89,9 +89,36 @@ def test_tau_is_scipys_and_clear_pairs_are_counted_alone() -> None:
 
 def test_a_reversed_order_has_tau_minus_one() -> None:
     one, other = scored(1, 2, 3, 4), scored(4, 3, 2, 1)
-    everything = set(itertools.combinations(one, 2))
-    found = ranking.agreement(("a", one), ("b", other), everything)
+    clear = ranking.clear_pairs(one, other, sigma=0.1)
+    assert clear == set(itertools.combinations(one, 2)), "pairs that turn are the ones that matter"
+    found = ranking.agreement(("a", one), ("b", other), clear)
     assert found is not None and found.tau == found.clear_tau == -1.0
+
+
+def test_only_seeds_that_all_places_have_are_compared() -> None:
+    """The shared part of seed 1 is in one place's mean only, unless it is left out."""
+    table = {"a": {"v": {0: 1.0, 1: 1.2}, "w": {0: 1.0}}, "b": {"v": {0: 1.0}}, "c": {"w": {3: 1.0}}}
+    assert analysis.aligned(table) == {"a": {"v": {0: 1.0}}, "b": {"v": {0: 1.0}}, "c": {}}
+    assert analysis.gaps({0: 1.1, 7: 9.0}, {0: 1.0, 1: 1.5}) == [pytest.approx(0.1)]
+    assert analysis.gaps({7: 1.5}, {0: 1.0, 1: 1.2}) == [pytest.approx(0.4)]
+
+
+def test_places_that_differ_are_not_merely_not_shown_equal() -> None:
+    one = {seed: 1.0 + 0.01 * seed for seed in range(3)}
+    moves = ([0.05] * 3, [0.001] * 3, [0.02, -0.02, 0])
+    far, near, odd = ({seed: bpb + by[seed] for seed, bpb in one.items()} for by in moves)
+    found = [analysis.equivalence(("a", one), ("b", other), 0.01, 0.01, 6) for other in (far, near, odd)]
+    assert [(item.equivalent, item.different) for item in found] == [(False, True), (True, False), (False, False)]
+
+
+def test_how_many_seeds_equal_places_need_without_anything_in_common() -> None:
+    rng = np.random.default_rng(5)
+    assert analysis.half_width(4, 0.01) > 0.015 > analysis.half_width(5, 0.01)
+    shown = 0
+    for _ in range(1000):
+        pair = [dict(enumerate(rng.normal(1.3, 0.01, 3))) for _ in range(2)]
+        shown += analysis.equivalence(("a", pair[0]), ("b", pair[1]), 0.015, 0.01, 6).equivalent
+    assert shown / 1000 < 0.25, "three seeds show it rarely"
 
 
 def test_no_ranking_of_two_variants_and_no_clear_tau_of_equals() -> None:
@@ -117,7 +144,8 @@ def test_interaction_is_found_and_not_made_up() -> None:
     assert none.noise_sd == pytest.approx(0.01 / math.sqrt(2))
     assert none.low < none.noise_sd < none.high and none.p > 0.01
     assert some.sd == pytest.approx(0.02, rel=0.15) and some.p < 1e-6
-    assert some.gain_error == 2 * some.sd
+    assert some.gain_error == 2 * some.sd and some.sd < some.sd_high < 1.3 * some.sd
+    assert none.sd_high > 0 and none.gain_error_high == 2 * none.sd_high, "nothing found is not nothing there"
 
 
 def test_what_seeds_have_in_common_is_no_noise_of_interaction() -> None:
@@ -125,6 +153,8 @@ def test_what_seeds_have_in_common_is_no_noise_of_interaction() -> None:
     shared, own = rng.normal(0, 0.1, 300), rng.normal(0, 0.01, (3, 300))
     found = ranking.seed_noise({f"p{row}": dict(enumerate(row + shared + own[row])) for row in range(3)})
     assert found is not None and found[0] == pytest.approx(0.01, rel=0.1) and found[1] == 2 * 299
+    begun = ranking.seed_noise({"a": {0: 1.0, 1: 1.1}, "b": {0: 1.0, 1: 1.1}, "late": {0: 2.0}})
+    assert begun is not None and begun[1] == 1, "a place with one seed does not take the others'"
     assert ranking.seed_noise({"a": {0: 1.0, 1: 1.1}}) is None
     assert ranking.seed_noise({"a": {0: 1.0, 1: 1.1}, "b": {1: 1.0, 2: 1.1}}) is None
 

@@ -63,9 +63,7 @@ def draw_cuts(
     2006, by Gumbel keys). Taking the largest only would leave alone a cheat that adds little to each of many tokens;
     taking it in proportion would seldom hit a rare one. Batches are filled up with uniform cuts.
 
-    Simulated against a stock model that differs by 0.35 nats (standard deviation of a token), K = 256 on 32 k tokens
-    misses 10 % of leaks of 3 nats at every thousandth token and no leak of 8 nats; K = 1024 on 256 k tokens misses
-    neither. Leaks worth 0.01 nats a token are found in at least 97 % of cases however they are spread.
+    What this misses was simulated: docs/threat-model.md.
 
     Args:
         claimed, reference: [num_windows, T] nats.

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import sandbox
+from harness.device import Device
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.protocols import Launch, Process, Sandbox
 from harness.sandbox import bubblewrap, canaries, ladder, runtime
@@ -157,6 +159,16 @@ def test_a_missing_bubblewrap_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(DeviceError, match=r"sandbox\.level=3 does not work here"):
         sandbox.load(3)
     assert sandbox.load("auto").level < 3
+
+
+@pytest.mark.parametrize("box", [box for box in WORKING if box.level > 0], ids=lambda box: box.name)
+def test_a_device_has_to_work_behind_the_walls_too(box: Sandbox) -> None:
+    """The processor, said to have a node of its own; and one that has no such backend."""
+    device = Device("cpu", 1, "float32", {}, {"OMP_NUM_THREADS": "1"}, device_nodes=("/dev/zero",))
+    assert ladder.tried(box, device).why_not is None
+    broken = ladder.tried(box, replace(device, name="abacus"))
+    assert not broken.works and "abacus does not work behind it: ValueError: backend.name=abacus" in str(broken.why_not)
+    assert ladder.tried(box, replace(device, name="abacus", device_nodes=())).works, "nothing to try"
 
 
 def test_no_walls_only_when_asked_for() -> None:

@@ -108,6 +108,16 @@ def test_the_filter_for_code_of_the_same_user(monkeypatch: pytest.MonkeyPatch) -
     assert verdict(arm, 117, architecture=0xC00000B7) == EPERM and verdict(arm, 117) == KILL
 
 
+def test_the_filter_beside_a_gpu_allows_the_drivers_kind_of_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    program = seccomp.program(unix_sockets=False, packet_sockets=True, same_user=False)
+    packets, stream, cloexec, inet = 5, 1, 0x80000, 2
+    assert verdict(program, 41, 1, packets) == verdict(program, 41, 1, packets | cloexec) == ALLOW
+    assert verdict(program, 41, 1, stream) == verdict(program, 41, 1, stream | cloexec) == EPERM
+    assert verdict(program, 41, inet, packets) == verdict(program, 41, inet, stream) == EPERM
+    assert verdict(program, 0) == ALLOW and verdict(program, 101) == EPERM, "what comes behind is still there"
+
+
 def test_bubblewrap_binds_nothing_of_the_user(tmp_path: Path) -> None:
     made = launch(tmp_path)
     arguments = BubblewrapSandbox(user=None).arguments(made)
@@ -125,7 +135,9 @@ def test_only_the_assigned_card_is_bound(tmp_path: Path) -> None:
     arguments = BubblewrapSandbox(devices=("/dev/nvidia1",), user=None).arguments(made)
     assert arguments.count("--dev-bind") == 1
     assert arguments[arguments.index("--dev-bind") + 1] == "/dev/nvidia1"
-    assert "/dev/nvidia1" in LandlockSandbox(devices=("/dev/nvidia1",), user=None).rules(made)["write"]
+    rules = LandlockSandbox(devices=("/dev/nvidia1",), user=None).rules(made)
+    assert "/dev/nvidia1" in rules["write"] and "/proc/self" in rules["write"]
+    assert "/proc/self" not in LandlockSandbox(user=None).rules(made)["write"]
 
 
 def test_the_seatbelt_profile(tmp_path: Path) -> None:
