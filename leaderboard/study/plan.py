@@ -27,18 +27,25 @@ class Job:
 
 
 def plan(
-    places: Sequence[str], variants: Sequence[str], stock_seeds: int, variant_seeds: int, *, ticking: bool = False
+    places: Sequence[str],
+    variants: Sequence[str],
+    stock_seeds: int,
+    variant_seeds: int,
+    *,
+    ticking: bool = False,
+    margin_stated: bool = False,
 ) -> tuple[tuple[Job, ...], tuple[Job, ...]]:
     """What the margin rests on (the first place, the stock script at three budgets); then all the rest.
 
     Args:
         places: keys; the first one sets margin and raw seconds.
         variants: names in their order of importance, without the stock script.
+        margin_stated: another machine's margin holds, so nothing comes first.
         ticking: on the step clock there are no seconds, so neither raw runs nor other budgets.
     """
     modes = (TICKS,) if ticking else (CALIBRATED, RAW)
     shares = SHARES[:1] if ticking else SHARES
-    first = _budgets(places[0], stock_seeds, modes[0], shares)
+    first = [] if margin_stated else _budgets(places[0], stock_seeds, modes[0], shares)
     rest: list[Job] = []
     turn = 0
     for seed in range(stock_seeds):

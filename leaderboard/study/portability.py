@@ -72,7 +72,8 @@ def follow(wish: Wish, measurer: Measurer, names: Sequence[str], margin_stated: 
     """The plan of this machine: the margin at the first of its places that is not refused, then all the rest."""
     left, ticking = list(measurer.sites), any(site.place.clock == "ticks" for site in measurer.sites.values())
     while left:
-        first, rest = plan.plan(left, names, wish.stock_seeds, wish.variant_seeds, ticking=ticking)
+        counts = (wish.stock_seeds, wish.variant_seeds)
+        first, rest = plan.plan(left, names, *counts, ticking=ticking, margin_stated=margin_stated)
         if not measurer.do(first):
             return False
         if left[0] in measurer.refused:
@@ -80,7 +81,10 @@ def follow(wish: Wish, measurer: Measurer, names: Sequence[str], margin_stated: 
             continue
         if not margin_stated:
             state_margin(measurer.book, left[0], measurer.say)
-        return measurer.do(rest)
+        whole = measurer.do(rest)
+        if measurer.refused >= set(measurer.sites):
+            break
+        return whole
     raise DeviceError("every place was refused: there is nothing to measure here")
 
 

@@ -71,6 +71,18 @@ def test_a_plan_is_whole_and_balanced_wherever_it_is_cut_off() -> None:
         assert max(counts.values(), default=0) - min((counts[key] for key in "abc"), default=0) <= 2 * plan.CHUNK
 
 
+def test_where_a_margin_is_stated_variants_come_before_other_budgets() -> None:
+    names = [f"v{n}" for n in range(10)]
+    first, rest = plan.plan(["a"], names, 3, 1, margin_stated=True)
+    assert not first and {job.key for job in rest} == {
+        job.key for part in plan.plan(["a"], names, 3, 1) for job in part
+    }
+    last_variant = max(number for number, job in enumerate(rest) if job.variant != STOCK)
+    assert all(job.share != 1.0 for job in rest[last_variant + 1 :]) and all(
+        job.share == 1.0 for job in rest[: last_variant + 1]
+    )
+
+
 def test_on_the_step_clock_there_are_no_seconds_to_compare() -> None:
     first, rest = plan.plan(["a"], ["v"], 2, 1, ticking=True)
     assert {(job.mode, job.share) for job in (*first, *rest)} == {("ticks", 1.0)}
