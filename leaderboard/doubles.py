@@ -14,17 +14,24 @@ def doubles(found: Scan) -> Iterator[Problem]:
     """The same bundle, or the same measurements, under two names; each pair once."""
     first: dict[Hashable, str] = {}
     named: set[frozenset[str]] = set()
-    marks: list[tuple[str, str, Hashable]] = []
-    marks += [(name, "bundle", ("bundle", made.bundle_sha256)) for name, made in sorted(found.entries.items())]
-    marks += [(session.name, "session", mark) for session in found.sessions for mark in _marks(session)]
-    for name, what, mark in marks:
+    for name, what, mark in all_marks(found):
         other = first.setdefault(mark, name)
         if other != name and frozenset((name, other)) not in named:
             named.add(frozenset((name, other)))
             yield problem(name + entry.SUFFIX, f"the same {what} as {other} under another name; remove one")
 
 
-def _marks(session: Published) -> Iterator[tuple[str, Hashable]]:
+def all_marks(found: Scan) -> Iterator[tuple[str, str, Hashable]]:
+    """(name, bundle or session, mark) of everything that is there."""
+    yield from ((name, "bundle", bundle_mark(made.bundle_sha256)) for name, made in sorted(found.entries.items()))
+    yield from ((session.name, "session", mark) for session in found.sessions for mark in marks(session))
+
+
+def bundle_mark(sha256: str) -> Hashable:
+    return "bundle", sha256
+
+
+def marks(session: Published) -> Iterator[tuple[str, Hashable]]:
     """What no second session has.
 
     The stock script's scores on val alone would be no mark: its seeds are those of the session seed, and scores there

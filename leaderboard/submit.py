@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import ConfigError, HarnessError, JournalError
 from harness.views import text
 from harness.views.files import write_atomically
-from leaderboard import bundle, check, eligible, entry, official
+from leaderboard import bundle, check, doubles, eligible, entry, official
 from leaderboard.entry import Entry, Submitter
 from leaderboard.listing import UNEXPECTED
 from leaderboard.official import Official
@@ -59,12 +59,10 @@ def prepare(
         raise ConfigError(f"--url {text.line(wish.url, 80)}: for several bundles give a folder, ending in /")
     listed = official.read(OFFICIAL) if boards is None else boards
     prepared = [_prepare(source, wish, today, listed) for source in sources]
-    known = {made.bundle_sha256: name for name, made in found.entries.items()}
-    known |= {session.outcome.head: session.name for session in found.sessions if session.outcome}
+    known = {mark: name for name, _, mark in doubles.all_marks(found)}
     for item in prepared:
-        assert item.session.outcome is not None
-        identity = (item.entry.bundle_sha256, item.session.outcome.head)
-        if other := next((known[each] for each in identity if each in known), None):
+        identity = [doubles.bundle_mark(item.entry.bundle_sha256), *doubles.marks(item.session)]
+        if other := next((known[mark] for mark in identity if mark in known), None):
             raise ConfigError(f"{item.source}: this session is {other} already; each is submitted once")
         if item.name in found.entries or item.name in found.withdrawn:
             raise ConfigError(f"{item.source}: {item.name} is there already, or was withdrawn")

@@ -53,6 +53,15 @@ def test_what_is_submitted_passes_the_check(bundles: list[Path], tmp_path: Path)
         prepared(folder, bundles[:1])
 
 
+def test_a_session_that_was_chained_again_is_not_submitted_twice(bundles: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "entries"
+    submit.write(prepared(folder, bundles[:1]), folder)
+    lines = lines_of(read(bundles[0].parent / "session0" / "journal.jsonl")[0])
+    data(lines, "session_open")["packages"] = {"other": "1"}
+    with pytest.raises(ConfigError, match=r"this session is demo-random-s0-.* already"):
+        prepared(folder, [publishing.repacked(lines, tmp_path / "again.bundle.tar")])
+
+
 def test_missing_seeds_are_told(bundles: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "entries"
     made = prepared(folder, [bundles[0], bundles[2]])
