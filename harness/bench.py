@@ -36,7 +36,7 @@ class LocalBench:
     evaluator: Evaluator
     runs_dir: Path
     sentinel: Sentinel | None = None  # None: on the step clock
-    sentinel_stays: bool = True  # between measurements; False: started anew each time, to leave its memory to the run
+    sentinel_stays: bool = True  # while a run trains; False: its memory is the run's, and it is started again behind it
     calibration: Calibration | None = None
     stock_eval_seconds: float | None = None
 
@@ -52,6 +52,7 @@ class LocalBench:
             # Only the stock script has run here, so its compiled code may speed up the setup of every later run.
             # Not Triton's lists of files, which hold paths into the sentinel's own folder.
             shutil.copytree(self.sentinel.compile_cache, cache, ignore=shutil.ignore_patterns("__grp__*"))
+        self.make_room()
         run_dir = self.runs_dir / "calibration"
         calibration = calibrate(self.runner, self.task, stock_source, seed, run_dir, sigma_bpb, self.sentinel)
         sweep(run_dir)
@@ -67,6 +68,7 @@ class LocalBench:
         run_dir = self.runs_dir / run_id
         remove(run_dir)
         before = self.device_speed()
+        self.make_room()
         trained = self.runner.train(self.request(run_id, source, seed), run_dir)
         result = RunResult(
             status=trained.status,
@@ -116,14 +118,17 @@ class LocalBench:
         made = self.calibration
         if made is None or made.pattern or self.sentinel is None:
             return ()
-        measured = self.sentinel.burst(sentinel_seconds(made.budget_seconds))
-        if not self.sentinel_stays:
+        return (self.sentinel.burst(sentinel_seconds(made.budget_seconds)),)
+
+    def make_room(self) -> None:
+        """End the sentinel where what trains next needs its memory."""
+        if self.sentinel and not self.sentinel_stays and self.task.clock != "metered":
             self.sentinel.close()
-        return (measured,)
 
     def smoke(self, source: str) -> Smoke:
         budget = self.calibration.budget_seconds if self.calibration else None
         run_dir = self.runs_dir / "smoke"
+        self.make_room()
         smoke = smoke_run(self.runner, source, run_dir, budget)
         sweep(run_dir)
         return smoke

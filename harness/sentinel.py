@@ -35,7 +35,7 @@ class Sentinel:
         self.source = source
         self.folder = folder
         self.settle_seconds = settle_seconds
-        self.setup_seconds: float | None = None  # from launch to start(), once it was opened
+        self.setup_seconds: float | None = None  # from launch to start(), when it was opened first
         self._process: Process | None = None
         self._channel: Channel | None = None
         self._page: ProgressPage | None = None
@@ -63,7 +63,8 @@ class Sentinel:
                 )
             )
         self._greet()
-        self.setup_seconds = time.monotonic() - launched
+        if self.setup_seconds is None:
+            self.setup_seconds = time.monotonic() - launched
         self._read_steps(self.settle_seconds)
         self._process.stop()
 

@@ -6,17 +6,20 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from harness.bench import LocalBench
 from harness.clock import MeteredBudget
 from harness.ending import Trained
 from harness.errors import HarnessError
-from harness.records import MeterPattern, Status
+from harness.records import Calibration, MeterPattern, Role, SentinelRate, Status
 from harness.runner import Runner, TrainRequest
 from harness.sandbox.process import ProcessSandbox
 from harness.sentinel import Sentinel
+from harness.sizes import TASKS, load
 from harness.surroundings import child_environment
 
 # Steps of at least 10 ms, 100 tokens each.
@@ -104,6 +107,36 @@ def test_it_can_be_closed_and_started_again(sentinel: Sentinel) -> None:
     sentinel.close()
     sentinel.close()
     assert sentinel.burst(0.1) > 0
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_where_memory_is_short_it_ends_before_a_run_and_waits_behind_it(
+    sentinel: Sentinel, tmp_path: Path, stays: bool
+) -> None:
+    beside: list[bool] = []
+
+    def crash(*_: object) -> Trained:
+        beside.append(sentinel._process is not None)
+        return Trained(Status.CRASH, "on purpose", None, None, 0, 1.0, None, None, None, (), "")
+
+    made = Calibration(1e4, 9e3, 1.1e4, (1e4,), 5.0, 1.0, None, True, sentinel=SentinelRate(1e4, 0.01))
+    bench = LocalBench(
+        task=load(TASKS / "demo.yaml"),
+        runner=SimpleNamespace(train=crash),  # type: ignore[arg-type]
+        evaluator=SimpleNamespace(),  # type: ignore[arg-type]
+        runs_dir=tmp_path / "runs",
+        sentinel=sentinel,
+        sentinel_stays=stays,
+        calibration=made,
+    )
+    first_setup = None
+    for _ in range(2):
+        result = bench.run("run", "source", 1, "val", Role.EXPERIMENT)
+        assert result.status is Status.CRASH and len(result.sentinel) == 2
+        assert sentinel._process is not None, "ready for the next run"
+        first_setup = first_setup or sentinel.setup_seconds
+    assert beside == [stays] * 2
+    assert sentinel.setup_seconds == first_setup, "the first start is the cold one"
 
 
 @pytest.mark.parametrize(
