@@ -23,6 +23,8 @@ MAX_CALLS = 8  # in one answer; more are not heard
 MAX_ECHO_CHARS = 8_000  # of the model's own words, sent back to it
 MAX_ECHO_ARGUMENTS_CHARS = 60_000
 _SILENCE = "(no answer)"
+# What providers want back and no model may be measured by: its length is theirs to choose.
+THOUGHTS = ("thinking_blocks", "reasoning_content", "reasoning_details")
 
 Message = dict[str, Any]
 Ending = Proposal | Refused | Stop
@@ -58,6 +60,17 @@ class Conversation:
             start[1] = {"role": "user", "content": f"{self.prompt}\n\n{words}"}
             kept = []
         return Request((*start, *kept), tools)
+
+    def fold(self) -> bool:
+        """Leave this turn's exchanges out of the next request, all but the last words to the model. False: none left.
+
+        For a provider that refuses what it said itself: repeated as it is, its answer would be refused for ever.
+        """
+        if not self.exchanges:
+            return False
+        words = str(self.exchanges[-1][-1]["content"])[: _answer.MAX_NOTE_CHARS]
+        self.prompt, self.exchanges = f"{self.prompt}\n\n{words}", []
+        return True
 
     def take(self, reply: Reply) -> Ending | None:
         """Hear an answer. The end of the turn, or None when there is more to say."""
@@ -153,8 +166,8 @@ def _echo(reply: Reply, calls: tuple[ToolCall, ...]) -> Message:
     if kept:
         again["tool_calls"] = kept
     else:
-        again.pop("thinking_blocks", None)
-        again.pop("reasoning_content", None)
+        for name in THOUGHTS:
+            again.pop(name, None)
         again["content"] = again["content"] or _SILENCE
     return again
 
@@ -177,6 +190,14 @@ def _shortened(words: str) -> str:
     return words if len(words) <= MAX_ECHO_CHARS else words[:MAX_ECHO_CHARS] + " … (cut)"
 
 
+def _said(message: Message) -> Message:
+    """`message` without thoughts and signatures, so that every model has the same room for what was said."""
+    said = {name: value for name, value in message.items() if name not in (*THOUGHTS, "tool_call_id")}
+    if "tool_calls" in said:
+        said["tool_calls"] = [call["function"] for call in said["tool_calls"]]
+    return said
+
+
 def _size(start: list[Message], exchanges: list[list[Message]], tools: tuple[dict[str, Any], ...]) -> int:
-    messages = [*start, *(message for exchange in exchanges for message in exchange)]
+    messages = [*start, *(_said(message) for exchange in exchanges for message in exchange)]
     return _prompt.num_tokens(json.dumps([messages, tools], ensure_ascii=False))

@@ -14,11 +14,13 @@ from typing import Any
 from harness.agents import _prompt
 from harness.agents._conversation import Conversation
 from harness.agents._tools import Offer
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, LLMError
+from harness.llm.exchange import CallFailed, Outcome
 from harness.protocols import Desk
 from harness.records import Proposal, Refused, Stop, View
 
-SCAFFOLD_VERSION = 1  # raised with every change of what a model is told or may do
+SCAFFOLD_VERSION = 2  # raised with every change of what a model is told or may do
+_REFUSED = (400, 413)  # the statuses of a request that is not as the provider wants it, or too long
 _FOR_EXCHANGES = 4  # a quarter of the room is left for lookups, smoke runs and repairs
 
 
@@ -27,7 +29,7 @@ class LLM:
     repairs: int
     lookups: int
     smokes: int
-    context_tokens: int  # of a request and its answer, for every model; less where a model's window is smaller
+    context_tokens: int  # of a request, for every model; less where a model's window has no room beside its answer
     desk: Desk | None = None
     name: str = "llm"
     needs_llm: bool = True
@@ -58,7 +60,13 @@ class LLM:
             raise HarnessError("agent=llm proposes at a session's desk only")
         conversation = self.conversation(view, self.desk)
         while True:
-            ending = conversation.take(self.desk.ask(conversation.request()))
+            try:
+                reply = self.desk.ask(conversation.request())
+            except LLMError as error:
+                if not (_is_refused(error) and conversation.fold()):
+                    raise
+                continue
+            ending = conversation.take(reply)
             if ending is not None:
                 return ending
 
@@ -67,13 +75,25 @@ class LLM:
         model = desk.model
         offer = Offer(self.repairs, self.lookups, self.smokes, view.may_stop, model.with_tools)
         system = _prompt.system(view, offer.instructions())
-        room = min(self.context_tokens, model.context_tokens) - model.max_output_tokens
+        room = room_tokens(self, model.context_tokens, model.max_output_tokens)
         fixed = _prompt.num_tokens(system, json.dumps(offer.tools()))
         prompt = _prompt.experiment(view, room - room // _FOR_EXCHANGES - fixed)
         return Conversation(view, offer, system, prompt, room, desk.smoke, desk.refused)
 
 
-def make(*, repairs: int = 3, lookups: int = 4, smokes: int = 2, context_tokens: int = 96_000) -> LLM:
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether the provider would not have this request, as it will not have it a second time."""
+    while error is not None and not isinstance(error, CallFailed):
+        error = error.__cause__
+    return error is not None and error.outcome is Outcome.REFUSED and error.status in _REFUSED
+
+
+def room_tokens(scaffold: LLM, window_tokens: int, max_output_tokens: int) -> int:
+    """Of a request: the same for every model whose window has it, however long its answers may be."""
+    return min(scaffold.context_tokens, window_tokens - max_output_tokens)
+
+
+def make(*, repairs: int = 3, lookups: int = 4, smokes: int = 2, context_tokens: int = 64_000) -> LLM:
     for name, value in (("repairs", repairs), ("lookups", lookups), ("smokes", smokes)):
         if not 0 <= value <= 20:
             raise ConfigError(f"agent.options.{name} must be from 0 to 20, not {value}")

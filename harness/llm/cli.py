@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, LLMError
 
 if TYPE_CHECKING:
     from harness.config import Config
@@ -96,9 +96,23 @@ def agree(config: Config, *, yes: bool) -> None:
     if not agents.needs_llm(agent):
         return
     print(f"bpbench: {estimate.sentence(config, estimate.estimate(config, agent))}", file=sys.stderr, flush=True)
-    if yes or llm_price.is_free(config.llm.price) or config.llm.key_variable is None:
-        return  # without a key there is nobody to be billed
-    if not sys.stdin.isatty():
-        raise ConfigError("this session may cost money and there is no terminal to ask on: add --yes to agree")
-    if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise ConfigError("not agreed to: nothing was started")
+    estimate.check_cap(config, agent)
+    billed = config.llm.key_variable is not None and not llm_price.is_free(config.llm.price)
+    if billed and not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("this session may cost money and there is no terminal to ask on: add --yes to agree")
+        if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise ConfigError("not agreed to: nothing was started")
+    if config.llm.scripted.wire is None:
+        ask_once(config)
+
+
+def ask_once(config: Config) -> None:
+    """One small question before hours of device time. Raises ConfigError where the model cannot be asked."""
+    from harness.llm import doctor
+
+    try:
+        said, _ = doctor.ask(config, os.environ)
+    except LLMError as error:
+        raise ConfigError(f"{error}; nothing was started") from error
+    print(f"bpbench: {said}", file=sys.stderr, flush=True)

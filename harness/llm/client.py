@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,7 +36,10 @@ _UNREADABLE_SIGNS = (
     "error parsing tool call",
     "tool_use_failed",
 )
-_NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing")
+# "billing" alone is no sign: Google's limits by the minute send their callers to the billing page, too.
+_NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing_not_active", "billing_hard_limit")
+_RETRY_DELAY = re.compile(r'"retryDelay":\s*"([0-9.]{1,9})s"')  # google.rpc.RetryInfo, in the body
+_BROKEN_CALL = ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE")  # Gemini's finish reasons
 _NO_KEY = "none"  # clients insist on one, and must not take one from the environment instead
 _BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
 
@@ -120,7 +124,7 @@ def parameters(config: LLMConfig, request: Request) -> dict[str, Any]:
         "top_p": config.top_p,
         "seed": config.seed,
         "reasoning_effort": config.effort,
-        "tools": [dict(tool) for tool in request.tools] or None,
+        "tools": [lax(tool) if own_openai else dict(tool) for tool in request.tools] or None,
     }
     messages = [dict(message) for message in request.messages]
     return {
@@ -133,6 +137,11 @@ def parameters(config: LLMConfig, request: Request) -> dict[str, Any]:
         "drop_params": False,
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def lax(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """`tool` with optional arguments: unsaid, OpenAI's Responses API takes all of them for required."""
+    return {**tool, "function": {**tool["function"], "strict": False}}
 
 
 def cached(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -168,7 +177,7 @@ def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
     choices = getattr(response, "choices", None) or []
     if not choices:
         raise CallFailed(Outcome.MALFORMED, f"{config.model}: an answer without choices", charged=True)
-    message, finish = choices[0].message, choices[0].finish_reason
+    message = choices[0].message
     extra = message.provider_specific_fields or {}
     refusal = extra.get("refusal")
     calls = [call for call in message.tool_calls or [] if call.function.name]
@@ -177,14 +186,21 @@ def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
         calls=tuple(
             ToolCall(str(call.id), str(call.function.name), str(call.function.arguments or "")) for call in calls
         ),
-        finish=None if finish is None else str(finish)[:MAX_NAME_CHARS],
-        refused=bool(refusal) or finish == "content_filter",
+        finish=_finish(choices[0], calls),
+        refused=bool(refusal) or choices[0].finish_reason == "content_filter",
         has_reasoning=bool(getattr(message, "reasoning_content", None)),
         message=to_send_back(message, calls, config),
         usage=usage,
         model=str(getattr(response, "model", None) or "")[:MAX_NAME_CHARS] or None,
         sent=sent,
     )
+
+
+def _finish(choice: Any, calls: list[Any]) -> str | None:
+    native = (getattr(choice, "provider_specific_fields", None) or {}).get("native_finish_reason")
+    if not calls and native in _BROKEN_CALL:
+        return UNREADABLE  # LiteLLM calls it "stop", and then it looks like silence
+    return None if choice.finish_reason is None else str(choice.finish_reason)[:MAX_NAME_CHARS]
 
 
 def to_send_back(message: Any, calls: list[Any], config: LLMConfig) -> dict[str, Any]:
@@ -194,10 +210,16 @@ def to_send_back(message: Any, calls: list[Any], config: LLMConfig) -> dict[str,
         # With what a provider hangs on a call: Gemini's signatures must come back.
         again["tool_calls"] = [call.model_dump(mode="json", exclude_none=True, exclude={"index"}) for call in calls]
     provider = (config.model or "").partition("/")[0]
-    # Both refuse the answer to a tool call when the thinking before it is missing; others refuse the field.
-    kept = {"anthropic": "thinking_blocks", "deepseek": "reasoning_content"}.get(provider)
-    if kept and calls and getattr(message, kept, None):
-        again[kept] = plain(getattr(message, kept))
+    # All three refuse the answer to a tool call when the thinking before it is missing; others refuse the field.
+    kept = {"anthropic": "thinking_blocks", "deepseek": "reasoning_content", "openrouter": "reasoning_details"}
+    name = kept.get(provider, "")
+    # LiteLLM keeps fields that it does not know apart.
+    thoughts = getattr(message, name, None) or (message.provider_specific_fields or {}).get(name)
+    # It also sends several blocks one after the other, text and calls behind them; changed in order they are refused,
+    # and left out they are not.
+    in_order = provider != "anthropic" or len(thoughts or ()) == 1
+    if calls and thoughts and in_order:
+        again[name] = plain(thoughts)
     return again
 
 
@@ -249,8 +271,8 @@ def _by_status(litellm: Any, error: Exception, status: int, words: str, config: 
     overflow = isinstance(error, litellm.ContextWindowExceededError) or any(sign in lower for sign in _OVERFLOW_SIGNS)
     if status == _TOO_LARGE or overflow:
         advice = "set llm.context_tokens to the model's window, or agent.options.context_tokens lower"
-        return CallFailed(Outcome.REFUSED, f"{words}; the prompt does not fit: {advice}")
-    return CallFailed(Outcome.REFUSED, f"{words}; the provider refuses this request (status {status})")
+        return CallFailed(Outcome.REFUSED, f"{words}; the prompt does not fit: {advice}", status=status)
+    return CallFailed(Outcome.REFUSED, f"{words}; the provider refuses this request (status {status})", status=status)
 
 
 def answered_status(error: Exception) -> int | None:
@@ -264,7 +286,9 @@ def answered_status(error: Exception) -> int | None:
 
 
 def retry_after(error: Exception) -> float | None:
-    """The seconds of a Retry-After header; None where it is missing or a date."""
+    """The seconds of a Retry-After header, or of Google's words; None where neither is there, or a date."""
+    if told := _RETRY_DELAY.search(str(error)):
+        return float(told.group(1)) if told.group(1).count(".") < 2 else None
     for cause in causes(error):
         for headers in (
             getattr(cause, "litellm_response_headers", None),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.agents._tools import Offer
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError, LLMError
 from harness.llm import client
@@ -16,7 +17,8 @@ from harness.llm.exchange import Request
 from harness.llm.settings import NO_LLM
 from harness.views import text
 
-_PING = Request(({"role": "user", "content": "Answer with the word ok."},), ())
+_QUESTION = {"role": "user", "content": "Answer with the word ok."}
+_MAX_ANSWER_TOKENS = 2048  # of a model that thinks first, or that does not stop
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,9 @@ def _price(chosen: LLMConfig) -> Finding:
 
 def _window(config: Config) -> Iterator[Finding]:
     chosen, wanted = config.llm, config.agent.options.get("context_tokens")
-    if isinstance(wanted, int) and wanted > chosen.context_tokens:
-        yield Finding(
-            None, f"context: its window of {chosen.context_tokens} is less than the {wanted} that others may use"
-        )
+    room = chosen.context_tokens - chosen.max_output_tokens
+    if isinstance(wanted, int) and wanted > room:
+        yield Finding(None, f"context: its window has {room} tokens beside an answer, and others may use {wanted}")
     ctx = chosen.extra.get("num_ctx")
     if str(chosen.model).startswith("ollama") and ctx != chosen.context_tokens:
         yield Finding(
@@ -117,23 +118,34 @@ def _window(config: Config) -> Iterator[Finding]:
 
 
 def _ping(config: Config, environment: Mapping[str, str]) -> Finding:
-    chosen = config.llm
-    client.load()
-    started = time.monotonic()
     try:
-        with llm_line.api_base(chosen, config.session.seed) as base:
-            reply = client.LiteLLM(chosen, base, environment).send(_PING, chosen.timeout_seconds)
+        said, counts = ask(config, environment)
     except (LLMError, ConfigError) as error:
         return Finding(False, f"ping: {text.line(str(error))}")
+    return Finding(counts, f"ping: {said}")
+
+
+def ask(config: Config, environment: Mapping[str, str]) -> tuple[str, bool]:
+    """Ask the model one small question: what came of it in words, and whether its tokens were counted.
+
+    With the scaffold's tools, as a session asks: some servers refuse them, some providers go another way with them.
+
+    Raises:
+        LLMError, ConfigError: it cannot be asked.
+    """
+    chosen = replace(config.llm, max_output_tokens=min(_MAX_ANSWER_TOKENS, config.llm.max_output_tokens))
+    request = Request((_QUESTION,), Offer(3, 4, 2, may_stop=True, with_tools=chosen.tools).tools())
+    client.load()
+    started = time.monotonic()
+    with llm_line.api_base(chosen, config.session.seed) as base:
+        reply = client.LiteLLM(chosen, base, environment).send(request, chosen.timeout_seconds)
     seconds = time.monotonic() - started
-    worst = llm_price.worst(_PING, chosen.max_output_tokens, seconds, chosen.price)
+    worst = llm_price.worst(request, chosen.max_output_tokens, seconds, chosen.price)
     charge = llm_price.actual(reply.usage, worst, seconds, chosen.price)
     cost = "unknown cost" if charge.cost_usd is None else f"${charge.cost_usd:.6f}"
     counted = (
         "counts no tokens, so every call is charged at its worst case" if charge.assumed else f"{charge.tokens} tokens"
     )
-    return Finding(
-        not charge.assumed,
-        f"ping: {text.line(reply.model or 'a model without a name', 80)} answered {text.line(reply.text, 40)!r} "
-        f"in {seconds:.1f} s, {counted}, {cost}",
-    )
+    said = f"called {reply.calls[0].name}" if reply.calls else f"answered {text.line(reply.text, 40)!r}"
+    name = text.line(reply.model or "a model without a name", 80)
+    return f"{name} {text.line(said, 80)} in {seconds:.1f} s, {counted}, {cost}", not charge.assumed

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from harness import knobs
 from harness.agents import _prompt
-from harness.agents.llm import LLM
+from harness.agents.llm import LLM, room_tokens
 from harness.config import Config
+from harness.errors import ConfigError
 from harness.llm import price as llm_price
 from harness.opening import PROGRAM, STOCK
 from harness.protocols import Agent
 
 # An assumption, and said to be one: nobody can know how much a model will think.
 ANSWERS_PER_EXPERIMENT = 3
-TOKENS_PER_ANSWER = 4_000
+TOKENS_PER_ANSWER, WITH_HIGH_EFFORT = 4_000, 10_000
 _BESIDE_THE_FILE_TOKENS = 3_000  # the form of an answer, tools, facts, and a history that grows
 
 
@@ -38,17 +39,30 @@ def estimate(config: Config, agent: Agent) -> Estimate:
         _prompt.num_tokens(program, knobs.stock_source(STOCK, config.task.knobs, config.task.ranges))
         + _BESIDE_THE_FILE_TOKENS
     )
-    answer = min(TOKENS_PER_ANSWER, llm.max_output_tokens)
+    answer = min(WITH_HIGH_EFFORT if llm.effort == "high" else TOKENS_PER_ANSWER, llm.max_output_tokens)
     likely = most = None
     num = config.session.experiments
     priced = price.input_usd_per_million is not None and price.output_usd_per_million is not None
     if priced and num is not None and isinstance(agent, LLM):
-        room = min(agent.context_tokens, llm.context_tokens) - llm.max_output_tokens
+        room = room_tokens(agent, llm.context_tokens, llm.max_output_tokens)
         likely = num * ANSWERS_PER_EXPERIMENT * _usd(config, prompt, answer)
         most = num * agent.max_calls() * _usd(config, room, llm.max_output_tokens)
     if most is not None and config.session.max_cost_usd is not None:
         most = min(most, config.session.max_cost_usd)
     return Estimate(num, prompt, answer, likely, most)
+
+
+def check_cap(config: Config, agent: Agent) -> None:
+    """Raises ConfigError where not even one call fits below session.max_cost_usd."""
+    cap, price, llm = config.session.max_cost_usd, config.llm.price, config.llm
+    if cap is None or not isinstance(agent, LLM) or price.input_usd_per_million is None:
+        return
+    one = _usd(config, room_tokens(agent, llm.context_tokens, llm.max_output_tokens), llm.max_output_tokens)
+    if one > cap:
+        raise ConfigError(
+            f"session.max_cost_usd={cap:g}: one call of llm={llm.name} may cost ${one:.2f}, so none would be made; "
+            "raise it, or lower llm.max_output_tokens"
+        )
 
 
 def sentence(config: Config, made: Estimate) -> str:

@@ -60,12 +60,19 @@ class CallFailed(LLMError):
     """One try failed. `charged`: the provider may have worked for it, so it counts at its worst case."""
 
     def __init__(
-        self, outcome: Outcome, message: str, *, charged: bool = False, retry_after_seconds: float | None = None
+        self,
+        outcome: Outcome,
+        message: str,
+        *,
+        charged: bool = False,
+        retry_after_seconds: float | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.outcome = outcome
         self.charged = charged
         self.retry_after_seconds = retry_after_seconds
+        self.status = status  # of HTTP; None: nobody answered with one
 
 
 @dataclass(frozen=True)

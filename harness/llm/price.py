@@ -56,6 +56,8 @@ def actual(usage: Mapping[str, Any], worst_case: Charge, seconds: float, price: 
     details = usage.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
     written = _count(usage.get("cache_creation_input_tokens"))
+    if written is None and isinstance(details, Mapping):
+        written = _count(details.get("cache_write_tokens"))  # OpenAI's name
     cost = _cost(prompt, completion, min(cached or 0, prompt), written or 0, price)
     if cost is not None:
         cost += (price.usd_per_hour or 0.0) * seconds / 3600

@@ -1,0 +1,207 @@
+"""What single vendors want, after their documents and reports of others: nobody here has asked them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from llm_bench import STOCK
+from test_conversation import said, talk
+from test_prompt import view
+
+from harness.agents import llm as scaffold
+from harness.agents._conversation import _size
+from harness.compose import compose
+from harness.config import LLMConfig, PriceConfig
+from harness.errors import ConfigError, LLMError
+from harness.llm import cli, client, doctor, estimate, price
+from harness.llm.exchange import UNREADABLE, CallFailed, Model, Outcome, Reply, Request
+from harness.records import Proposal
+from harness.scripted_llm.script import Script
+from harness.scripted_llm.server import ScriptedServer
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+REQUEST = Request(({"role": "user", "content": "Hello"},), (TOOL,))
+
+
+def named(model: str) -> LLMConfig:
+    return LLMConfig(name="it", model=model, max_output_tokens=500)
+
+
+def a_call() -> Any:
+    function = SimpleNamespace(name="look", arguments="{}")
+    dumped = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    return SimpleNamespace(id="1", function=function, model_dump=lambda **_: dumped)
+
+
+def message(**fields: Any) -> Any:
+    return SimpleNamespace(**{"content": "", "tool_calls": [a_call()], "provider_specific_fields": None, **fields})
+
+
+def test_openai_is_told_that_arguments_are_optional() -> None:
+    (tool,) = client.parameters(named("openai/gpt-6.1-sol"), REQUEST)["tools"]
+    assert tool["function"]["strict"] is False and "strict" not in TOOL["function"]
+    (plain,) = client.parameters(named("gemini/gemini-3.8-flash"), REQUEST)["tools"]
+    assert "strict" not in plain["function"], "others may not know the word"
+
+
+def test_thoughts_go_back_to_those_who_want_them() -> None:
+    one, two = [{"type": "thinking", "signature": "a"}], [{"signature": "a"}, {"signature": "b"}]
+
+    def again(model: str, **fields: Any) -> dict[str, Any]:
+        return client.to_send_back(message(**fields), [a_call()], named(model))
+
+    assert again("anthropic/claude-x", thinking_blocks=one)["thinking_blocks"] == one
+    assert "thinking_blocks" not in again("anthropic/claude-x", thinking_blocks=two), "LiteLLM would change their order"
+    assert again("deepseek/deepseek-x", reasoning_content="hm")["reasoning_content"] == "hm"
+    details = {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}
+    kept = again("openrouter/vendor/x", provider_specific_fields=details)
+    assert kept["reasoning_details"] == details["reasoning_details"]
+    assert set(again("gemini/gemini-x", reasoning_content="hm")) == {"role", "content", "tool_calls"}
+
+
+def test_a_broken_call_of_gemini_is_no_silence() -> None:
+    broken = SimpleNamespace(
+        finish_reason="stop", provider_specific_fields={"native_finish_reason": "MALFORMED_FUNCTION_CALL"}
+    )
+    assert client._finish(broken, []) == UNREADABLE
+    assert client._finish(broken, [a_call()]) == "stop"
+    assert client._finish(SimpleNamespace(finish_reason="stop"), []) == "stop"
+    assert client._finish(SimpleNamespace(finish_reason=None), []) is None
+
+
+GOOGLE = (
+    "You exceeded your current quota, please check your plan and billing details. "
+    '{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "26.5s"}'
+)
+
+
+def test_a_limit_by_the_minute_is_waited_for_and_an_empty_account_is_not() -> None:
+    litellm = client.load()
+
+    def became(words: str) -> CallFailed:
+        return client._by_status(litellm, RuntimeError(words), 429, words, named("gemini/x"))
+
+    limited = became(GOOGLE)
+    assert (limited.outcome, limited.retry_after_seconds) == (Outcome.RATE_LIMIT, 26.5)
+    for words in ("insufficient_quota: check your plan and billing details", "Your credit balance is too low"):
+        assert became(words).outcome is Outcome.REFUSED
+
+
+def test_written_caches_are_charged_whatever_they_are_called() -> None:
+    prices = PriceConfig(
+        input_usd_per_million=1.0,
+        output_usd_per_million=0.0,
+        cached_input_usd_per_million=0.1,
+        cache_write_usd_per_million=1.25,
+    )
+    worst = price.Charge(10_000, 10_000, 1.0, True)
+    usage = {"prompt_tokens": 1000, "completion_tokens": 0}
+    details = {"prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 800}}
+    costs = [
+        price.actual({**usage, **more}, worst, 0.0, prices).cost_usd
+        for more in (details, {"cache_creation_input_tokens": 800}, {})
+    ]
+    assert costs == pytest.approx([0.0012, 0.0012, 0.001])
+
+
+# The scaffold
+
+
+def test_thoughts_take_no_room_from_what_is_said() -> None:
+    call = {
+        "id": "x" * 900,
+        "type": "function",
+        "function": {"name": "look", "arguments": "{}"},
+        "signature": "y" * 900,
+    }
+    plain = [{"role": "assistant", "content": "", "tool_calls": [{"id": "1", "function": call["function"]}]}]
+    thought = [{**plain[0], "tool_calls": [call], "thinking_blocks": ["z" * 9000], "reasoning_details": ["z" * 9000]}]
+    assert _size([], [plain], ()) == _size([], [thought], ())
+
+
+@pytest.mark.parametrize("answer", [500, 32_000])
+def test_every_model_has_the_same_room_however_long_its_answers_may_be(answer: int) -> None:
+    agent = scaffold.make()
+    assert scaffold.room_tokens(agent, 1_000_000, answer) == agent.context_tokens
+    assert scaffold.room_tokens(agent, 50_000, answer) == 50_000 - answer
+
+
+class Desk:
+    """Answers in turn; a failure is raised as the real desk does it."""
+
+    def __init__(self, *answers: Reply | CallFailed) -> None:
+        self.answers, self.heard = list(answers), []
+        self.model = Model("it", True, 1_000_000, 500)
+        self.smoke = self.refused = lambda _: None
+
+    def ask(self, request: Request) -> Reply:
+        self.heard.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Reply):
+            return answer
+        try:
+            raise LLMError("told twice") from answer
+        except LLMError as error:
+            raise LLMError("nothing is lost") from error
+
+
+LOOK = said("", ("read_experiment", {"experiment": "baseline"}))
+EDIT = {"hypothesis": "h", "source": STOCK.replace("RATE = 1.0", "RATE = 2.0")}
+
+
+def refusal(status: int | None) -> CallFailed:
+    return CallFailed(Outcome.REFUSED, "reasoning_content must be passed back", status=status)
+
+
+def test_a_turn_that_its_own_provider_refuses_goes_on_without_its_past() -> None:
+    desk = Desk(LOOK, refusal(400), said("", ("propose_experiment", EDIT)))
+    ending = scaffold.make().at(desk).propose(view())
+    assert isinstance(ending, Proposal)
+    _, refused, folded = desk.heard
+    assert len(refused.messages) == 4 and len(folded.messages) == 2
+    assert folded.messages[1]["content"].startswith(str(refused.messages[1]["content"]))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [(refusal(400),), (LOOK, refusal(400), refusal(400)), (LOOK, refusal(None))],
+    ids=["first", "again", "key"],
+)
+def test_what_does_not_lie_in_the_past_ends_the_session(answers: tuple[Reply | CallFailed, ...]) -> None:
+    with pytest.raises(LLMError, match="nothing is lost"):
+        scaffold.make().at(Desk(*answers)).propose(view())
+
+
+def test_a_turn_can_be_folded_only_when_there_is_something() -> None:
+    conversation = talk()
+    assert not conversation.fold()
+    conversation.take(LOOK)
+    assert conversation.fold() and not conversation.exchanges
+
+
+# Before a session
+
+
+def test_the_model_is_asked_with_the_tools_of_a_session_before_hours_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer(Script(steps=({}, {"fault": "no_such_model"}, {"fault": "no_such_model"}))) as server:
+        where = ("agent=llm", "llm=openai_compatible", "llm.model=openai/it", f"llm.api_base={server.url}/v1")
+        cli.agree(compose(where), yes=True)
+        assert "answered 'ok'" in capsys.readouterr().err
+        names = {tool["function"]["name"] for tool in server.served[0].body["tools"]}
+        assert names >= {"propose_experiment", "smoke_run", "stop"}
+        with pytest.raises(ConfigError, match="nothing was started"):
+            cli.agree(compose(where), yes=True)
+        assert str(doctor._ping(compose(where), {})).startswith("bad  ping: ")
+        cli.agree(compose(["agent=llm", "llm=scripted"]), yes=True)
+        assert len(server.served) == 3
+
+
+def test_a_limit_below_the_price_of_one_call_is_refused_at_once() -> None:
+    sonnet = ["agent=llm", "llm=claude_sonnet"]
+    config = compose([*sonnet, "session.max_cost_usd=0.1"])
+    with pytest.raises(ConfigError, match=r"max_cost_usd=0\.1: one call of llm=claude_sonnet may cost"):
+        estimate.check_cap(config, scaffold.make())
+    for enough in (compose([*sonnet, "session.max_cost_usd=5"]), compose(sonnet)):
+        estimate.check_cap(enough, scaffold.make())
