@@ -80,7 +80,10 @@ class Backend(cuda.Backend):
             **({"ROCR_VISIBLE_DEVICES": f"GPU-{unique_id}"} if unique_id else {"HIP_VISIBLE_DEVICES": first}),
             "PYTORCH_TUNABLEOP_ENABLED": "0",
             "TORCH_BLAS_PREFER_HIPBLASLT": "1",
+            "TORCHINDUCTOR_COMPILE_THREADS": str(min(cuda.MAX_COMPILE_PROCESSES, self.threads)),
         }
+        # Cards that the runtime does not know by name work under that of a relative.
+        settings |= {name: os.environ[name] for name in ("HSA_OVERRIDE_GFX_VERSION",) if name in os.environ}
         if str(getattr(properties, "gcnArchName", "")).startswith(("gfx11", "gfx12")):
             settings["TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"] = "1"
         return settings

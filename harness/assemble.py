@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from harness import agents, baselines, compose, fit, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
-from harness.config import Config
+from harness.config import BackendConfig, Config
 from harness.data import DataInfo, prepare
 from harness.device import Device, probe
 from harness.errors import ConfigError
@@ -68,7 +68,11 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
 
 def probe_for(config: Config, started: Started | None, on_progress: OnProgress) -> Device:
     """The session's device. A new session is refused here, before anything long, if its task cannot fit."""
-    if started is not None or config.task.clock == "ticks":
+    if started is not None:
+        # As it was, whatever is measured of the dtypes today.
+        _, _, records = started
+        return probe(BackendConfig(**fold(records).opened["backend"]))
+    if config.task.clock == "ticks":
         return probe(config.backend)
     with fit.alone(config.backend, on_progress) as device:
         fit.check(config.task, device)

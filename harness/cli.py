@@ -78,7 +78,7 @@ def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
         chosen = HydraConfig.get()
         _complain(f"session {chosen.job.num + 1}: {' '.join(chosen.overrides.task)}")
         try:
-            return job(compose.to_config(composed))
+            return job(compose.with_text_of_task(compose.to_config(composed), chosen.overrides.task))
         except HarnessError as error:
             statuses.append(_report(error))
             return statuses[-1]
@@ -242,7 +242,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     diagnosis = diagnose(config)
     print(*lines(diagnosis), sep="\n")
     ready = config.llm.name == "none" or cli_llm.print_findings(config, ping=arguments.ping)
-    return 0 if diagnosis.rankable and ready else EXIT_ERROR
+    return 0 if diagnosis.usable and ready else EXIT_ERROR
 
 
 def _print_session(folder: Path) -> None:

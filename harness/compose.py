@@ -47,9 +47,18 @@ def compose(overrides: Sequence[str] = (), conf_dir: Path = CONF_DIR) -> Config:
     try:
         with initialize_config_dir(config_dir=str(conf_dir), version_base="1.3"):
             composed = hydra_compose("config", overrides=quote_options(overrides))
-        return to_config(composed)
+        config = to_config(composed)
     except HYDRA_ERRORS as error:
         raise explain(error) from error
+    return with_text_of_task(config, overrides, conf_dir)
+
+
+def with_text_of_task(config: Config, overrides: Sequence[str], conf_dir: Path = CONF_DIR) -> Config:
+    """The text that the task is made for, where `overrides` say nothing of it: the default one may be too short."""
+    named = any(override.lstrip("+~").startswith(("data=", "data.", "data@")) for override in overrides)
+    if config.task.data is not None and not named and config.data.name != config.task.data:
+        config.data = compose([f"data={config.task.data}"], conf_dir).data
+    return config
 
 
 def from_dict(plain: Mapping[str, Any]) -> Config:

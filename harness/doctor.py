@@ -54,6 +54,11 @@ class Diagnosis:
     remedy: str | None  # one command for a better level; None: there is none, or none is known
 
     @property
+    def usable(self) -> bool:
+        """Whether sessions can run here at all, ranked or not."""
+        return self.device is not None and self.walls is not None
+
+    @property
     def rankable(self) -> bool:
         """Whether sessions here can be ranked as far as device and isolation go."""
         return self.device is not None and self.walls is not None and not list(canaries.missing(self.walls))

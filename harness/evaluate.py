@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -118,8 +119,7 @@ class Evaluator:
                     self.on_progress(
                         Progress(phase="audit" if message["phase"] == "audit" else "evaluate", run_id=run_id)
                     )
-                    with servers.start() as sock:
-                        channel.send({"ok": True}, [sock.fileno()])
+                    channel.send({"ok": True}, [servers.start().fileno()])
                 case "stop":
                     servers.stop()
                     channel.send({"ok": True})
@@ -135,7 +135,10 @@ class Evaluator:
 
 
 class Servers:
-    """One model server at a time, each in a fresh folder and a fresh process tree."""
+    """One model server at a time, each in a fresh folder and a fresh process tree.
+
+    The socket that leads to it stays open here as long as it lives: macOS may lose one that is closed on its way.
+    """
 
     def __init__(self, evaluator: Evaluator, run_dir: Path, run_id: str, source: str) -> None:
         self.evaluator = evaluator
@@ -144,9 +147,10 @@ class Servers:
         self.source = source
         self.canary: DataCanary | None = None
         self.process: Process | None = None
+        self.channel: Channel | None = None
 
-    def start(self) -> Any:
-        """Start a server; the returned socket is its other end, to be passed to the scorer and closed here."""
+    def start(self) -> socket.socket:
+        """Start a server; the returned socket leads to it, and is to be passed to the scorer."""
         self.stop()
         box = fresh(self.run_dir / "server")
         # Not the file in the box where it ran: that may by now be other code, a link or a pipe.
@@ -157,7 +161,7 @@ class Servers:
         box.chmod(0o755)  # whatever the umask: behind the walls it may be another user's
         home = fresh(self.run_dir / "server_home")
         self.canary = DataCanary(home)
-        ours, theirs = Channel.pair()
+        self.channel, theirs = Channel.pair()
         with theirs:
             self.process = self.evaluator.sandbox.launch(
                 Launch(
@@ -176,12 +180,15 @@ class Servers:
                     writable=(home,),
                 )
             )
-        return ours.sock
+        return self.channel.sock
 
     def stop(self) -> None:
         if self.process:
             self.process.kill()
             self.process = None
+        if self.channel:
+            self.channel.close()
+            self.channel = None
         if self.canary and self.canary.was_opened():
             self.evaluator.witness.note(self.run_id, "data_canary", "the model opened it while it was evaluated")
 

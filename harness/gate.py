@@ -29,23 +29,28 @@ class SnapshotRefused(Exception):
     """What the child sent is not an acceptable snapshot."""
 
 
+_names: dict[int, Path] = {}  # of the files below, where there are no memory files: until their context ends
+
+
 @contextlib.contextmanager
 def anonymous_file(name: str) -> Iterator[int]:
     if LINUX:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         fd, path = tempfile.mkstemp(prefix=name)
-        Path(path).unlink()
+        _names[fd] = Path(path)
     try:
         yield fd
     finally:
+        if not LINUX:
+            _names.pop(fd).unlink()
         os.close(fd)
 
 
 def read_only(fd: int) -> int:
     """A new, read-only descriptor of an anonymous file."""
     if not LINUX:
-        return os.dup(fd)
+        return os.open(_names[fd], os.O_RDONLY | os.O_CLOEXEC)  # a copy of `fd` could be written to
     os.fchmod(fd, 0o400)
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 

@@ -62,10 +62,13 @@ class Sentinel:
                     max_memory_bytes=None,
                 )
             )
-        self._greet()
+        tokens_fd = self._greet()
         if self.setup_seconds is None:
             self.setup_seconds = time.monotonic() - launched
-        self._read_steps(self.settle_seconds)
+        try:
+            self._read_steps(self.settle_seconds)
+        finally:
+            os.close(tokens_fd)  # by now it has arrived: macOS may lose one that is closed on its way
         self._process.stop()
 
     @property
@@ -96,8 +99,8 @@ class Sentinel:
         remove(self.folder / "box")
         remove(self.folder / "home")
 
-    def _greet(self) -> None:
-        """Answer hello and start: the whole conversation of a script that only trains."""
+    def _greet(self) -> int:
+        """Answer hello and start: the whole conversation of a script that only trains. The tokens' descriptor."""
         vocab_size = self.runner.task["vocab_size"]
         seed = seeds.derive("sentinel", str(self.runner.task["name"]))
         channel = self._channel
@@ -108,11 +111,13 @@ class Sentinel:
         self._expect("start", self.runner.max_setup_seconds)
         tokens_fd, num_tokens = token_stream(self.runner.data_dir, token_dtype(vocab_size), seed)
         self._page = ProgressPage(0)  # its time stands still: it never ends by itself
+        facts = {"ok": True, "num_tokens": num_tokens, "dtype": token_dtype(vocab_size)}
         try:
-            facts = {"ok": True, "num_tokens": num_tokens, "dtype": token_dtype(vocab_size)}
             channel.send(facts, [tokens_fd, self._page.fd])
-        finally:
+        except OSError:
             os.close(tokens_fd)
+            raise
+        return tokens_fd
 
     def _read_steps(self, seconds: float) -> float:
         """Follow its log to the first step that ends after `seconds`; when that was."""

@@ -113,7 +113,8 @@ class Run:
             progress = self._num_progress_calls / ticks_total
             self._num_progress_calls += 1
         else:
-            progress = base + (time.clock_gettime(time.CLOCK_MONOTONIC) - base_time) * rate
+            # As the harness does: on macOS CLOCK_MONOTONIC is another clock, which goes on while the machine sleeps.
+            progress = base + (time.monotonic() - base_time) * rate
         return min(max(progress, 0.0), 1.0)
 
     def log(self, *, step: int, loss: float | torch.Tensor, tokens: int = 0) -> None:
@@ -142,9 +143,9 @@ class Run:
         fd = _anonymous_file(safetensors.torch.save(weights))
         try:
             wire.send(self._sock, {"op": "save"}, [fd])
+            answer, _ = wire.receive(self._sock)  # macOS may lose a descriptor that is closed on its way
         finally:
             os.close(fd)
-        answer, _ = wire.receive(self._sock)
         if not answer["ok"]:
             raise SaveRefused(answer["error"])
 

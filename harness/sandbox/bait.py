@@ -207,6 +207,10 @@ def _stand_in() -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# Folders of a macOS home: to look inside, even for a canary, opens a window that asks the user.
+ASKS_FIRST = ("Desktop", "Documents", "Downloads", "Library", "Movies", "Music", "Pictures")
+
+
 def _home_targets() -> dict[str, Any]:
     """What lies in the user's home and is not part of the interpreter's path there."""
     home = Path.home().resolve()
@@ -217,6 +221,8 @@ def _home_targets() -> dict[str, Any]:
             if any(path == entry or path.is_relative_to(entry) for path in needed):
                 continue
             names.append(entry.name)
+            if sys.platform == "darwin" and entry.name in ASKS_FIRST:
+                continue
             inside = [entry] if entry.is_file() else []
             with contextlib.suppress(OSError):
                 inside += [path for path in entry.iterdir() if path.is_file()] if entry.is_dir() else []

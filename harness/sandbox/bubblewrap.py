@@ -46,6 +46,7 @@ class BubblewrapSandbox:
         if self.user is not None:
             visible = (*runtime.runtime().paths, launch.cwd, *launch.writable)
             plan |= {"user": self.user, "reveal": [str(path) for path in visible]}
+            plan["groups"] = runtime.groups_of(self.devices)
         filter_fd = os.memfd_create("seccomp")
         try:
             os.write(filter_fd, seccomp.program(unix_sockets=True, same_user=False))

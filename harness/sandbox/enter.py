@@ -34,15 +34,15 @@ def enter(plan: Mapping[str, Any]) -> None:
     """Put this process behind the walls of `plan`; raises OSError where one cannot be built.
 
     Keys, all optional: `cgroups` (folders to join), `user` (uid to become, its group too) with `reveal` (paths which
-    that user must reach although a folder above is closed to it), `rlimits` ({name: value}), `landlock` ({"execute",
-    "read", "write": paths}), `seccomp` (hex).
+    that user must reach although a folder above is closed to it) and `groups` (that it belongs to), `rlimits` ({name:
+    value}), `landlock` ({"execute", "read", "write": paths}), `seccomp` (hex).
     """
     for folder in plan.get("cgroups", ()):
         with open(f"{folder}/cgroup.procs", "w") as file:
             file.write("0")
     if (user := plan.get("user")) is not None:
         reveal(plan.get("reveal", ()))
-        os.setgroups([])
+        os.setgroups(plan.get("groups", ()))
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
     for name, value in plan.get("rlimits", {}).items():

@@ -32,6 +32,7 @@ x = torch.ones(64, 64, device=backend.device)
 print(float((x @ x).sum()))
 """
 LINUX = sys.platform.startswith("linux")
+PROCESSORS = ("cpu", "null")  # backends on which whatever starts an interpreter works
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ def candidates(devices: tuple[str, ...] = ()) -> list[Sandbox]:
 
 
 def tried(sandbox: Sandbox, device: Device | None) -> Probed:
-    """Start this interpreter behind `sandbox`, and use the device there if it has nodes of its own."""
+    """Start this interpreter behind `sandbox`, and use the device there if it is more than the processor."""
     found = probe(sandbox)
-    if not found.works or device is None or not device.device_nodes:
+    if not found.works or device is None or device.name in PROCESSORS:
         return found
     why = _failure(
         sandbox,

@@ -33,7 +33,7 @@ class LandlockSandbox:
     level: int = 2
 
     def launch(self, launch: Launch) -> SupervisedProcess:
-        env = {**launch.env, "USER": "box", "LOGNAME": "box", **packages(launch)}
+        env = {**launch.env, "USER": "box", "LOGNAME": "box", **runtime.packages(launch)}
         if self.devices:
             env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more are processes that meet in /dev/shm, which is closed
         runtime.give_to(self.user, launch.writable)
@@ -49,6 +49,7 @@ class LandlockSandbox:
         if self.user is not None:
             visible = (*runtime.runtime().paths, launch.cwd, *launch.writable)
             plan |= {"user": self.user, "reveal": [str(path) for path in visible]}
+            plan["groups"] = runtime.groups_of(self.devices)
         entry = Entry(launch.argv, str(launch.cwd), env, launch.fds, plan, cgroup=cgroup)
         return supervise(launch, entry)
 
@@ -63,18 +64,3 @@ class LandlockSandbox:
                 *(str(path) for path in launch.writable),
             ],
         }
-
-
-def packages(launch: Launch) -> dict[str, str]:
-    """Where Python finds this project's packages: links in the home of the run, and the variable that names them.
-
-    Python lists a folder before it imports from it, and a right to list the project's own would be one to list the
-    sessions in it.
-    """
-    if "HOME" not in launch.env:
-        return {}
-    folder = Path(launch.env["HOME"]) / "packages"
-    folder.mkdir(exist_ok=True)
-    for name in runtime.PACKAGES:
-        (folder / name).symlink_to(runtime.PROJECT / name)
-    return {"PYTHONPATH": str(folder)}

@@ -76,6 +76,8 @@ class SupervisedProcess:
         }
         try:
             control.send(request, [log_fd, *self.entry.fds])
+            if sys.platform == "darwin":
+                self._ask(None, "pid")  # it may lose a descriptor that is closed on its way
         finally:
             os.close(log_fd)
 
@@ -90,12 +92,12 @@ class SupervisedProcess:
         total = 0
         try:
             children = psutil.Process(self.supervisor.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
+        except psutil.Error:
             return None
         for child in children:
             try:
                 total += child.memory_info().rss
-            except psutil.NoSuchProcess:
+            except psutil.Error:  # gone, or on macOS not to be asked
                 continue
         return total or None
 
@@ -124,10 +126,12 @@ class SupervisedProcess:
     def num_forks_refused(self) -> int | None:
         return self._forks_refused
 
-    def _ask(self, operation: str, answer: str) -> Any:
+    def _ask(self, operation: str | None, answer: str) -> Any:
+        """What is answered to `operation`; None: to what was sent before."""
         self.control.sock.settimeout(ANSWER_SECONDS)
         try:
-            self.control.send({"op": operation})
+            if operation is not None:
+                self.control.send({"op": operation})
         except OSError as error:
             raise HarnessError(DIED) from error
         while answer not in self._answers:
@@ -135,8 +139,8 @@ class SupervisedProcess:
                 self._take(self.control.read())
             except TimeoutError:
                 raise HarnessError(
-                    f"processes below pid {self.supervisor.pid} would not {operation} for {ANSWER_SECONDS:.0f} s: "
-                    "end them by hand, then resume the session"
+                    f"processes below pid {self.supervisor.pid} would not {operation or 'start'} "
+                    f"for {ANSWER_SECONDS:.0f} s: end them by hand, then resume the session"
                 ) from None
             if self.control.closed and answer not in self._answers:
                 raise HarnessError(DIED)

@@ -11,12 +11,17 @@ from pathlib import Path
 
 import psutil
 
+from harness.protocols import Launch
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("trainer", "backends")  # what train.py and the model server import of this project
 # Not /usr/share and /usr/lib/python3: they hold text, and training needs none of it.
 SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "include", "local/bin", "local/lib", "local/lib64")
 # Of the drivers: containers get NVIDIA's libraries mounted in the second.
-OPTIONAL_SYSTEM = ("/usr/local/cuda", "/usr/local/nvidia", "/opt/rocm", "/nix/store")
+OPTIONAL_SYSTEM = (
+    *("/usr/local/cuda", "/usr/local/nvidia", "/opt/rocm"),
+    *("/nix/store", "/opt/homebrew/opt", "/opt/homebrew/Cellar"),
+)
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 # What torch, oneDNN and OpenMP look up about the processor.
 SYSFS = ("/sys/devices/system/cpu", "/sys/devices/system/node")
@@ -41,7 +46,8 @@ def runtime() -> Runtime:
     found: dict[Path, None] = {}
     for prefix in dict.fromkeys((sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix)):
         if Path(prefix) not in (Path("/"), Path("/usr"), Path("/usr/local")):
-            for part in ("bin", "lib", "lib64", "include", "pyvenv.cfg"):
+            # The last two: where Python is a framework of macOS.
+            for part in ("bin", "lib", "lib64", "include", "pyvenv.cfg", "Python", "Resources"):
                 _add(found, Path(prefix) / part)
     for package in PACKAGES:
         _add(found, PROJECT / package)
@@ -53,6 +59,21 @@ def runtime() -> Runtime:
         if name.startswith("/") and Path(name).is_dir():
             _add(system, Path(name))
     return Runtime(tuple(found), tuple(system))
+
+
+def packages(launch: Launch) -> dict[str, str]:
+    """Where Python finds this project's packages: links in the home of the run, and the variable that names them.
+
+    Python lists a folder before it imports from it, and a right to list the project's own would be one to list the
+    sessions in it.
+    """
+    if "HOME" not in launch.env:
+        return {}
+    folder = Path(launch.env["HOME"]) / "packages"
+    folder.mkdir(exist_ok=True)
+    for name in PACKAGES:
+        (folder / name).symlink_to(PROJECT / name)
+    return {"PYTHONPATH": str(folder)}
 
 
 def _add(found: dict[Path, None], path: Path) -> None:
@@ -80,6 +101,12 @@ def _has_name(user: int) -> bool:
     except KeyError:
         return False
     return True
+
+
+def groups_of(nodes: tuple[str, ...]) -> list[int]:
+    """The groups that own device nodes: `render` and `video` of AMD's are closed to everybody else."""
+    owners = {Path(node).stat().st_gid for node in nodes if Path(node).exists()}
+    return sorted(owners - {0})
 
 
 def give_to(user: int | None, folders: tuple[Path, ...]) -> None:

@@ -19,12 +19,18 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _HEAD = """\
 (version 1)
 (deny default)
-(allow process-fork process-exec)
+(import "system.sb")
+(allow process-fork process-exec*)
+(allow process-info* (target self))
 (allow signal (target same-sandbox))
 (allow sysctl-read)
+(deny sysctl-read (sysctl-name-prefix "kern.proc"))
 (allow file-read-metadata)
-(allow mach-lookup (global-name "com.apple.MTLCompilerService"))
+(allow file-read* (literal "/"))
+(allow mach-lookup (global-name "com.apple.MTLCompilerService") (xpc-service-name "com.apple.MTLCompilerService"))
 (allow iokit-open (iokit-user-client-class "AGXDeviceUserClient") (iokit-user-client-class "IOSurfaceRootUserClient"))
+(allow iokit-open
+  (iokit-registry-entry-class "AGXDeviceUserClient") (iokit-registry-entry-class "IOSurfaceRootUserClient"))
 (allow ipc-posix-shm)
 """
 
@@ -36,7 +42,8 @@ class SeatbeltSandbox:
 
     def launch(self, launch: Launch) -> SupervisedProcess:
         argv = (PROGRAM, "-p", profile(launch), *launch.argv)
-        return supervise(launch, Entry(argv, str(launch.cwd), launch.env, launch.fds, {"rlimits": {"CORE": 0}}))
+        env = {**launch.env, **runtime.packages(launch)}
+        return supervise(launch, Entry(argv, str(launch.cwd), env, launch.fds, {"rlimits": {"CORE": 0}}))
 
 
 def profile(launch: Launch) -> str:
@@ -45,7 +52,7 @@ def profile(launch: Launch) -> str:
     write = [*map(str, launch.writable)]
     return (
         _HEAD
-        + _rule("file-read*", "subpath", [*read, *write])
+        + _rule("file-read* file-map-executable", "subpath", [*read, *write])
         + _rule("file-read* file-write*", "literal", _DEVICES)
         + _rule("file-write*", "subpath", write)
     )
@@ -56,6 +63,6 @@ def _rule(operations: str, kind: str, paths: tuple[str, ...] | list[str]) -> str
 
 
 def _quote(path: str) -> str:
-    """A string of the profile language. macOS's own folders are reached by their real names."""
-    real = str(Path(path).resolve()) if path.startswith(("/tmp", "/var", "/etc")) else path
+    """A string of the profile language. Rules are compared with real names: /tmp is a link on macOS."""
+    real = str(Path(path).resolve())
     return '"' + real.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +21,11 @@ _STILL = b"TtZX"  # states in which a thread runs nothing
 
 def descendants(root: int, *, zombies: bool = False) -> list[int]:
     """Process ids below `root`, from /proc (Linux) or ps (elsewhere)."""
-    parents = _linux_parents(zombies) if LINUX else _ps_parents()
+    parents = _linux_parents(zombies) if LINUX else _ps_parents(_ps())
+    return _below(root, parents)
+
+
+def _below(root: int, parents: dict[int, int]) -> list[int]:
     found: list[int] = []
     frontier = {root}
     while frontier:
@@ -56,7 +61,7 @@ def stop_all(root: int, reap: Callable[[], int]) -> bool:
     while clean_sweeps < 2:
         if time.monotonic() > deadline:
             return False
-        moving = [pid for pid in descendants(root) if not _is_still(pid)]
+        moving = _moving(root)
         for pid in moving:
             _signal(pid, signal.SIGSTOP)
         ended = reap()  # something ran until now; and unreaped zombies slow every sweep down
@@ -67,6 +72,8 @@ def stop_all(root: int, reap: Callable[[], int]) -> bool:
 
 def _hunt(root: int) -> list[int]:
     """Kill what has just been started below `root`, at the process ids that come next, before it is gone again."""
+    if not LINUX:
+        return []
     killed = []
     for pid in range(_last_pid() + HUNT_AHEAD, _last_pid() - HUNT_AHEAD, -1):
         fields = _stat(f"/proc/{pid}/stat")
@@ -126,20 +133,28 @@ def _linux_parents(zombies: bool) -> dict[int, int]:
     return parents
 
 
-def _ps_parents() -> dict[int, int]:
-    parents: dict[int, int] = {}
-    with os.popen("ps -axo pid=,ppid=,stat=") as listing:
-        for line in listing:
-            pid, parent_pid, stat = line.split()[:3]
-            if not stat.startswith("Z"):
-                parents[int(pid)] = int(parent_pid)
-    return parents
+def _ps() -> list[tuple[int, int, str]]:
+    """(process, parent, state) of everything that runs, from ps(1), which is itself below whoever asks: left out."""
+    with subprocess.Popen(["/bin/ps", "-axo", "pid=,ppid=,stat="], stdout=subprocess.PIPE, text=True) as ps:
+        assert ps.stdout is not None
+        lines = [line.split() for line in ps.stdout]
+    return [(int(pid), int(parent), state) for pid, parent, state, *_ in lines if int(pid) != ps.pid]
+
+
+def _ps_parents(listing: list[tuple[int, int, str]]) -> dict[int, int]:
+    return {pid: parent for pid, parent, state in listing if not state.startswith("Z")}
+
+
+def _moving(root: int) -> list[int]:
+    """The processes below `root` of which a thread may run."""
+    if LINUX:
+        return [pid for pid in descendants(root) if not _is_still(pid)]
+    listing = _ps()
+    below = set(_below(root, _ps_parents(listing)))
+    return [pid for pid, _, state in listing if pid in below and not state.startswith("T")]
 
 
 def _is_still(pid: int) -> bool:
-    if not LINUX:
-        with os.popen(f"ps -o stat= -p {pid}") as listing:
-            return listing.read().strip()[:1] in ("T", "Z", "")
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:

@@ -49,6 +49,12 @@ def test_the_defaults_are_the_first_session():
     assert (config.session.experiments, config.tracker.name) == (6, "none")
 
 
+def test_a_task_brings_the_text_that_it_is_made_for():
+    assert compose.compose(["task=small"]).data.name == "climbmix"
+    assert compose.compose(["task=small", "data=tinystories"]).data.name == "tinystories"
+    assert compose.compose(["task=nano"]).data.name == compose.compose().data.name == "pypi"
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(option) for option in OPTIONS])
 def test_every_yaml_composes(group, option, folders):
     needed = COMPANIONS.get((group, option), [])

@@ -39,6 +39,7 @@ def test_each_missing_wall_has_its_command() -> None:
     poor = replace(GOOD, walls=walls, levels=levels, remedy="sudo apt-get install -y bubblewrap")
     said = list(doctor.lines(poor))
     assert not poor.rankable and "cannot be ranked" in said[-1]
+    assert poor.usable, "sessions run here"
     for missing in ("open: udp", "unknown: stop", "open: fork_limit"):
         (place,) = [number for number, line in enumerate(said) if missing in line]
         assert said[place + 1].strip() == "add it: sudo apt-get install -y bubblewrap"

@@ -82,6 +82,14 @@ def test_only_what_no_error_could_make_fit_is_refused():
         predict.check(BY_NAME["demo"].task, predict.predict(SIZES, {}, H100))
 
 
+def test_a_first_look_at_a_fast_device_has_another_way():
+    gpu = Device("cuda", 1, "bfloat16", {"fingerprint": "f" * 16, "torch_version": "0"}, {}, microprobes=H100)
+    with pytest.raises(TaskMisfit, match=r"use task=full, or backend=cpu for a first look$"):
+        fit.check(BY_NAME["demo"].task, gpu)
+    with pytest.raises(TaskMisfit, match=r"use task=full$"):
+        fit.check(BY_NAME["nano"].task, gpu)
+
+
 @pytest.mark.parametrize(
     ("name", "rate", "words"), [("nano", 5e3, "too slow.*use task=demo"), ("demo", 1e6, "too fast.*use task=micro")]
 )

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,13 +161,16 @@ def test_a_missing_bubblewrap_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize("box", [box for box in WORKING if box.level > 0], ids=lambda box: box.name)
-def test_a_device_has_to_work_behind_the_walls_too(box: Sandbox) -> None:
-    """The processor, said to have a node of its own; and one that has no such backend."""
+def test_a_device_has_to_work_behind_the_walls_too(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor, taken for an accelerator; and one that has no such backend."""
+    broken = Device("abacus", 1, "float32", {}, {})
+    monkeypatch.setattr(ladder, "PROCESSORS", ("abacus",))
+    assert ladder.tried(box, broken).works, "nothing to try"
+    monkeypatch.setattr(ladder, "PROCESSORS", ())
     device = Device("cpu", 1, "float32", {}, {"OMP_NUM_THREADS": "1"}, device_nodes=("/dev/zero",))
     assert ladder.tried(box, device).why_not is None
-    broken = ladder.tried(box, replace(device, name="abacus"))
-    assert not broken.works and "abacus does not work behind it: ValueError: backend.name=abacus" in str(broken.why_not)
-    assert ladder.tried(box, replace(device, name="abacus", device_nodes=())).works, "nothing to try"
+    tried = ladder.tried(box, broken)
+    assert not tried.works and "abacus does not work behind it: ValueError: backend.name=abacus" in str(tried.why_not)
 
 
 def test_no_walls_only_when_asked_for() -> None:

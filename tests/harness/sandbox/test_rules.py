@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -150,6 +151,22 @@ def test_the_seatbelt_profile(tmp_path: Path) -> None:
     (writes,) = [line for line in profile.splitlines() if line.startswith("(allow file-write*")]
     assert home in writes and str(made.cwd) not in writes
     assert "AGXDeviceUserClient" in profile and "MTLCompilerService" in profile
+    assert '(import "system.sb")' in profile and '(literal "/")' in profile
+
+
+def test_the_seatbelt_profile_names_folders_as_they_really_are(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert seatbelt._quote(str(tmp_path / "link")) == f'"{(tmp_path / "real").resolve()}"'
+
+
+def test_a_user_of_its_own_is_in_the_groups_of_its_device(tmp_path: Path) -> None:
+    node = tmp_path / "renderD128"
+    node.touch()
+    assert runtime.groups_of((str(node), "/dev/no-such-node")) == sorted({node.stat().st_gid} - {0})
+    if os.getuid() == 0:
+        os.chown(node, 0, 44)
+        assert runtime.groups_of((str(node),)) == [44]
 
 
 def test_a_control_group_of_version_2(tmp_path: Path) -> None:
