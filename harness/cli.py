@@ -293,7 +293,7 @@ def _report(error: HarnessError) -> int:
 
 
 def _complain(text: str) -> None:
-    print(f"bpbench: {text}", file=sys.stderr, flush=True)
+    print(f"bpbench: {text}".replace("##[", "# #["), file=sys.stderr, flush=True)  # as views.text.for_log
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from harness.sandbox import canaries
 PROTOCOL_VERSION = 2
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ROOT / "trainer" / "train.py"
-PROGRAM = ROOT / "program.md"
+# In a clone it lies at the top, in an installation beside this file.
+PROGRAM = next(path for path in (ROOT / "program.md", Path(__file__).with_name("program.md")) if path.is_file())
 
 
 def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:

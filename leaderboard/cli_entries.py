@@ -116,6 +116,7 @@ def _check(arguments: Namespace) -> int:
     import sys
 
     from harness.cli import EXIT_ERROR
+    from harness.views import text
     from leaderboard import download, official, scan
     from leaderboard.check import check
     from leaderboard.retrained import listed
@@ -136,7 +137,7 @@ def _check(arguments: Namespace) -> int:
     for note in checked.notes:
         print(f"- note: {note}")
     for name in checked.absent if not arguments.download else ():
-        print(f"- {name}: its bundle is elsewhere and was not checked; `--download` fetches it")
+        print(text.for_log(f"- {name}: its bundle is elsewhere and was not checked; `--download` fetches it"))
     found = checked.scan
     counts = f"{len(found.entries):,} entries, {len(found.reproductions):,} reproductions"
     print(f"{counts}: {len(checked.problems):,} problems" if checked.problems else f"{counts}: all is well")

@@ -23,7 +23,7 @@ from harness.views import text
 from leaderboard.entry import Entry
 
 READ_SECONDS = 30.0  # of silence
-WHOLE_SECONDS = 900.0
+WHOLE_SECONDS = 300.0
 MAX_REDIRECTS = 5
 _MOVED = (301, 302, 303, 307, 308)
 _PIECE_BYTES = 1 << 16

@@ -37,7 +37,7 @@ class Problem:
 
 
 def problem(where: str, what: str) -> Problem:
-    return Problem(text.line(where, 120), text.line(what))
+    return Problem(text.for_log(text.line(where, 120)), text.for_log(text.line(what)))
 
 
 @dataclass

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.codec import to_json
 from harness.journal import Record, canonical
@@ -30,6 +32,7 @@ COLUMNS = (
 )
 MAX_LOG_CHARS = 1000
 MAX_CURVE_POINTS = 200
+MAX_TAG_CHARS = 64  # W&B refuses a run with a longer one
 _MAX_TEXT_CHARS = 300
 _MAX_ITEMS, _MAX_DEPTH = 200, 6
 _MAX_NUMBER = 2**53  # JSON readers elsewhere keep integers exact up to here
@@ -52,7 +55,7 @@ def opening(state: SessionState, name: str) -> dict[str, Any]:
         "name": text.line(str(named or name), 100),
         "group": text.line(f"{' '.join(labels)} {digest}", 100),
         "job_type": names["agent"],
-        "tags": [label for label in dict.fromkeys(labels) if label != "-"],
+        "tags": [text.line(label, MAX_TAG_CHARS) for label in dict.fromkeys(labels) if label != "-"],
         "config": config(state),
     }
 
@@ -62,9 +65,11 @@ def config(state: SessionState) -> dict[str, Any]:
     opened = state.opened
     data = opened.get("data")
     facts = {
-        **{name: state.config.get(name) for name in ("task", "agent", "llm", "session", "backend")},
+        **{name: state.config.get(name) for name in ("task", "agent", "backend")},
+        "llm": _without_secrets(state.config.get("llm")),
+        "session": _without_folders(state.config.get("session")),
         "key": opened.get("key"),
-        "data": {**_mapping(state.config.get("data")), **_hashes(data)},
+        "data": {**_mapping(state.config.get("data")), **_hashes(data), "options": _without_folders(_options(state))},
         "researcher": opened.get("researcher"),
         "device": opened.get("device"),
         "versions": opened.get("versions"),
@@ -72,6 +77,26 @@ def config(state: SessionState) -> dict[str, Any]:
     }
     cleaned: dict[str, Any] = clean({name: value for name, value in facts.items() if value is not None})
     return cleaned
+
+
+def _without_secrets(llm: Any) -> dict[str, Any]:
+    """What is sent to a model as it is may hold a key, and an address a password: names and the host are enough."""
+    known = dict(_mapping(llm))
+    if _mapping(known.get("extra")):
+        known["extra"] = sorted(map(str, known["extra"]))
+    if known.get("api_base"):
+        known["api_base"] = urlsplit(str(known["api_base"])).hostname
+    return known
+
+
+def _without_folders(values: Any) -> dict[str, Any]:
+    """Where things lie on the machine is nobody's business: a folder's own name is enough."""
+    hidden = {name: PurePath(str(value)).name for name, value in _mapping(values).items() if name in ("root", "path")}
+    return {**_mapping(values), **hidden}
+
+
+def _options(state: SessionState) -> Any:
+    return _mapping(state.config.get("data")).get("options")
 
 
 def history(before: SessionState, state: SessionState, record: Record) -> Iterator[Row]:

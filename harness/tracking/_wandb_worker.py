@@ -27,11 +27,13 @@ from harness.fold import apply
 from harness.journal import Record
 from harness.records import SessionState
 from harness.tracking import _content as content
-from harness.tracking.wandb import MODES
+from harness.tracking.wandb import LINGER_SECONDS, MODES
 
 POLL_SECONDS = 2.0
 START_SECONDS = 300.0  # for W&B's own process and for its server: little processor time may be left for them
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = LINGER_SECONDS + 20.0  # the mirror of a killed session may take that long to end
+RETRY_SECONDS = 60.0  # of a server that cannot be reached
+TABLE_SECONDS = 600.0  # between two history tables: W&B keeps every one of them whole
 STDIN = 0
 
 
@@ -74,6 +76,9 @@ class Run:
         )
         self._config: dict[str, Any] = opening["config"]
         self._num_rows = 0
+        self._last_time = first.time
+        self._tabled_at = -TABLE_SECONDS
+        self._table_is_old = False
         for family, axis in content.AXES.items():
             self._run.define_metric(axis, summary="none")
             self._run.define_metric(family, step_metric=axis, summary="none")
@@ -95,12 +100,14 @@ class Run:
             x_disable_stats=True,
             x_disable_machine_info=True,
             x_save_requirements=False,
+            sagemaker_disable=True,  # it would take our id and group for its own
         )
 
     def log(self, row: content.Row, time: float) -> None:
         """One row of the history, from UTC `time`: the session's, however late it is mirrored."""
         self._run.log({**row, "_timestamp": time}, step=self._num_rows)
         self._num_rows += 1
+        self._last_time = time
 
     def update(self, state: SessionState, *, decided: bool) -> None:
         """Bring up to date what there is only one of: config, history table, summary."""
@@ -108,14 +115,22 @@ class Run:
         if config != self._config:
             self._config = config
             self._run.config.update(config, allow_val_change=True)
-        if decided:
-            table = self._wandb.Table(columns=list(content.COLUMNS), data=content.table(state), allow_mixed_types=True)
-            self._run.log({"history_table": table}, step=self._num_rows)
-            self._num_rows += 1
+        self._table_is_old |= decided
+        if self._table_is_old and time.monotonic() - self._tabled_at >= TABLE_SECONDS:
+            self._log_table(state)
         self._run.summary.update(content.final(state))
+
+    def _log_table(self, state: SessionState) -> None:
+        """Beside the last row, not as one of its own: however often it was logged, the steps are the journal's."""
+        table = self._wandb.Table(columns=list(content.COLUMNS), data=content.table(state), allow_mixed_types=True)
+        step = max(0, self._num_rows - 1)
+        self._run.log({"history_table": table, "_timestamp": self._last_time}, step=step)
+        self._tabled_at, self._table_is_old = time.monotonic(), False
 
     def finish(self, state: SessionState, bundle: Path | None) -> str:
         """Send what is left; returns where the run is. Raises what W&B raises, or TimeoutError."""
+        if self._table_is_old:
+            self._log_table(state)
         if bundle is not None:
             artifact = self._wandb.Artifact(f"bundle-{self._run.id}", type="bundle")
             artifact.add_file(str(bundle), name=bundle.name, policy="immutable")
@@ -160,26 +175,49 @@ def follow(session_dir: Path, seconds: int, bundle: Path | None) -> str:
     """Mirror until standard input ends, then finish; returns where the mirror is."""
     journal = Journal(session_dir / "journal.jsonl")
     state, run, first = SessionState(), None, None
-    over, wait = False, 0.0
+    untold: list[Record] = []
+    rows: list[tuple[content.Row, float]] = []  # of these
+    over, wait, tried_at = False, 0.0, -RETRY_SECONDS
     while not over:
         # The end is looked for before the records: none can come after it.
         over, wait = bool(select.select([STDIN], [], [], wait)[0]), POLL_SECONDS
         if over:
             signal.alarm(seconds)
-        records = journal.read()
-        rows: list[tuple[content.Row, float]] = []
-        for record in records:
+        for record in journal.read():
             before, state = state, apply(state, record)
             first = first or record
+            untold.append(record)
             rows += [(row, record.time) for row in content.history(before, state, record)]
-        if first is None:
+        if first is None or not untold:
             continue
-        run = run or Run(session_dir, state, first)
+        if run is None and (over or time.monotonic() - tried_at >= RETRY_SECONDS):
+            tried_at = time.monotonic()
+            run = reached(session_dir, state, first, last_try=over)
+        if run is None:
+            continue
         for row, when in rows:
             run.log(row, when)
-        if records:
-            run.update(state, decided=any(record.type == "decision" for record in records))
+        run.update(state, decided=any(record.type == "decision" for record in untold))
+        rows.clear()
+        untold.clear()
     return run.finish(state, bundle) if run else "wandb: the session never opened, there was nothing to mirror"
+
+
+def reached(session_dir: Path, state: SessionState, first: Record, *, last_try: bool) -> Run | None:
+    """The run; None where the network fails and there is time for another try. Raises what W&B raises."""
+    import wandb
+
+    try:
+        return Run(session_dir, state, first)
+    except wandb.errors.AuthenticationError:
+        raise
+    except wandb.errors.CommError as error:
+        if "deleted" in str(error):
+            raise OSError(f"{error}: undelete the run in W&B, or set another WANDB_PROJECT") from error
+        if last_try:
+            raise
+        traceback.print_exc()
+        return None
 
 
 def main() -> None:

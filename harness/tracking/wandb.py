@@ -7,10 +7,12 @@ session's figures into another's run. Nothing of W&B runs in this process: see _
 
 from __future__ import annotations
 
+import configparser
 import netrc
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,8 +61,10 @@ def worker_environment(environment: Mapping[str, str], session_dir: Path) -> dic
     """`environment` with W&B's variables replaced by ours and the honoured ones."""
     kept = {name: value for name, value in environment.items() if not name.startswith("WANDB_") or name in HONOURED}
     own = session_dir / "wandb"
+    server = environment.get("WANDB_BASE_URL") or stored("base_url", environment)
     return {
         **kept,
+        **({"WANDB_BASE_URL": server} if server else {}),
         "WANDB_MODE": mode(environment),
         "WANDB_PROJECT": environment.get("WANDB_PROJECT") or PROJECT,
         "WANDB_SILENT": "true",
@@ -72,16 +76,29 @@ def worker_environment(environment: Mapping[str, str], session_dir: Path) -> dic
 
 
 def mode(environment: Mapping[str, str]) -> str:
-    """WANDB_MODE where it is set, else online with a key (WANDB_API_KEY or .netrc) and offline without."""
-    if asked := environment.get("WANDB_MODE"):
+    """WANDB_MODE or `wandb offline` where that was said, else online with a key (WANDB_API_KEY or .netrc)."""
+    if asked := environment.get("WANDB_MODE") or stored("mode", environment):
         return asked
     return "online" if environment.get("WANDB_API_KEY") or _key_in_netrc(environment) else "offline"
+
+
+def stored(name: str, environment: Mapping[str, str]) -> str | None:
+    """What `wandb login --host` and `wandb offline` have left: in the working folder, then in the user's own."""
+    home = Path(environment.get("HOME") or Path.home())
+    folders = (Path("wandb"), Path(environment.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb"))
+    for folder in folders:
+        settings = configparser.ConfigParser(interpolation=None)
+        with suppress(OSError, configparser.Error, UnicodeDecodeError):
+            settings.read(folder / "settings", encoding="utf-8")
+            if value := settings.get("default", name, fallback="").strip():
+                return value
+    return None
 
 
 def _key_in_netrc(environment: Mapping[str, str]) -> bool:
     """Whether `wandb login` has left a key for the server."""
     path = Path(environment.get("NETRC") or Path(environment.get("HOME") or Path.home()) / ".netrc")
-    host = urlsplit(environment.get("WANDB_BASE_URL") or SERVER).netloc
+    host = urlsplit(environment.get("WANDB_BASE_URL") or stored("base_url", environment) or SERVER).netloc
     try:
         return host in netrc.netrc(path).hosts  # not its `default`: that is no key of W&B's
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):

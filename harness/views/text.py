@@ -35,6 +35,11 @@ def line(text: str, limit: int = MAX_LINE) -> str:
     return joined[: limit - 1].rstrip() + "…"
 
 
+def for_log(words: str) -> str:
+    """`words` as no command to who runs a workflow: GitHub obeys `##[...]` wherever it stands in a line."""
+    return words.replace("##[", "# #[")
+
+
 def block(text: str, limit: int = MAX_BLOCK) -> str:
     """`text` as clean lines, at most `limit` characters from its start."""
     head = _strip(text[: 2 * limit])

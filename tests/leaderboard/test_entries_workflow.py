@@ -31,7 +31,7 @@ def check_command(job: str) -> str:
     """The `run:` line of a job's check, as it stands there."""
     listed = [step.get("run", "") for step in workflow("leaderboard.yml")["jobs"][job]["steps"]]
     found = [line for line in listed if line.startswith("bpbench check ")]
-    assert len(found) == 1
+    assert len(found) == {"entries": 2, "site": 1}[job]
     return found[0]
 
 
@@ -97,7 +97,6 @@ def test_a_push_is_compared_with_what_was_there_before(checkouts: Path) -> None:
     """Two steps, as the workflow has them: the first leaves the folder's name to the second."""
     steps_of = workflow("leaderboard.yml")["jobs"]["site"]["steps"]
     before = next(step for step in steps_of if step.get("name") == "What was published before")
-    assert before["env"] == {"BEFORE": "${{ github.event.before }}"}
     here, told = checkouts / "proposed", checkouts / "env"
     git = "git -c user.name=Ann -c user.email=ann@example.org"
     assert run(f"git init -q . && git add . && {git} commit -qm one", here).returncode == 0
@@ -116,8 +115,7 @@ def test_a_push_is_compared_with_what_was_there_before(checkouts: Path) -> None:
 
 def test_the_lists_of_the_branch_decide_and_who_proposes_is_told() -> None:
     loaded = workflow("leaderboard.yml")
-    paths = loaded[True]["pull_request"]["paths"]
-    assert {"leaderboard/reproducers.txt", "leaderboard/official.json"} < set(paths)
+    assert loaded[True]["pull_request"] is None, "a filter of paths would leave pull requests unchecked"
     (step,) = (step for step in loaded["jobs"]["entries"]["steps"] if step.get("name") == "Check the entries")
     assert step["env"] == {"AUTHOR": "${{ github.event.pull_request.user.login }}"}
     assert '--author "$AUTHOR"' in step["run"] and "--official base/leaderboard/official.json" in step["run"]
@@ -130,15 +128,48 @@ def test_a_pull_request_gets_no_rights_and_brings_no_checker() -> None:
     assert loaded["permissions"] == {"contents": "read"}
     job = loaded["jobs"]["entries"]
     assert "permissions" not in job and job["if"] == "github.event_name == 'pull_request'"
-    checkouts = {step["with"]["path"]: step["with"] for step in job["steps"] if "checkout" in step.get("uses", "")}
-    assert checkouts["base"]["ref"] == "${{ github.event.pull_request.base.sha }}" and set(checkouts) == {
-        "base",
-        "proposed",
-    }
+    (checkout,) = (step["with"] for step in job["steps"] if "checkout" in step.get("uses", ""))
+    assert "ref" not in checkout and checkout["fetch-depth"] == 2, "the merge, and its first parent"
     installed = [step["run"] for step in job["steps"] if "pip install" in step.get("run", "")]
     assert len(installed) == 1 and installed[0].endswith("-e ./base")
     for name in ("site", "deploy"):
-        assert loaded["jobs"][name]["if"] == "github.event_name == 'push'"
+        assert loaded["jobs"][name]["if"].startswith("github.event_name == 'push'")
+    assert loaded["jobs"]["site"]["permissions"] == {"contents": "read", "actions": "read"}
+
+
+def test_the_branch_that_decides_is_the_first_parent_of_the_merge(checkouts: Path) -> None:
+    """As GitHub makes it: the branch first, the proposal second; the step of the workflow takes the first."""
+    steps_of = workflow("leaderboard.yml")["jobs"]["entries"]["steps"]
+    (step,) = (step for step in steps_of if step.get("name") == "What is published, and the checker")
+    shutil.rmtree(checkouts / "base")
+    git = "git -c user.name=Ann -c user.email=ann@example.org"
+    made = f"""
+    git init -q -b main . && echo then > when && git add . && {git} commit -qm then
+    git switch -qc proposal && echo proposed > what && git add . && {git} commit -qm proposed
+    git switch -q main && echo now > when && git add . && {git} commit -qm now
+    git switch -q --detach && {git} merge -q -m merge proposal"""
+    assert run(made, checkouts / "proposed").returncode == 0
+    assert run(step["run"], checkouts, GITHUB_WORKSPACE=str(checkouts)).returncode == 0
+    assert (checkouts / "base" / "when").read_text() == "now\n" and not (checkouts / "base" / "what").exists()
+
+
+@pytest.mark.parametrize(("last_good", "known"), [("", False), ("HEAD", True)])
+def test_a_push_is_compared_with_the_last_good_one(checkouts: Path, last_good: str, known: bool) -> None:
+    steps_of = workflow("leaderboard.yml")["jobs"]["site"]["steps"]
+    (step,) = (step for step in steps_of if step.get("name") == "The last push that was checked and found good")
+    assert step["env"] == {"GH_TOKEN": "${{ github.token }}"}
+    here, told = checkouts / "proposed", checkouts / "env"
+    git = "git -c user.name=Ann -c user.email=ann@example.org"
+    assert run(f"git init -q . && git add . && {git} commit -qm one", here).returncode == 0
+    commit = run(f"git rev-parse {last_good}", here).stdout.strip() if known else ""
+    program = checkouts / "bin" / "gh"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '{commit}'\n")
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    told.touch()
+    assert run(step["run"], here, PATH=path, GITHUB_ENV=str(told), GITHUB_REPOSITORY="a/b").returncode == 0
+    assert told.read_text() == f"BEFORE={commit}\n"
 
 
 @pytest.mark.parametrize("name", ["ci.yml", "leaderboard.yml"])

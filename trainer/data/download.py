@@ -6,6 +6,7 @@ import email.message
 import email.utils
 import http.client
 import random
+import re
 import ssl
 import time
 import urllib.error
@@ -19,12 +20,14 @@ from trainer.data.source import DataError
 
 MAX_ATTEMPTS = 8  # in a row without a single new byte
 _MAX_WAIT_SECONDS = 60.0
+_MAX_ASKED_SECONDS = 330.0  # the hub counts requests over five minutes
+_WINDOW = re.compile(r";\s*t=(\d{1,4})")  # in RateLimit: seconds until it counts from 0 again
 _TIMEOUT_SECONDS = 60.0
 _BLOCK_BYTES = 1 << 20
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _HINTS = {
-    401: "set HF_TOKEN to a token that may read it",
+    401: "check the name in data.options.repo, and set HF_TOKEN to a token that may read it, or unset a wrong one",
     403: "set HF_TOKEN to a token that may read it, and accept the data set's terms on its page",
     404: "check repo, revision and shards in data.options",
 }
@@ -33,7 +36,12 @@ OnBytes = Callable[[int, int | None], None]  # bytes on disk, bytes in all
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and gives the token to its own host only."""
+    """Follows redirects, and gives the token to its own host only.
+
+    `sha256`: of what lies behind one, as Hugging Face's hub says when it points to its store.
+    """
+
+    sha256: str | None = None
 
     def redirect_request(
         self,
@@ -45,6 +53,9 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        linked = (headers.get("X-Linked-Etag") or "").strip('"')
+        if re.fullmatch(r"[0-9a-f]{64}", linked):
+            self.sha256 = linked
         token = req.unredirected_hdrs.get("Authorization")
         if new is not None and token and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
             new.add_unredirected_header("Authorization", token)
@@ -53,22 +64,23 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
 def download(
     url: str, target: Path, token: str | None, on_bytes: OnBytes, sleep: Callable[[float], None] = time.sleep
-) -> None:
-    """Fetch `url` into `target`, going on where `target.part` ends.
+) -> str | None:
+    """Fetch `url` into `target`, going on where `target.part` ends. Returns the SHA-256 that the server tells, if any.
 
     Raises:
         DataError: the server refuses, or MAX_ATTEMPTS in a row brought nothing.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    opener = urllib.request.build_opener(_Redirect)
+    redirect = _Redirect()
+    opener = urllib.request.build_opener(redirect)
     attempt = 0
     while True:
         before = _size(part)
         try:
             if _fetch_rest(opener, url, part, token, on_bytes):
                 part.replace(target)
-                return
+                return redirect.sha256
             problem, wait = "the connection broke off", None
         except urllib.error.HTTPError as error:
             problem, wait = f"HTTP {error.code}", _retry_after(error.headers)
@@ -82,7 +94,7 @@ def download(
                 f"{url}: {problem}, {attempt} times in a row: check the network, run again to go on from here"
             )
         backoff = 2.0**attempt * random.uniform(0.5, 1.0)
-        sleep(min(backoff if wait is None else wait, _MAX_WAIT_SECONDS))
+        sleep(min(backoff, _MAX_WAIT_SECONDS) if wait is None else min(wait, _MAX_ASKED_SECONDS))
 
 
 def _size(path: Path) -> int:
@@ -127,10 +139,11 @@ def _fetch_rest(
 
 
 def _retry_after(headers: email.message.Message) -> float | None:
-    """Seconds that the server asks to wait, given as a number or as a date (RFC 9110, 10.2.3)."""
+    """Seconds that the server asks to wait: Retry-After (RFC 9110, 10.2.3: a number or a date), or the hub's RateLimit."""
     value = headers.get("Retry-After")
     if value is None:
-        return None
+        window = _WINDOW.search(headers.get("RateLimit") or "")
+        return float(window.group(1)) if window else None
     if value.strip().isdigit():
         return float(value)
     try:

@@ -38,7 +38,7 @@ def open_source(options: Mapping[str, Any], downloads: Path, report: Report) -> 
     if values["max_bytes"] is not None and (not isinstance(values["max_bytes"], int) or values["max_bytes"] < 1):
         raise DataError(f"data.options.max_bytes={values['max_bytes']!r}: expected a positive integer or null")
     endpoint = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    return HfSource(values, downloads, report, endpoint.rstrip("/"), os.environ.get("HF_TOKEN"))
+    return HfSource(values, downloads, report, endpoint.rstrip("/"), os.environ.get("HF_TOKEN", "").strip() or None)
 
 
 class HfSource:
@@ -80,8 +80,11 @@ class HfSource:
                 def on_bytes(done: int, total: int | None) -> None:
                     self._report(f"download {position}", done, total, "B")
 
-                download(url, path, self._token, on_bytes)
+                told = download(url, path, self._token, on_bytes)
                 known = {"sha256": file_sha256(path), "num_bytes": path.stat().st_size}
+                if told is not None and told != known["sha256"]:
+                    path.unlink()
+                    raise DataError(f"{shard} has sha256 {known['sha256']}, the hub says {told}: run again")
                 replace_json(record, known)
             pinned = self._options["sha256"].get(shard)
             if pinned is not None and pinned != known["sha256"]:
