@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,42 @@ def test_numbers_that_no_reader_keeps_are_left_out() -> None:
 def test_online_only_with_a_key(environment: dict[str, str], netrc: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text(netrc)
     assert wandb.mode({**environment, "HOME": str(tmp_path)}) == expected
+
+
+def test_what_wandb_was_told_on_its_own_command_line_is_kept_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wandb login --host` and `wandb offline` write files, not variables."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".netrc").write_text(f"machine wandb.example.org login user password {KEY}\n")
+    own = tmp_path / ".config" / "wandb"
+    own.mkdir(parents=True)
+    (own / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n")
+    home = {"HOME": str(tmp_path)}
+    assert wandb.mode(home) == "online"
+    assert wandb.worker_environment(home, tmp_path)["WANDB_BASE_URL"] == "https://wandb.example.org"
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nmode = offline\n")
+    assert wandb.mode(home) == "offline" and wandb.mode({**home, "WANDB_MODE": "online"}) == "online"
+    (tmp_path / "wandb" / "settings").write_bytes(b"\xff no settings")
+    assert wandb.mode(home) == "online"
+
+
+def test_no_secret_and_no_folder_of_the_configuration_leaves(records: list[Record]) -> None:
+    state = fold(records)
+    llm = {"model": "m", "api_base": "https://me:pass@host.example:8/v1", "extra": {"extra_headers": {"A": "hidden"}}}
+    own = {"llm": llm, "session": {"root": "/home/me/secret/sessions"}, "data": {"options": {"path": "/home/me/texts"}}}
+    told = content.config(replace(state, config={**state.config, **own}))
+    assert told["llm"]["extra"] == ["extra_headers"] and told["llm"]["api_base"] == "host.example"
+    assert told["session"]["root"] == "sessions" and told["data"]["options"]["path"] == "texts"
+    assert not any(word in json.dumps(told) for word in ("hidden", "pass@", "/home/me"))
+
+
+def test_tags_are_as_short_as_they_must_be(records: list[Record]) -> None:
+    state = fold(records)
+    named = {**state.config, "task": {"name": "t" * 200}}
+    tags = content.opening(replace(state, config=named), "name")["tags"]
+    assert tags and all(len(tag) <= 64 for tag in tags)
 
 
 def test_stray_settings_of_wandb_do_not_reach_the_worker(tmp_path: Path) -> None:

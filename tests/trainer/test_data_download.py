@@ -130,7 +130,7 @@ def test_busy_servers_are_waited_for_as_they_ask(hub: Hub, tmp_path: Path, waits
     past = "Wed, 21 Oct 2015 07:28:00 GMT"
     hub.plan = [(429, {"Retry-After": "7"}), (503, {}), (503, {"Retry-After": past}), (429, {"Retry-After": "9999"})]
     fetch(hub, tmp_path / "a", waits)
-    assert waits[0] == 7 and 0.5 <= waits[1] <= 8 and waits[2] == 0 and waits[3] == 60
+    assert waits[0] == 7 and 0.5 <= waits[1] <= 8 and waits[2] == 0 and waits[3] == 330
     assert (tmp_path / "a").read_bytes() == hub.files[URL_PATH]
 
 
@@ -263,3 +263,38 @@ def test_the_default_endpoint_needs_no_setting(tmp_path: Path, monkeypatch: pyte
     source = open_source({"repo": "a/b", "shards": ["x.parquet"]}, tmp_path, quiet)
     assert source.identity()["revision"] == "main"
     assert source._endpoint == "https://huggingface.co"
+
+
+STORE_PATH = "/store/of/the/hub"
+
+
+def linked(hub: Hub, sha256: str) -> list[Any]:
+    """As the hub does it: the first answer leads to a store and tells what lies there."""
+    return [(302, {"Location": hub.url + STORE_PATH, "X-Linked-Etag": f'"{sha256}"'})]
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_what_arrives_is_what_the_hub_says_that_it_holds(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: bool
+) -> None:
+    content = shard(0)
+    hub.files = {URL_PATH: content, STORE_PATH: content}
+    hub.plan = linked(hub, hashlib.sha256(content).hexdigest() if honest else "0" * 64)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", "a-token\n")
+    source = open_source({"repo": "someone/texts", "shards": [SHARD]}, tmp_path, quiet)
+    if honest:
+        assert next(source.documents()).text
+        assert hub.requests[0]["authorization"] == "Bearer a-token", "without the end of its line"
+        return
+    with pytest.raises(DataError, match="the hub says 0000"):
+        next(source.documents())
+    assert not list(tmp_path.rglob("*.parquet")), "nothing wrong stays"
+
+
+def test_a_full_window_of_requests_is_waited_for(hub: Hub, tmp_path: Path, waits: list[float]) -> None:
+    hub.files[URL_PATH] = shard(0)
+    full = {"RateLimit": '"resolvers";r=0;t=287'}
+    hub.plan = [(429, full), (429, {"RateLimit": '"resolvers";r=0;t=9999'}), (429, {"RateLimit": "nonsense"})]
+    fetch(hub, tmp_path / "a", waits)
+    assert waits[0] == 287 and waits[1] == 330 and waits[2] <= 60

@@ -139,7 +139,7 @@ def _fetch_rest(
 
 
 def _retry_after(headers: email.message.Message) -> float | None:
-    """Seconds that the server asks to wait: Retry-After (RFC 9110, 10.2.3: a number or a date), or the hub's RateLimit."""
+    """Seconds that the server asks to wait: Retry-After, number or date (RFC 9110, 10.2.3), or the hub's RateLimit."""
     value = headers.get("Retry-After")
     if value is None:
         window = _WINDOW.search(headers.get("RateLimit") or "")
