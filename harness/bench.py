@@ -21,6 +21,7 @@ from harness.smoke import smoke_run
 FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
 EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
 SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
+SENTINEL_RESTARTS = 2  # while its own rate is measured, where every run will have another one
 COOL_DOWN_SECONDS = 5.0  # between two looks
 MAX_COOL_DOWN_SECONDS = 60.0
 LEAKS = ("leak_uniform", "leak_targeted")
@@ -54,7 +55,8 @@ class LocalBench:
             shutil.copytree(self.sentinel.compile_cache, cache, ignore=shutil.ignore_patterns("__grp__*"))
         self.make_room()
         run_dir = self.runs_dir / "calibration"
-        calibration = calibrate(self.runner, self.task, stock_source, seed, run_dir, sigma_bpb, self.sentinel)
+        restarts = 0 if self.sentinel_stays else SENTINEL_RESTARTS
+        calibration = calibrate(self.runner, self.task, stock_source, seed, run_dir, sigma_bpb, self.sentinel, restarts)
         sweep(run_dir)
         check_budget(calibration, self.task)
         return calibration

@@ -34,15 +34,23 @@ TARGET_OVERHEAD = 0.045  # share of wall time in bursts
 
 
 def calibrate(
-    runner: Runner, task: TaskConfig, stock_source: str, seed: int, run_dir: Path, sigma_bpb: float, sentinel: Sentinel
+    runner: Runner,
+    task: TaskConfig,
+    stock_source: str,
+    seed: int,
+    run_dir: Path,
+    sigma_bpb: float,
+    sentinel: Sentinel,
+    restarts: int = 0,
 ) -> Calibration:
     """Train the stock script until its rate is known well enough for the task. Raises DeviceError.
+
+    `restarts`: how often the sentinel is started anew while its own rate is measured, where it will be between runs.
 
     Well enough: the half-width of the 95 % interval of what the clock rests on (the rate; under the metered clock the
     ratio of rates), times what one per cent of budget costs in bpb, is at most half a sigma. After MAX_BLOCKS or
     MAX_SLICES it ends without, and the session is uncalibrated.
     """
-    measure = calibrate_metered if task.clock == "metered" else calibrate_wall
     request = TrainRequest(
         run_id="calibration",
         source=stock_source,
@@ -50,16 +58,21 @@ def calibrate(
         budget_seconds=1e9,  # each way of measuring sets its own end
         free_setup_seconds=task.max_setup_seconds,
     )
-    result = measure(runner, task, request, run_dir, sigma_bpb, sentinel)
+    if task.clock == "metered":
+        result = calibrate_metered(runner, task, request, run_dir, sigma_bpb, sentinel)
+    else:
+        result = calibrate_wall(runner, task, request, run_dir, sigma_bpb)
+        rates = sentinel_rate(sentinel, sentinel_seconds(result.budget_seconds), restarts)
+        result = replace(result, sentinel=rates)
     if sentinel.setup_seconds is None:
         raise AssertionError("the sentinel is open by now")
     return replace(result, setup_seconds=sentinel.setup_seconds)
 
 
 def calibrate_wall(
-    runner: Runner, task: TaskConfig, request: TrainRequest, run_dir: Path, sigma_bpb: float, sentinel: Sentinel
+    runner: Runner, task: TaskConfig, request: TrainRequest, run_dir: Path, sigma_bpb: float
 ) -> Calibration:
-    """Blocks of an undisturbed run, then what the sentinel measures on the same device."""
+    """Blocks of an undisturbed run."""
     expected = task.min_budget_seconds + task.max_budget_seconds
     block_seconds = min(LONGEST_BLOCK_SECONDS, max(SHORTEST_BLOCK_SECONDS, expected / 60))
     longest = rate.SETTLE_SECONDS + (MAX_BLOCKS + 4) * block_seconds
@@ -79,10 +92,18 @@ def calibrate_wall(
     result = rate.assess(rate.block_rates(seen, block_seconds), task, sigma_bpb)
     if result is None:
         raise too_slow(task, longest)
-    seconds = sentinel_seconds(result.budget_seconds)
-    rates = [sentinel.burst(seconds) for _ in range(SENTINEL_BURSTS)]
+    return result
+
+
+def sentinel_rate(sentinel: Sentinel, seconds: float, restarts: int = 0) -> SentinelRate:
+    """What the sentinel measures on the same device, and how much that varies, from process to process too."""
+    rates: list[float] = []
+    for number in range(SENTINEL_BURSTS):
+        if number and number % (SENTINEL_BURSTS // (restarts + 1)) == 0:
+            sentinel.close()
+        rates.append(sentinel.burst(seconds))
     mean = statistics.fmean(rates)
-    return replace(result, sentinel=SentinelRate(mean, statistics.stdev(rates) / mean))
+    return SentinelRate(mean, statistics.stdev(rates) / mean)
 
 
 def calibrate_metered(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from harness.bench import LocalBench
+from harness.calibrate import sentinel_rate
 from harness.clock import MeteredBudget
 from harness.ending import Trained
 from harness.errors import HarnessError
@@ -107,6 +108,26 @@ def test_it_can_be_closed_and_started_again(sentinel: Sentinel) -> None:
     sentinel.close()
     sentinel.close()
     assert sentinel.burst(0.1) > 0
+
+
+class Differing:
+    """A sentinel of which every process is a little faster than the one before."""
+
+    def __init__(self) -> None:
+        self.starts = 1
+
+    def burst(self, seconds: float) -> float:
+        return 100.0 + self.starts
+
+    def close(self) -> None:
+        self.starts += 1
+
+
+def test_where_every_run_has_another_sentinel_their_differences_belong_to_its_rate() -> None:
+    alone, restarted = Differing(), Differing()
+    assert sentinel_rate(alone, 0.1).relative_sd == 0.0 and alone.starts == 1
+    made = sentinel_rate(restarted, 0.1, restarts=2)
+    assert made.relative_sd > 0.005 and 3 <= restarted.starts <= 4
 
 
 @pytest.mark.parametrize("stays", [True, False])
