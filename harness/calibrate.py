@@ -98,8 +98,9 @@ def calibrate_wall(
 def sentinel_rate(sentinel: Sentinel, seconds: float, restarts: int = 0) -> SentinelRate:
     """What the sentinel measures on the same device, and how much that varies, from process to process too."""
     rates: list[float] = []
+    of_each = -(-SENTINEL_BURSTS // (restarts + 1))
     for number in range(SENTINEL_BURSTS):
-        if number and number % (SENTINEL_BURSTS // (restarts + 1)) == 0:
+        if number and number % of_each == 0:
             sentinel.close()
         rates.append(sentinel.burst(seconds))
     mean = statistics.fmean(rates)

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from harness import agents, tracking
-from harness.config import Config
+from harness.config import Config, DataConfig
 from harness.errors import ConfigError
 from harness.llm import settings
 
@@ -57,7 +57,9 @@ def with_text_of_task(config: Config, overrides: Sequence[str], conf_dir: Path =
     """The text that the task is made for, where `overrides` say nothing of it: the default one may be too short."""
     named = any(override.lstrip("+~").startswith(("data=", "data.", "data@")) for override in overrides)
     if config.task.data is not None and not named and config.data.name != config.task.data:
-        config.data = compose([f"data={config.task.data}"], conf_dir).data
+        # Not by Hydra: in one of its own jobs it would not start a second time.
+        path = conf_dir / "data" / f"{config.task.data}.yaml"
+        config.data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(path)))
     return config
 
 

@@ -123,7 +123,11 @@ class SessionDesk:
 
     def _recorded_reply(self, request_sha256: str) -> Reply | None:
         """The answer that this turn got to this request before it was cut off."""
-        answered = [call for call in self._turn().calls if call.outcome is Outcome.OK]
+        calls = self._turn().calls
+        answered = [call for call in calls if call.outcome is Outcome.OK]
+        outcomes = {call.outcome for call in calls if call.request_sha256 == request_sha256}
+        if Outcome.REFUSED in outcomes and Outcome.OK not in outcomes:
+            return None  # asked again, it costs nothing; and what came behind it is on record as it was
         place, self._num_answered = self._num_answered, self._num_answered + 1
         if not self._on_record or place >= len(answered) or answered[place].request_sha256 != request_sha256:
             self._on_record = False

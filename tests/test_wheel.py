@@ -1,4 +1,7 @@
-"""An installation has what a clone has: a session runs from the wheel alone."""
+"""An installation has what a clone has: the harness runs from the wheel's own files.
+
+Its children start isolated, so that here they take trainer and backends from the clone, which are the same.
+"""
 
 from __future__ import annotations
 

@@ -108,11 +108,19 @@ def agree(config: Config, *, yes: bool) -> None:
 
 
 def ask_once(config: Config) -> None:
-    """One small question before hours of device time. Raises ConfigError where the model cannot be asked."""
+    """One small question before hours of device time. Raises ConfigError where the model cannot be asked.
+
+    What may pass is only told: the session has its own tries, and a series must not lose one for a busy minute.
+    """
     from harness.llm import doctor
+    from harness.llm.exchange import CallFailed
+    from harness.llm.retries import BUDGETS
 
     try:
         said, _ = doctor.ask(config, os.environ)
     except LLMError as error:
+        if isinstance(error, CallFailed) and error.outcome in BUDGETS:
+            print(f"bpbench: {error}; the session will try again", file=sys.stderr, flush=True)
+            return
         raise ConfigError(f"{error}; nothing was started") from error
     print(f"bpbench: {said}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.protocols import Launch
-from harness.sandbox import limits, runtime, seccomp
+from harness.sandbox import enter, limits, runtime, seccomp
 from harness.sandbox.process import Entry, SupervisedProcess, supervise
 
 _READ = (
@@ -21,7 +21,8 @@ _READ = (
 _WRITE = ("/dev/null", "/dev/zero")
 _ACCELERATOR = ("/sys", "/proc/driver", "/proc/modules", "/proc/devices", "/proc/self")
 # NVIDIA's driver names its threads there, and gives up where it may not.
-_ACCELERATOR_WRITES = ("/proc/self",)
+_NVIDIA_WRITES = ("/proc/self",)
+_SCOPES_ABI = 6  # from here on abstract sockets of others are out of reach
 _LINKS = ("/lib", "/lib64", "/lib32", "/bin", "/sbin")  # where these are no links to /usr
 
 
@@ -34,6 +35,7 @@ class LandlockSandbox:
 
     def launch(self, launch: Launch) -> SupervisedProcess:
         env = {**launch.env, "USER": "box", "LOGNAME": "box", **runtime.packages(launch)}
+        nvidia = any("nvidia" in node for node in self.devices)
         if self.devices:
             env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more are processes that meet in /dev/shm, which is closed
         runtime.give_to(self.user, launch.writable)
@@ -44,7 +46,11 @@ class LandlockSandbox:
             "cgroups": [str(folder) for folder in cgroup.folders] if cgroup else [],
             "rlimits": limits.rlimits(bounds, own_user=own_user, accelerator=accelerator),
             "landlock": self.rules(launch),
-            "seccomp": seccomp.program(unix_sockets=False, packet_sockets=accelerator, same_user=not own_user).hex(),
+            "seccomp": seccomp.program(
+                unix_sockets=False,
+                packet_sockets=nvidia and enter.landlock_abi() >= _SCOPES_ABI,
+                same_user=not own_user,
+            ).hex(),
         }
         if self.user is not None:
             visible = (*runtime.runtime().paths, launch.cwd, *launch.writable)
@@ -60,7 +66,7 @@ class LandlockSandbox:
             "execute": [str(path) for path in execute],
             "read": [*_READ, *(_ACCELERATOR if self.devices else ()), str(launch.cwd)],
             "write": [
-                *(*_WRITE, *self.devices, *(_ACCELERATOR_WRITES if self.devices else ())),
+                *(*_WRITE, *self.devices, *(_NVIDIA_WRITES if any("nvidia" in node for node in self.devices) else ())),
                 *(str(path) for path in launch.writable),
             ],
         }

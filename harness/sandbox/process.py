@@ -78,6 +78,9 @@ class SupervisedProcess:
             control.send(request, [log_fd, *self.entry.fds])
             if sys.platform == "darwin":
                 self._ask(None, "pid")  # it may lose a descriptor that is closed on its way
+        except (HarnessError, OSError):
+            control.close()  # which ends a supervisor; nobody else knows of it yet
+            raise
         finally:
             os.close(log_fd)
 

@@ -106,6 +106,11 @@ class Run:
     def key(self) -> Key:
         return (self.place, self.variant, self.seed, self.mode, self.share)
 
+    @property
+    def script(self) -> tuple[str, str]:
+        """Runs in which this is equal are of one script. Points of a search are a place's own."""
+        return self.variant, self.place if self.knobs is not None else ""
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -224,16 +229,14 @@ def fold(files: Mapping[str, Sequence[Record]]) -> Ledger:
 def check_comparable(runs: Sequence[Run]) -> None:
     """Raises ConfigError where runs of one name are of two scripts, or raw runs of different seconds."""
     scripts: dict[tuple[str, str], str] = {}
-    seconds: set[float] = set()
+    seconds: dict[str, float] = {}  # place -> the most: what setup took too long is not in a run's budget
     for run in runs:
-        # Points of a search are a place's own, whatever they are called at another.
-        name = (run.variant, run.place if run.knobs is not None else "")
-        if run.source_sha256 is not None and scripts.setdefault(name, run.source_sha256) != run.source_sha256:
+        if run.source_sha256 is not None and scripts.setdefault(run.script, run.source_sha256) != run.source_sha256:
             raise ConfigError(f"{run.variant}: its runs are of two scripts; measure each in a folder of its own")
         if run.mode == RAW and run.budget_seconds is not None:
-            seconds.add(run.budget_seconds)
-    if len(seconds) > 1:
-        shown = ", ".join(f"{value:g}" for value in sorted(seconds))
+            seconds[run.place] = max(run.budget_seconds, seconds.get(run.place, 0.0))
+    if len(set(seconds.values())) > 1:
+        shown = ", ".join(f"{value:g}" for value in sorted(set(seconds.values())))
         raise ConfigError(f"raw runs of {shown} seconds do not compare; give every machine the same --raw-seconds")
 
 

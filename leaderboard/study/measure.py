@@ -16,7 +16,7 @@ from harness import seeds
 from harness.bench import LocalBench
 from harness.data import DataInfo
 from harness.drift import drift, drift_limit
-from harness.errors import DeviceError, HarnessError
+from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.records import Calibration, Role, RunResult, Status
 from harness.sizes import stock_of
 from harness.views import text
@@ -129,6 +129,10 @@ class Measurer:
         run_id = f"{job.variant}-{job.mode}-{job.share:g}-{job.seed:03d}"
         role = Role.BASELINE if job.variant == STOCK else Role.EXPERIMENT
         seed, source = seeds.derive("study", bench.task.name, job.seed), self.sources[job.variant]
+        digest = hashlib.sha256(source.encode()).hexdigest()
+        self._check_script(job, digest)
+        if job.mode == RAW:
+            bench.make_room()  # `ready` knows no sentinel that could be in its way
         result = ready.run(run_id, source, seed, "val", role)
         if job.mode != RAW and drifted(ready, result):
             self.say(f"  {run_id}: the device's speed had changed around it: once more")
@@ -140,7 +144,18 @@ class Measurer:
                 "then start the study again: it goes on where it was"
             )
         made = recorded(job, result, ready.calibration, self.points.get(job.variant))
-        return replace(made, source_sha256=hashlib.sha256(source.encode()).hexdigest())
+        return replace(made, source_sha256=digest)
+
+    def _check_script(self, job: Job, digest: str) -> None:
+        """Before the run is on record: what is written there stays. Raises ConfigError."""
+        of_search = job.variant in self.points
+        for run in self.book.ledger().runs:
+            same = run.variant == job.variant and (not of_search or run.place == job.place)
+            if same and run.source_sha256 not in (None, digest):
+                raise ConfigError(
+                    f"{job.variant}: its runs on record are of another script: "
+                    "take a folder of its own, or undo the change"
+                )
 
     def _report(self, site: Site, run: Run, left: int) -> None:
         shown = text.bpb(run.bpb) if run.bpb is not None else f"{run.status}: {text.line(run.reason or '', 80)}"

@@ -126,6 +126,20 @@ def test_multirun_runs_every_combination_and_leaves_nothing_but_its_record(tmp_p
     assert [(parts[0], parts[1], parts[-1]) for parts in files] == [("sessions", "multirun", "multirun.yaml")]
 
 
+def test_every_session_of_a_multirun_has_the_text_of_its_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen: list[tuple[str, str, str | None]] = []
+
+    def job(config: Config) -> int:
+        seen.append((config.task.name, config.data.name, config.data.about))
+        return 0
+
+    assert run_multirun(["task=small,nano", "agent=noop"], job) == 0
+    assert run_multirun(["task=small", "data=tinystories", "agent=noop"], job) == 0
+    assert [name for name, _, _ in seen] == ["small", "nano", "small"]
+    assert [data for _, data, _ in seen] == ["climbmix", "pypi", "tinystories"] and all(about for *_, about in seen)
+
+
 def test_a_failed_session_is_reported_and_the_others_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     seen: list[int] = []

@@ -168,6 +168,24 @@ def test_a_turn_begun_again_hears_the_same_answers(place: Place) -> None:
     assert again.ask(REQUEST).usage["prompt_tokens"] == 9, "what comes after the record is asked"
 
 
+def test_behind_a_request_that_was_refused_the_record_still_holds(place: Place) -> None:
+    """As a turn goes on without its past: the refusal is asked for again, what was paid for behind it is not."""
+    refused, folded = (replace(REQUEST, messages=({"role": "user", "content": word},)) for word in ("long", "short"))
+    desk = place.desk(answer(1, 1), failed(Outcome.REFUSED), answer(2, 2))
+    first = desk.ask(REQUEST)
+    with pytest.raises(LLMError):
+        desk.ask(refused)
+    second = desk.ask(folded)
+    place.write("resumed", reason="test")
+    place.write("proposal_started", index=0)
+    again = place.desk(failed(Outcome.REFUSED), answer(9, 9))
+    assert again.ask(REQUEST) == first
+    with pytest.raises(LLMError):
+        again.ask(refused)
+    assert again.ask(folded) == second
+    assert again.ask(REQUEST).usage["prompt_tokens"] == 9
+
+
 def test_a_turn_that_goes_another_way_is_asked_anew(place: Place) -> None:
     desk = place.desk(answer(1, 1))
     desk.ask(REQUEST)

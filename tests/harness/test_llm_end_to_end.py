@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.agents.llm import SCAFFOLD_VERSION
 from harness.fold import fold
 from harness.journal import read
 from harness.records import SessionState
@@ -57,7 +58,9 @@ def test_a_session_from_the_command_line(calm: Path) -> None:
     state = state_of(calm)
     assert state.closed and state.gain is not None and len(state.experiments) == 4
     facts = state.opened["researcher"]
-    assert facts["scaffold_version"] == 1 and facts["model"] == "openai/scripted" and facts["tools"] is True
+    assert (
+        facts["scaffold_version"] == SCAFFOLD_VERSION and facts["model"] == "openai/scripted" and facts["tools"] is True
+    )
     summary = json.loads((calm / "summary.json").read_text())
     assert summary["llm"]["calls"] == 7 and summary["names"]["agent"] == "llm (scripted)" and not summary["ranked"]
     assert any("script, no language model" in reason for reason in summary["unranked"])

@@ -12,6 +12,7 @@ import pytest
 from llm_bench import STOCK, HashedBench, configured, line, made_line, run
 
 from harness import agents
+from harness.agents.llm import SCAFFOLD_VERSION
 from harness.config import AgentConfig
 from harness.errors import LLMError
 from harness.fold import fold
@@ -280,7 +281,9 @@ def test_a_model_may_stop_and_is_held_to_it_when_it_may_not(tmp_path: Path) -> N
 def test_facts_of_the_scaffold() -> None:
     agent = agents.load(configured().agent)
     facts = agent.facts()  # type: ignore[attr-defined]
-    assert facts["scaffold_version"] == 1 and len(facts["prompts_sha256"]) == 64 and facts["repairs"] == 3
+    assert (
+        facts["scaffold_version"] == SCAFFOLD_VERSION and len(facts["prompts_sha256"]) == 64 and facts["repairs"] == 3
+    )
 
 
 def test_an_edit_that_tries_to_cheat_is_on_record_though_it_cost_no_experiment(tmp_path: Path) -> None:

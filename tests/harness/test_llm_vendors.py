@@ -15,7 +15,7 @@ from harness.agents._conversation import _size
 from harness.compose import compose
 from harness.config import LLMConfig, PriceConfig
 from harness.errors import ConfigError, LLMError
-from harness.llm import cli, client, doctor, estimate, price
+from harness.llm import cli, client, doctor, estimate, failures, price
 from harness.llm.exchange import UNREADABLE, CallFailed, Model, Outcome, Reply, Request
 from harness.records import Proposal
 from harness.scripted_llm.script import Script
@@ -81,7 +81,7 @@ def test_a_limit_by_the_minute_is_waited_for_and_an_empty_account_is_not() -> No
     litellm = client.load()
 
     def became(words: str) -> CallFailed:
-        return client._by_status(litellm, RuntimeError(words), 429, words, named("gemini/x"))
+        return failures._by_status(litellm, RuntimeError(words), 429, words, named("gemini/x"))
 
     limited = became(GOOGLE)
     assert (limited.outcome, limited.retry_after_seconds) == (Outcome.RATE_LIMIT, 26.5)

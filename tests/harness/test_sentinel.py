@@ -127,7 +127,7 @@ def test_where_every_run_has_another_sentinel_their_differences_belong_to_its_ra
     alone, restarted = Differing(), Differing()
     assert sentinel_rate(alone, 0.1).relative_sd == 0.0 and alone.starts == 1
     made = sentinel_rate(restarted, 0.1, restarts=2)
-    assert made.relative_sd > 0.005 and 3 <= restarted.starts <= 4
+    assert made.relative_sd > 0.005 and restarted.starts == 3
 
 
 @pytest.mark.parametrize("stays", [True, False])

@@ -150,6 +150,8 @@ def test_runs_that_do_not_compare_are_refused() -> None:
         check_comparable([*comparable, run("r", "gelu", 0, 1.3, source_sha256="b")])
     with pytest.raises(ConfigError, match="raw runs of 45, 50 seconds"):
         check_comparable([raw, replace(raw, place="q", budget_seconds=50.0)])
+    # A long setup takes its share of one run's budget, and no study must end of it.
+    check_comparable([raw, replace(raw, seed=1, budget_seconds=42.0), replace(raw, place="q")])
 
 
 def test_a_start_that_is_refused_leaves_no_file(tmp_path, bpbench_home, tiny_overrides) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness import gate
@@ -41,7 +42,8 @@ def root():
 
 
 def test_whoever_looks_does_not_see_the_looking() -> None:
-    assert tree.descendants(os.getpid()) == [] == tree._moving(os.getpid())
+    below = {child.pid for child in psutil.Process().children(recursive=True)}  # of other tests, if any
+    assert set(tree.descendants(os.getpid())) <= below and set(tree._moving(os.getpid())) <= below
 
 
 def test_a_tree_is_stopped_resumed_and_killed(root: int) -> None:

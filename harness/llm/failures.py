@@ -1,0 +1,124 @@
+"""What a failed call means, vendor by vendor: an answer after all, or a `CallFailed` that says what a new try is worth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from harness.config import LLMConfig
+from harness.llm.exchange import UNREADABLE, CallFailed, Outcome, Reply
+
+MAX_MESSAGE_CHARS = 300
+_OVERFLOW_SIGNS = (
+    "context length",
+    "context_length",
+    "context window",
+    "prompt is too long",
+    "too many tokens",
+    "num_ctx",
+)
+# What servers say, with an error status, of a model's broken tool call: llama.cpp (two versions), Ollama, Groq.
+_UNREADABLE_SIGNS = (
+    "model produced output that does not match",
+    "failed to parse input at pos",
+    "error parsing tool call",
+    "tool_use_failed",
+)
+# "billing" alone is no sign: Google's limits by the minute send their callers to the billing page, too.
+_NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing_not_active", "billing_hard_limit")
+_RETRY_DELAY = re.compile(r'"retryDelay":\s*"([0-9.]{1,9})s"')  # google.rpc.RetryInfo, in the body
+_BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
+
+
+def answer_in(litellm: Any, error: Exception) -> Reply | None:
+    """The model's answer that a server reports as an error of its own; None where the line really failed.
+
+    A provider's filter that stopped the model is the model's refusal. A tool call that the server cannot read is an
+    answer that cannot be used: to ask the same again would let a weak model try for nothing, or end its session.
+    """
+    refused = isinstance(error, litellm.ContentPolicyViolationError)
+    words = one_line(error)
+    if not refused and not (answered_status(error) and any(sign in str(error).lower() for sign in _UNREADABLE_SIGNS)):
+        return None
+    finish = "content_filter" if refused else UNREADABLE
+    text = words if refused else ""  # a server's words about an answer are not the answer
+    return Reply(text, (), finish, refused, False, {"role": "assistant", "content": text}, {}, None)
+
+
+def failure(litellm: Any, error: Exception, config: LLMConfig) -> CallFailed:
+    """What `error` means for the next try."""
+    words = f"{config.model}: {one_line(error)}"
+    if isinstance(error, litellm.Timeout):
+        return CallFailed(Outcome.TIMEOUT, words, charged=True)
+    status = answered_status(error)
+    if status is not None:
+        return _by_status(litellm, error, status, words, config)
+    if any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes(error)):
+        return CallFailed(Outcome.SERVER, f"{words}; nobody listens at {config.api_base or 'the provider'}")
+    if isinstance(error, litellm.UnsupportedParamsError):
+        return CallFailed(Outcome.REFUSED, f"{words}; set that key of llm to null, or choose another model")
+    if isinstance(error, litellm.BadRequestError | litellm.AuthenticationError | litellm.NotFoundError):
+        return CallFailed(Outcome.REFUSED, words)  # LiteLLM's own, before anything was sent
+    return CallFailed(Outcome.MALFORMED, words, charged=True)
+
+
+def _by_status(litellm: Any, error: Exception, status: int, words: str, config: LLMConfig) -> CallFailed:
+    lower = str(error).lower()
+    if status in _BAD_KEY:
+        where = config.key_variable or "llm.key_variable, which names no variable"
+        return CallFailed(Outcome.REFUSED, f"{words}; the key was refused: check {where}")
+    if status == _NO_MODEL:
+        return CallFailed(
+            Outcome.REFUSED, f"{words}; check llm.model={config.model} and llm.api_base={config.api_base}"
+        )
+    if status == _TOO_MANY and not any(sign in lower for sign in _NO_CREDIT_SIGNS):
+        return CallFailed(Outcome.RATE_LIMIT, words, retry_after_seconds=retry_after(error))
+    if status >= 500:
+        return CallFailed(Outcome.SERVER, words, retry_after_seconds=retry_after(error))
+    overflow = isinstance(error, litellm.ContextWindowExceededError) or any(sign in lower for sign in _OVERFLOW_SIGNS)
+    if status == _TOO_LARGE or overflow:
+        advice = "set llm.context_tokens to the model's window, or agent.options.context_tokens lower"
+        return CallFailed(Outcome.REFUSED, f"{words}; the prompt does not fit: {advice}", status=status)
+    return CallFailed(Outcome.REFUSED, f"{words}; the provider refuses this request (status {status})", status=status)
+
+
+def answered_status(error: Exception) -> int | None:
+    """The HTTP status that a server really answered with; None where none did: LiteLLM invents some."""
+    for cause in causes(error):
+        if type(cause).__name__ in ("HTTPStatusError", "MaskedHTTPStatusError"):
+            response = getattr(cause, "response", None)
+            status = getattr(response, "status_code", None)
+            return status if isinstance(status, int) else None
+    return None
+
+
+def retry_after(error: Exception) -> float | None:
+    """The seconds of a Retry-After header, or of Google's words; None where neither is there, or a date."""
+    if told := _RETRY_DELAY.search(str(error)):
+        return float(told.group(1)) if told.group(1).count(".") < 2 else None
+    for cause in causes(error):
+        for headers in (
+            getattr(cause, "litellm_response_headers", None),
+            getattr(getattr(cause, "response", None), "headers", None),
+        ):
+            value = headers.get("retry-after") if headers is not None else None
+            try:
+                return max(0.0, float(value)) if value is not None else None
+            except ValueError:
+                return None
+    return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def one_line(error: Exception) -> str:
+    """The first lines of a vendor's message, without its traceback."""
+    words = " ".join(str(error).split("Traceback", 1)[0].split())
+    return words[:MAX_MESSAGE_CHARS]
