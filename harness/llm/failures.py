@@ -1,4 +1,4 @@
-"""What a failed call means, vendor by vendor: an answer after all, or a `CallFailed` that says what a new try is worth."""
+"""What a failed call means, vendor by vendor: an answer after all, or a `CallFailed` with what is to be done."""
 
 from __future__ import annotations
 
