@@ -59,7 +59,9 @@ def with_text_of_task(config: Config, overrides: Sequence[str], conf_dir: Path =
     if config.task.data is not None and not named and config.data.name != config.task.data:
         # Not by Hydra: in one of its own jobs it would not start a second time.
         path = conf_dir / "data" / f"{config.task.data}.yaml"
-        config.data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(path)))
+        data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(path)))
+        assert isinstance(data, DataConfig)
+        config.data = data
     return config
 
 
