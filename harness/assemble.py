@@ -17,7 +17,7 @@ from harness import agents, baselines, compose, fit, sandbox, seeds, tracking, v
 from harness.bench import LocalBench
 from harness.config import BackendConfig, Config
 from harness.data import DataInfo, prepare
-from harness.device import Device, probe
+from harness.device import PROCESSORS, Device, probe
 from harness.errors import ConfigError
 from harness.evaluate import Evaluator
 from harness.fold import fold
@@ -137,7 +137,7 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: W
 def choose_clock(config: Config, device: Device) -> str:
     """What `auto` means here. Processors are shared with other programs and wander; a GPU is nobody else's."""
     clock = config.task.clock if config.budget.clock == "auto" else config.budget.clock
-    if clock == "metered" and device.name not in ("cpu", "null"):
+    if clock == "metered" and device.name not in PROCESSORS:
         # A stopped process leaves what it has queued to the GPU, which then works while its clock stands.
         raise ConfigError(f"budget.clock=metered: processors only, not {device.name}; use budget.clock=wall")
     if clock != "auto":

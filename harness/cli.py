@@ -292,8 +292,9 @@ def _report(error: HarnessError) -> int:
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
 
 
-def _complain(text: str) -> None:
-    print(f"bpbench: {text}".replace("##[", "# #["), file=sys.stderr, flush=True)  # as views.text.for_log
+def _complain(words: str) -> None:
+    # What views.text.for_log does; importing it would bring all of the views to every start.
+    print(f"bpbench: {words}".replace("##[", "# #["), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from harness.config import BackendConfig
 from harness.errors import DeviceError
 
 PROBE_TIMEOUT_SECONDS = 120.0
+PROCESSORS = ("cpu", "null")  # backends without a device of their own
 
 
 @dataclass(frozen=True)

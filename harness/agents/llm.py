@@ -16,6 +16,7 @@ from harness.agents._conversation import Conversation
 from harness.agents._tools import Offer
 from harness.errors import ConfigError, HarnessError, LLMError
 from harness.llm.exchange import CallFailed, Outcome
+from harness.llm.failures import causes
 from harness.protocols import Desk
 from harness.records import Proposal, Refused, Stop, View
 
@@ -81,11 +82,10 @@ class LLM:
         return Conversation(view, offer, system, prompt, room, desk.smoke, desk.refused)
 
 
-def _is_refused(error: BaseException | None) -> bool:
+def _is_refused(error: LLMError) -> bool:
     """Whether the provider would not have this request, as it will not have it a second time."""
-    while error is not None and not isinstance(error, CallFailed):
-        error = error.__cause__
-    return error is not None and error.outcome is Outcome.REFUSED and error.status in _REFUSED
+    failed = next((cause for cause in causes(error) if isinstance(cause, CallFailed)), None)
+    return failed is not None and failed.outcome is Outcome.REFUSED and failed.status in _REFUSED
 
 
 def room_tokens(scaffold: LLM, window_tokens: int, max_output_tokens: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.compose import SANDBOX_LEVELS
-from harness.device import Device
+from harness.device import PROCESSORS, Device
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.protocols import Launch, Sandbox
 from harness.sandbox import enter, seccomp
@@ -32,7 +32,6 @@ x = torch.ones(64, 64, device=backend.device)
 print(float((x @ x).sum()))
 """
 LINUX = sys.platform.startswith("linux")
-PROCESSORS = ("cpu", "null")  # backends on which whatever starts an interpreter works
 
 
 @dataclass(frozen=True)

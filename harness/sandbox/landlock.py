@@ -33,9 +33,12 @@ class LandlockSandbox:
     name: str = "landlock"
     level: int = 2
 
+    @property
+    def beside_nvidia(self) -> bool:
+        return any("nvidia" in node for node in self.devices)
+
     def launch(self, launch: Launch) -> SupervisedProcess:
         env = {**launch.env, "USER": "box", "LOGNAME": "box", **runtime.packages(launch)}
-        nvidia = any("nvidia" in node for node in self.devices)
         if self.devices:
             env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more are processes that meet in /dev/shm, which is closed
         runtime.give_to(self.user, launch.writable)
@@ -48,7 +51,7 @@ class LandlockSandbox:
             "landlock": self.rules(launch),
             "seccomp": seccomp.program(
                 unix_sockets=False,
-                packet_sockets=nvidia and enter.landlock_abi() >= _SCOPES_ABI,
+                packet_sockets=self.beside_nvidia and enter.landlock_abi() >= _SCOPES_ABI,
                 same_user=not own_user,
             ).hex(),
         }
@@ -66,7 +69,7 @@ class LandlockSandbox:
             "execute": [str(path) for path in execute],
             "read": [*_READ, *(_ACCELERATOR if self.devices else ()), str(launch.cwd)],
             "write": [
-                *(*_WRITE, *self.devices, *(_NVIDIA_WRITES if any("nvidia" in node for node in self.devices) else ())),
+                *(*_WRITE, *self.devices, *(_NVIDIA_WRITES if self.beside_nvidia else ())),
                 *(str(path) for path in launch.writable),
             ],
         }

@@ -20,7 +20,7 @@ from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.records import Calibration, Role, RunResult, Status
 from harness.sizes import stock_of
 from harness.views import text
-from leaderboard.study.ledger import RAW, Book, Calibrated, Refused, Run
+from leaderboard.study.ledger import RAW, Book, Calibrated, Ledger, Refused, Run
 from leaderboard.study.places import Say, Site, bench_at
 from leaderboard.study.plan import Job
 from leaderboard.study.variants import STOCK
@@ -130,7 +130,7 @@ class Measurer:
         role = Role.BASELINE if job.variant == STOCK else Role.EXPERIMENT
         seed, source = seeds.derive("study", bench.task.name, job.seed), self.sources[job.variant]
         digest = hashlib.sha256(source.encode()).hexdigest()
-        self._check_script(job, digest)
+        self._check_script(ledger, job, digest)
         if job.mode == RAW:
             bench.make_room()  # `ready` knows no sentinel that could be in its way
         result = ready.run(run_id, source, seed, "val", role)
@@ -146,12 +146,11 @@ class Measurer:
         made = recorded(job, result, ready.calibration, self.points.get(job.variant))
         return replace(made, source_sha256=digest)
 
-    def _check_script(self, job: Job, digest: str) -> None:
+    def _check_script(self, ledger: Ledger, job: Job, digest: str) -> None:
         """Before the run is on record: what is written there stays. Raises ConfigError."""
-        of_search = job.variant in self.points
-        for run in self.book.ledger().runs:
-            same = run.variant == job.variant and (not of_search or run.place == job.place)
-            if same and run.source_sha256 not in (None, digest):
+        script = (job.variant, job.place if job.variant in self.points else "")
+        for run in ledger.runs:
+            if run.script == script and run.source_sha256 not in (None, digest):
                 raise ConfigError(
                     f"{job.variant}: its runs on record are of another script: "
                     "take a folder of its own, or undo the change"
