@@ -113,3 +113,15 @@ def test_constructing_changes_nothing_and_setup_does():
 def test_peak_memory_counts_bytes():
     peak = backends.load("cpu", 1, "float32").peak_memory_bytes()
     assert peak is not None and 2**26 < peak < 2**40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count no peak of a program that was replaced")
+def test_the_peak_of_a_process_is_not_its_parents():
+    code = "from backends.cpu import peak_memory_bytes; print(peak_memory_bytes())"
+    held = b"\1" * (512 << 20)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert 2**20 < int(done.stdout) < len(held)
+
+
+def test_where_a_wall_hides_the_process_the_system_is_asked(tmp_path):
+    assert cpu.peak_memory_bytes(tmp_path / "hidden") >= cpu.peak_memory_bytes() > 2**26
