@@ -103,8 +103,8 @@ class Backend:
 def peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int:
     """The most that this process has held in memory, in bytes.
 
-    Linux hands `ru_maxrss` on to a new program (exec_mmap() in fs/exec.c of the kernel): a child begins with the peak of
-    whoever started it. `VmHWM` begins anew, but a wall may hide /proc/<pid>; a peak that is too high is then the best.
+    Linux hands `ru_maxrss` on to a new program (exec_mmap() in fs/exec.c of the kernel): a child begins with the peak
+    of whoever started it. `VmHWM` begins anew, but a wall may hide it; then a peak that is too high is the best.
     """
     try:
         if found := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE):
