@@ -127,6 +127,8 @@ def audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
         yield "the audit's bounds do not hold its mean"
     if audit.lower_nats > MAX_LEAK_NATS:
         yield f"ok with a leak of {audit.lower_nats} nats"
+    if audit.upper_nats < -MAX_LEAK_NATS:
+        yield f"ok, and better by {-audit.upper_nats} nats when asked again"
     counts = (audit.num_uniform, audit.num_targeted, audit.num_large_positive, audit.num_large_negative)
     if min(counts) < 0 or audit.num_large_positive + audit.num_large_negative > audit.num_targeted:
         yield f"impossible counts in the audit: {counts}"
@@ -134,6 +136,8 @@ def audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
         yield f"audited at {audit.num_uniform} and {audit.num_targeted} cuts, the task asks for {cuts}"
     elif sign_test_p(audit.num_large_positive, audit.num_large_negative) < MAX_SIGN_P:
         yield f"ok with {audit.num_large_positive} targeted cuts worse and {audit.num_large_negative} better"
+    elif sign_test_p(audit.num_large_negative, audit.num_large_positive) < MAX_SIGN_P:
+        yield f"ok with {audit.num_large_negative} targeted cuts better and {audit.num_large_positive} worse"
 
 
 def sign_test_p(num_positive: int, num_negative: int) -> float:

@@ -184,6 +184,14 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "no audit": (lambda x: finished(x, "experiment-001").update(audit=None), "ok without an audit"),
     "leak": (lambda x: finished(x, "rerun-001")["audit"].update(lower_nats=0.1, mean_nats=0.2, upper_nats=0.3), "leak"),
     "leak at cuts": (lambda x: finished(x, "rerun-001")["audit"].update(num_large_positive=15), "targeted cuts worse"),
+    "learnt from the audit": (
+        lambda x: finished(x, "rerun-001")["audit"].update(lower_nats=-0.3, mean_nats=-0.2, upper_nats=-0.1),
+        "better by 0.1 nats",
+    ),
+    "learnt at cuts": (
+        lambda x: finished(x, "rerun-001")["audit"].update(num_large_negative=15),
+        "targeted cuts better",
+    ),
     "few cuts": (lambda x: finished(x, "rerun-001")["audit"].update(num_targeted=8), "the task asks for 32"),
     "counts": (lambda x: finished(x, "rerun-001")["audit"].update(num_large_negative=-5), "impossible counts"),
     "decimals": (lambda x: finished(x, "experiment-000").update(bpb=2.0123456), "more than 4 decimals"),

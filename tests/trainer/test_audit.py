@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from trainer.trusted.audit import Cuts, arrange, cut_inputs, draw_cuts, summarise, verdict
+from trainer.trusted.audit import arrange, cut_inputs, draw_cuts, draw_opening, knows_more, summarise, verdict
 from trainer.trusted.bulk import draw_order
 from trainer.trusted.stats import mean_bounds, sign_test_p
 
@@ -29,11 +29,23 @@ def test_order_scores_every_window_once(num_windows: int, batch_size: int, seed:
     assert all(w in order.windows[batch[w]] for w in range(num_windows))
 
 
-def test_repeats_come_last_of_what_came_first() -> None:
-    order = draw_order(64, 16, rng())
-    assert set(order.windows[-1]) == set(order.windows[0])
-    assert not np.array_equal(order.windows[-1], order.windows[0])
-    assert order.is_repeat.any(axis=1).tolist() == [False] * 4 + [True]
+@given(st.integers(1, 70), st.integers(1, 17), st.integers(0, 99))
+def test_a_window_is_repeated_after_it_was_scored(num_windows: int, batch_size: int, seed: int) -> None:
+    order = draw_order(num_windows, batch_size, rng(seed))
+    first = order.batch_of()
+    again, row = np.nonzero(order.is_repeat)
+    later = again > first[order.windows[again, row]]
+    assert later[again > 0].all()
+    assert later.all() or num_windows < batch_size
+
+
+def test_nobody_knows_which_batch_repeats_windows_of_which() -> None:
+    pairs = set()
+    for seed in range(60):
+        order = draw_order(64, 16, rng(seed))
+        batch, row = np.nonzero(order.is_repeat)
+        pairs |= set(zip(order.batch_of()[order.windows[batch, row]].tolist(), batch.tolist(), strict=True))
+    assert pairs == {(first, later) for later in range(1, 5) for first in range(later)}
 
 
 @given(st.integers(2, 40), st.integers(2, 12), st.integers(1, 9), st.integers(2, 64), st.integers(0, 99))
@@ -47,8 +59,7 @@ def test_every_cut_is_asked_once_in_full_batches(windows: int, length: int, batc
     assert drawn.targeted.sum() == min(cuts // 2, claimed.size)
     assert drawn.window.max() < windows
     assert drawn.position.max() < length
-    order = draw_order(windows, batch, rng(seed))
-    batches = arrange(drawn, batch, order.batch_of(), rng(seed))
+    batches = arrange(drawn, batch, rng(seed))
     assert sorted(batches.ravel()) == list(range(total))
 
 
@@ -66,13 +77,39 @@ def test_uniform_cuts_reach_both_ends_and_targeted_ones_the_best_claims() -> Non
     assert len(targets) == 512
 
 
-def test_first_audit_batch_asks_what_the_bulk_asked_last_and_no_batch_shows_a_window_twice() -> None:
-    bulk_batch = np.repeat(np.arange(8), 8)  # 64 windows
-    cuts = Cuts(np.repeat(np.arange(64), 2), np.zeros(128, np.int64), np.zeros(128, bool))
-    batches = arrange(cuts, 8, bulk_batch, rng())
-    windows = cuts.window[batches]
-    assert set(bulk_batch[windows[0]]) == {7}
-    assert all(len(set(row)) == 8 for row in windows)
+@pytest.mark.parametrize("cheat", ["everywhere", "three windows", "one window"])
+def test_a_window_is_asked_from_its_beginning_on_and_once_a_batch(cheat: str) -> None:
+    """So no row shows the target of a cut that is asked with it or later."""
+    reference = np.full((120, 64), 5.0, np.float32)
+    claimed = reference - rng().exponential(0.1, reference.shape).astype(np.float32)
+    if cheat != "everywhere":
+        claimed[: 3 if cheat == "three windows" else 1] = 0.1
+    cuts = draw_cuts(claimed, reference, 512, 16, rng(1))
+    batches = arrange(cuts, 16, rng(2))
+    asked_in = np.empty(512, np.int64)
+    asked_in[batches] = np.arange(32)[:, None]
+    for window in range(120):
+        own = np.flatnonzero(cuts.window == window)
+        own = own[np.argsort(asked_in[own])]
+        assert (np.diff(asked_in[own]) > 0).all()
+        assert (np.diff(cuts.position[own]) >= 0).all()
+    assert cuts.targeted.sum() == 256
+
+
+def test_the_opening_prefers_what_the_bulk_asked_late_and_takes_all() -> None:
+    order = draw_order(60, 8, rng())
+    seen = np.zeros(8)
+    for seed in range(60):
+        opening = draw_opening(order, rng(seed))
+        seen += np.bincount(order.batch_of()[opening], minlength=8)
+    assert (seen > 0).all()
+    assert seen[5:].sum() > 2 * seen[:3].sum()
+
+
+@pytest.mark.parametrize(("num_windows", "number"), [(1, 1), (8, 1), (30, 4), (1000, 8)])
+def test_the_opening_takes_an_eighth_at_most(num_windows: int, number: int) -> None:
+    opening = draw_opening(draw_order(num_windows, 8, rng()), rng())
+    assert len(opening) == 8 and len(set(opening)) == number
 
 
 def test_only_the_future_is_exchanged() -> None:
@@ -123,6 +160,15 @@ def test_honest_rounding_passes(seed: int) -> None:
 def test_a_little_everywhere_shows_in_the_mean(seed: int) -> None:
     noise = rng(seed).normal(0, 0.01, (2, 512))
     assert judge(noise[0] + 0.01, noise[1] + 0.01) == "leak_uniform"
+
+
+def test_a_model_that_learns_from_the_audit_shows_too() -> None:
+    nothing, some = np.zeros(512), rng().normal(0, 0.001, 512)
+    assert not knows_more(summarise(np.concatenate([some, nothing]), np.arange(1024) >= 512))
+    assert knows_more(summarise(np.concatenate([some - 0.01, nothing]), np.arange(1024) >= 512))
+    better = np.where(np.arange(512) < 40, -2.0, np.where(np.arange(512) < 50, 2.0, 0.0))
+    audit = summarise(np.concatenate([some, better]), np.arange(1024) >= 512)
+    assert verdict(audit) is None and knows_more(audit)
 
 
 def test_much_at_few_tokens_shows_in_the_signs() -> None:

@@ -20,7 +20,8 @@ from harness import knobs
 from trainer import play
 
 ROOT = play.STOCK.parents[1]
-TOLERANCE = {"null": 1e-5, "cpu": 2e-3}  # the null backend takes the same kernels everywhere
+# The null backend takes nearly the same kernels everywhere: 1.5e-5 was seen between two makers of processors.
+TOLERANCE = {"null": 1e-4, "cpu": 2e-3}
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ or at earlier batches says something else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.trusted.bulk import Order, require_no_shift
+from trainer.trusted.bulk import Order, require_no_shift, score_row
 from trainer.trusted.remote import EvaluationFailed, ModelServer
 from trainer.trusted.scoring import EvalText, token_nll
 from trainer.trusted.stats import mean_bounds, sign_test_p
@@ -50,6 +50,20 @@ class Audit:
     num_large_negative: int
 
 
+def draw_opening(order: Order, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The windows [B] that a fresh process is asked first, whole and as in the bulk phase: there it knows nothing yet.
+
+    They are spread over the bulk phase with a preference for its end: a model that learns from what it is asked knew
+    most there. Not the latest only, for it could stop to learn in time. At most an eighth of all, since they cannot be
+    cut any more; where that does not fill the batch, some are asked twice.
+    """
+    batch = order.batch_of()
+    weight = batch + 1.0
+    number = min(order.windows.shape[1], -(-len(batch) // 8))
+    drawn = rng.choice(len(batch), number, replace=False, p=weight / weight.sum())
+    return np.resize(drawn, order.windows.shape[1])
+
+
 def draw_cuts(
     claimed: NDArray[np.float32],
     reference: NDArray[np.float32],
@@ -73,33 +87,41 @@ def draw_cuts(
     uniform = rng.choice(claimed.size, num_uniform, replace=num_uniform > claimed.size)
     advantage = np.maximum((reference - claimed).ravel().astype(np.float64), 1e-6)
     keys = 2 * np.log(advantage) + rng.gumbel(size=claimed.size)
-    targeted = np.argpartition(keys, claimed.size - num_targeted)[claimed.size - num_targeted :]
+    num_batches = (num_uniform + num_targeted) // batch_size
+    room = num_batches - np.bincount(uniform // claimed.shape[1], minlength=len(claimed))
+    targeted = _best_with_room(keys.reshape(claimed.shape), room, num_targeted)
     window, position = np.divmod(np.concatenate([uniform, targeted]), claimed.shape[1])
     return Cuts(window, position, np.arange(num_uniform + num_targeted) >= num_uniform)
 
 
-def arrange(cuts: Cuts, batch_size: int, bulk_batch: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _best_with_room(keys: NDArray[np.float64], room: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """Flat indices of the `number` largest keys [num_windows, T], at most `room` [num_windows] of each window.
+
+    A window has room for as many cuts as there are batches to ask them in; where that is too little for `number`, as
+    with very few windows, more are taken.
+    """
+    rank = np.empty(keys.shape, np.int64)
+    np.put_along_axis(rank, np.argsort(-keys, axis=1), np.arange(keys.shape[1])[None], 1)
+    crowded = (rank >= room[:, None]).ravel()
+    return np.lexsort((-keys.ravel(), crowded))[:number]
+
+
+def arrange(cuts: Cuts, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Which cut is asked where: indices of cuts, [num_batches, B].
 
-    The first batch holds the windows that the bulk asked last: a model that learns from what it is asked knows least
-    now where it knew most. Cuts of one window go to different batches as far as possible, so that no row shows another
-    row's future.
-
-    Args:
-        bulk_batch: [num_windows], the batch of the bulk phase that scored each window.
+    The cuts of one window go to different batches as far as possible, and later ones lie further back in the window:
+    a row shows its window's text up to its cut, so another order would show a model that remembers what it was asked
+    the targets of cuts that are still to come.
     """
     num_batches = len(cuts.window) // batch_size
-    shuffled = rng.permutation(len(cuts.window))
-    latest = shuffled[np.argsort(-bulk_batch[cuts.window[shuffled]], kind="stable")]
-    first_of_window = np.zeros(len(latest), bool)
-    first_of_window[np.unique(cuts.window[latest], return_index=True)[1]] = True
-    first = np.concatenate([latest[first_of_window], latest[~first_of_window]])
-    first, rest = first[:batch_size], first[batch_size:]
-    rank = rng.permutation(len(bulk_batch))
-    rest = rest[np.argsort(rank[cuts.window[rest]], kind="stable")]
+    # By window, in a random order of windows; within a window from its beginning on.
+    by_window = np.lexsort((cuts.position, rng.permutation(cuts.window.max() + 1)[cuts.window]))
     # Dealing in turn puts neighbours, and so the cuts of one window, into different batches.
-    batches = np.vstack([first[None], rest.reshape(batch_size, num_batches - 1).T])
-    return rng.permuted(batches, axis=1)
+    batch = np.arange(len(by_window)) % num_batches
+    run = np.cumsum(np.diff(cuts.window[by_window], prepend=-1) != 0)
+    batch = batch[np.lexsort((batch, run))]
+    dealt = by_window[np.argsort(batch, kind="stable")].reshape(num_batches, batch_size)
+    return rng.permuted(dealt, axis=1)
 
 
 def cut_inputs(
@@ -120,7 +142,23 @@ def cut_inputs(
     return cut
 
 
-def run_audit(
+def ask_opening(
+    server: ModelServer, text: EvalText, claimed: NDArray[np.float32], opening: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Mean difference in nats, asked now minus claimed, of each window of `opening` [B].
+
+    Raises:
+        EvaluationFailed: `non_finite`, or what the server reports.
+    """
+    server.forward(text.inputs[opening])
+    answers = np.stack([score_row(server, row, text.windows[window]) for row, window in enumerate(opening)])
+    _, rows = np.unique(opening, return_index=True)
+    change = _finite(answers)[rows].astype(np.float64) - claimed[opening[rows]]
+    shifts: NDArray[np.float64] = change.mean(axis=1)
+    return shifts
+
+
+def ask_cuts(
     server: ModelServer,
     text: EvalText,
     claimed: NDArray[np.float32],
@@ -128,34 +166,26 @@ def run_audit(
     cuts: Cuts,
     batches: NDArray[np.int64],
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ask every cut.
-
-    Returns:
-        D [K] in nats, audited minus claimed at each cut; and, for each row of the first batch with any tokens before
-        its cut, their total difference over the rows' mean length: what a fresh process says of what was asked last.
+) -> NDArray[np.float64]:
+    """D [K] in nats, audited minus claimed at each cut.
 
     Raises:
         EvaluationFailed: `non_finite`, or what the server reports.
     """
     differences = np.empty(len(cuts.window))
-    sums: list[float] = []
-    lengths: list[int] = []
-    for number, batch in enumerate(batches):
+    for batch in batches:
         window, position = cuts.window[batch], cuts.position[batch]
         server.forward(cut_inputs(text.inputs[window], position, text.decoy, rng))
         for row, (cut, w, t) in enumerate(zip(batch, window, position, strict=True)):
-            start = 0 if number == 0 else t
-            nll = token_nll(server.read(row, int(start), int(t) + 1), text.windows[w, start : t + 1])
-            if not np.isfinite(nll).all():
-                raise EvaluationFailed("non_finite", "forward returned NaN or infinite logits")
-            change = nll.astype(np.float64) - claimed[w, start : t + 1]
-            differences[cut] = change[-1]
-            if len(change) > 1:
-                sums.append(float(change[:-1].sum()))
-                lengths.append(len(change) - 1)
-    # Not the rows' own means: a row of two tokens would count as much as one of two hundred.
-    return differences, np.array(sums) / max(1.0, float(np.mean(lengths or [1])))
+            nll = _finite(token_nll(server.read(row, int(t), int(t) + 1), text.windows[w, t : t + 1]))
+            differences[cut] = float(nll[0]) - float(claimed[w, t])
+    return differences
+
+
+def _finite(nll: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(nll).all():
+        raise EvaluationFailed("non_finite", "forward returned NaN or infinite logits")
+    return nll
 
 
 def summarise(differences: NDArray[np.float64], targeted: NDArray[np.bool_]) -> Audit:
@@ -188,6 +218,17 @@ def verdict(audit: Audit) -> tuple[str, str] | None:
     return None
 
 
+def knows_more(audit: Audit) -> bool:
+    """Whether the model did better under audit than it had claimed, which is no honest model's rounding.
+
+    It remembers what the audit asked before; then the positive differences are not to be relied on either.
+    """
+    return (
+        audit.upper_nats < -MAX_LEAK_NATS
+        or sign_test_p(audit.num_large_negative, audit.num_large_positive) < MAX_SIGN_P
+    )
+
+
 def audit_claims(
     server: ModelServer,
     text: EvalText,
@@ -204,11 +245,23 @@ def audit_claims(
         EvaluationFailed: `non_finite`, `nondeterministic` (a state between calls), or what the server reports.
     """
     batch_size = order.windows.shape[1]
-    cuts = draw_cuts(claimed, reference, num_cuts, batch_size, rng)
-    batches = arrange(cuts, batch_size, order.batch_of(), rng)
-    differences, shifts = run_audit(server, text, claimed, cuts=cuts, batches=batches, rng=rng)
-    audit = summarise(differences, cuts.targeted)
+    opening = draw_opening(order, rng)
+    # What the opening shows cannot be cut any more.
+    left = np.setdiff1d(np.arange(len(claimed)), opening)
+    left = left if len(left) else opening[:1]
+    cuts = draw_cuts(claimed[left], reference[left], num_cuts, batch_size, rng)
+    cuts = replace(cuts, window=left[cuts.window])
+    batches = arrange(cuts, batch_size, rng)
+
+    shifts = ask_opening(server, text, claimed, opening)
+    audit = summarise(ask_cuts(server, text, claimed, cuts=cuts, batches=batches, rng=rng), cuts.targeted)
     found = verdict(audit)
-    if found is None and len(shifts) > 1:
+    if found is None and knows_more(audit):
+        raise EvaluationFailed(
+            "nondeterministic",
+            f"forward knew more when it was asked again, by {-audit.mean_nats:.4f} nats a token (better at "
+            f"{audit.num_large_negative} of {audit.num_targeted} chosen tokens): keep no state between calls",
+        )
+    if found is None:
         require_no_shift(shifts)
     return audit, found

@@ -41,17 +41,22 @@ class Order:
 
 
 def draw_order(num_windows: int, batch_size: int, rng: np.random.Generator) -> Order:
-    """Full batches in random order; what the last one has room for repeats windows from the first on.
+    """Full batches in random order; what they have room for repeats windows of earlier batches.
 
-    First and last, because a model that learns from what it is asked differs most between them.
+    At secret places: a model that learns from what it is asked would else stop to learn where it is asked twice.
     """
     num_batches = -(-(num_windows + MIN_REPEATS) // batch_size)
-    num_repeats = num_batches * batch_size - num_windows
-    order = rng.permutation(num_windows)
-    windows = np.concatenate([order, np.resize(order, num_repeats)]).reshape(num_batches, batch_size)
-    is_repeat = (np.arange(windows.size) >= num_windows).reshape(windows.shape)
-    rows = rng.permuted(np.tile(np.arange(batch_size), (num_batches, 1)), axis=1)
-    return Order(np.take_along_axis(windows, rows, 1), np.take_along_axis(is_repeat, rows, 1))
+    num_slots = num_batches * batch_size
+    first_slot = min(batch_size, num_windows)  # the first batch has nothing before it
+    repeats = first_slot + rng.choice(num_slots - first_slot, num_slots - num_windows, replace=False)
+    is_repeat = np.isin(np.arange(num_slots), repeats)
+    windows = np.empty(num_slots, np.int64)
+    windows[~is_repeat] = rng.permutation(num_windows)
+    for slot in repeats:
+        known = ~is_repeat[: max(first_slot, slot // batch_size * batch_size)]
+        windows[slot] = windows[rng.choice(np.flatnonzero(known))]
+    slots = rng.permuted(np.arange(num_slots).reshape(num_batches, batch_size), axis=1)
+    return Order(windows[slots], is_repeat[slots])
 
 
 def run_bulk(server: ModelServer, text: EvalText, order: Order, num_threads: int) -> NDArray[np.float32]:
@@ -71,7 +76,7 @@ def run_bulk(server: ModelServer, text: EvalText, order: Order, num_threads: int
     with ThreadPoolExecutor(num_threads) as pool:
         for batch, is_repeat in zip(order.windows, order.is_repeat, strict=True):
             server.forward(text.inputs[batch])
-            answers = np.stack(list(pool.map(partial(_score_row, server), range(len(batch)), text.windows[batch])))
+            answers = np.stack(list(pool.map(partial(score_row, server), range(len(batch)), text.windows[batch])))
             if not np.isfinite(answers).all():
                 raise EvaluationFailed("non_finite", "forward returned NaN or infinite logits")
             nll[batch[~is_repeat]] = answers[~is_repeat]
@@ -81,7 +86,8 @@ def run_bulk(server: ModelServer, text: EvalText, order: Order, num_threads: int
     return nll
 
 
-def _score_row(server: ModelServer, row: int, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+def score_row(server: ModelServer, row: int, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Nats [T] of one row of what was forwarded last."""
     chunk = max(1, CHUNK_BYTES // (4 * server.vocab_size))
     parts = (slice(start, min(start + chunk, len(targets))) for start in range(0, len(targets), chunk))
     return np.concatenate([token_nll(server.read(row, part.start, part.stop), targets[part]) for part in parts])
@@ -97,7 +103,8 @@ def check_repeats(differences: NDArray[np.float32]) -> None:
     if apart > MAX_MEAN_ABS_NATS:
         raise EvaluationFailed(
             "nondeterministic",
-            f"forward answered one window twice, {apart:.3f} nats a token apart: eval() allows no chance and no state",
+            f"forward answered one window twice, {apart:.3f} nats a token apart: "
+            "eval() allows no chance, no state and no look at other rows",
         )
     require_no_shift(differences.mean(axis=1))
 
