@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from harness.config import Config
 from harness.errors import DataError
 
+SYSTEM_LIB = (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"), Path("/usr/local/lib64"))
 OnStage = Callable[[dict[str, Any]], None]  # {"stage", "done", "total", "unit"}
 
 
@@ -32,9 +33,17 @@ def home() -> Path:
     return Path(os.environ.get("BPBENCH_HOME") or Path.home() / ".cache" / "bpbench").expanduser().absolute()
 
 
-def runtime_paths() -> list[str]:
-    """What the sandbox will let agent code read: the interpreter's library and the installed packages."""
-    return sorted({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+def runtime_paths(lib: Sequence[Path] = SYSTEM_LIB) -> list[str]:
+    """Python packages that the sandbox will let agent code read.
+
+    The interpreter's library and what is installed, of a virtual environment and of what it was made from; and what
+    the system's package manager installs for its own Python, since the folders in `lib` are open for their libraries.
+    """
+    own = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    homes = [*own, *(folder for root in lib for folder in sorted(root.glob("python3*")))]
+    # Those inside a library are named too: a change is seen in the names at the top of a folder.
+    nested = [home / name for home in homes for name in ("site-packages", "dist-packages")]
+    return sorted({str(path) for path in [*homes, *nested] if path.is_dir()})
 
 
 def request_of(config: Config) -> dict[str, Any]:

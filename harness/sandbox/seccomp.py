@@ -47,11 +47,14 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
+    # which pages of a file are in memory: what one process reads or drops there, the next one could look up
+    "mincore": (27, 232), "cachestat": (451, 451),
     # looked at more closely below
     "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "kill": (62, 129), "tkill": (200, 130),
     "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "fcntl": (72, 25), "prctl": (157, 167), "ioctl": (16, 29),
     "prlimit64": (302, 261), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
+    "fadvise64": (221, 223), "madvise": (28, 233), "preadv2": (327, 286),
 }  # fmt: skip
 
 _ATTRIBUTES = (
@@ -65,10 +68,13 @@ _SIGNALLERS = {
 }  # fmt: skip
 # At the same user these reach any process of the user; the number is which argument names it (0: this one).
 _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity": 0}
-_EXAMINED = {"clone", "clone3", "socket", "fcntl", "prctl", "ioctl", *_SIGNALLERS, *_AIMED}
+# Ways to drop pages of files from memory, and to read only those that are there.
+_PAGES = {"fadvise64", "madvise", "preadv2"}
+_EXAMINED = {"clone", "clone3", "socket", "fcntl", "prctl", "ioctl", *_SIGNALLERS, *_AIMED, *_PAGES}
 
 _AF_UNIX, _F_SETSIG, _PR_SET_PDEATHSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 1, 0x5412, 0x541C
 _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
+_POSIX_FADV_DONTNEED, _MADV_COLD, _MADV_PAGEOUT = 4, 20, 21
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH
 
@@ -126,6 +132,9 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         ("fcntl", [*_argument(1), *_refuse_if([_F_SETSIG])]),
         ("prctl", [*_argument(0), *_refuse_if([_PR_SET_PDEATHSIG])]),
         ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX])]),
+        ("fadvise64", [*_argument(3), *_refuse_if([_POSIX_FADV_DONTNEED])]),
+        ("madvise", [*_argument(2), *_refuse_if([_MADV_COLD, _MADV_PAGEOUT])]),
+        ("preadv2", [*_argument(5), *_refuse_unless([0])]),  # no flags: RWF_NOWAIT says what is in memory
     ]  # fmt: skip
     rules += [(name, [*_argument(n), *_refuse_if([signal.SIGCONT])]) for name, n in _SIGNALLERS.items()]
     if same_user:

@@ -192,3 +192,16 @@ def test_a_recorded_configuration_is_read_back():
 def test_only_generated_text_is_not_looked_for_among_the_packages():
     assert data.request_of(compose.compose(["data=pypi"]))["runtime_paths"] == data.runtime_paths() != []
     assert data.request_of(compose.compose(["data=synthetic"]))["runtime_paths"] == []
+
+
+def test_the_systems_python_packages_are_looked_through_too(tmp_path):
+    for name in ("lib/python3/dist-packages/twisted", "local/python3.11/site-packages", "lib/perl5"):
+        (tmp_path / name).mkdir(parents=True)
+    paths = data.runtime_paths([tmp_path / "lib", tmp_path / "local", tmp_path / "lib64"])
+    assert set(data.runtime_paths([])) < set(paths)
+    assert [path.removeprefix(f"{tmp_path}/") for path in paths if path.startswith(str(tmp_path))] == [
+        "lib/python3",
+        "lib/python3/dist-packages",
+        "local/python3.11",
+        "local/python3.11/site-packages",
+    ]

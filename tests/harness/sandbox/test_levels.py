@@ -115,6 +115,30 @@ def test_needed_walls_hold(box: Sandbox, bpbench_home: Path, tmp_path: Path) -> 
     assert walls.canaries["fork_limit"] == "held"
 
 
+@pytest.mark.parametrize("box", WALLED, ids=[box.name for box in WALLED])
+def test_no_call_says_which_pages_of_a_file_are_in_memory(box: Sandbox, tmp_path: Path) -> None:
+    """Else one process could drop pages, read some again, and the next one would know which."""
+    script = """
+        import os, sys
+        file = os.open(sys.executable, os.O_RDONLY)
+        calls = [
+            lambda: os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED),
+            lambda: os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT),
+        ]
+        for number, call in enumerate(calls):
+            try:
+                call()
+                print("allowed", number)
+            except PermissionError:
+                pass
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+        print("magic", os.preadv(file, [bytearray(4)], 0))
+    """
+    process = start(box, tmp_path / "box", script)
+    assert end_of(process) == 0
+    assert (tmp_path / "box" / "log.txt").read_text().split() == ["magic", "4"]
+
+
 def test_a_plain_process_holds_little_and_says_so(tmp_path: Path) -> None:
     val = tmp_path / "val.npy"
     val.write_bytes(b"text")

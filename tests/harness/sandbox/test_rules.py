@@ -87,6 +87,14 @@ def verdict(program: bytes, number: int, *arguments: int, architecture: int = X8
         (157, (15, 0), ALLOW),  # prctl(PR_SET_NAME)
         (16, (0, 0x5412), EPERM),  # ioctl(TIOCSTI)
         (16, (0, 0x5401), ALLOW),
+        (27, (), EPERM),  # mincore
+        (451, (), EPERM),  # cachestat
+        (221, (3, 0, 0, 4), EPERM),  # fadvise64(POSIX_FADV_DONTNEED)
+        (221, (3, 0, 0, 2), ALLOW),  # fadvise64(POSIX_FADV_SEQUENTIAL)
+        (28, (0, 4096, 21), EPERM),  # madvise(MADV_PAGEOUT)
+        (28, (0, 4096, 4), ALLOW),  # madvise(MADV_DONTNEED), of the process's own memory
+        (327, (3, 0, 1, 0, 0, 8), EPERM),  # preadv2(RWF_NOWAIT)
+        (327, (3, 0, 1, 0, 0, 0), ALLOW),  # preadv2
         (91, (3, 0o600), ALLOW),  # fchmod, as a user of its own
         (302, (7,), ALLOW),  # prlimit64 of another, as a user of its own
         (0x40000000 | 101, (), ENOSYS),  # x32
