@@ -237,9 +237,13 @@ def unambiguous(rows: Sequence[Row]) -> list[Row]:
 
 
 def grouped(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Row]:
-    """`rows` with the number of their tie group. Rows of fewer than five sessions get none and come last."""
+    """`rows` with the number of their tie group. Rows of fewer than five sessions get none and come last.
+
+    Rows are in the order of their means over all their sessions, and tests are on the common seeds alone: a difference
+    that was found against the order does not support it.
+    """
     ready = [row for row in rows if row.num_sessions >= MIN_SESSIONS]
-    apart = {frozenset((item.first, item.second)) for item in comparisons if item.different}
+    apart = {frozenset((item.first, item.second)) for item in comparisons if item.different and item.test.mean_bpb > 0}
     different = [[frozenset((one.label, other.label)) in apart for other in ready] for one in ready]
     groups = inference.tie_groups(different)
     ranked = [replace(row, group=group) for row, group in zip(ready, groups, strict=True)]

@@ -76,6 +76,15 @@ def test_two_researchers_apart_and_two_tied() -> None:
     assert share is not None and share[1] < 2.5 < share[2] and rows["tpe"].share_of_tpe is None
 
 
+def test_a_difference_against_the_order_splits_no_group() -> None:
+    """The means are over all sessions, the test over the common seeds: here the second row surely wins on those."""
+    late = made("late", [0.01 + x for x in SPREAD[:5]] + [0.09] * 5)
+    tpe = made("tpe", [0.02 + x for x in reversed(SPREAD[:5])])
+    found = board(late, tpe)
+    assert found.comparisons[0].different and found.comparisons[0].test.mean_bpb < 0
+    assert [(row.label, row.group) for row in found.rows] == [("late", 1), ("tpe", 1)]
+
+
 def test_no_verdict_below_five_sessions() -> None:
     found = board(made("best", [0.5 + x for x in SPREAD[:4]]), made("tpe", [0.02 + x for x in SPREAD]))
     assert [(row.label, row.group) for row in found.rows] == [("tpe", 1), ("best", None)]
