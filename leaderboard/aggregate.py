@@ -126,9 +126,10 @@ def yardstick(rows: Sequence[Row]) -> str | None:
 def contiguous(sessions: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
     """The closed sessions of seeds 0 .. n-1, one for each, and what is left out and why.
 
-    On one device the first session opened under a seed counts, whatever came of it; so neither a second attempt nor a
-    seed that is never shown can improve a row. Of several devices under the same seeds the longest line counts whole:
-    who may say when a session was opened could otherwise put his own in the place of another.
+    On one device the first session opened under a seed counts, whatever came of it, so no second attempt that is shown
+    improves a row. Where the row ends is chosen by who publishes it, who may have seen the gains: docs/leaderboard.md
+    says what that is worth, and what choosing a device is. Of several devices under the same seeds the longest line
+    counts whole: who may say when a session was opened could otherwise put his own in the place of another.
     """
     lines: dict[str, list[Outcome]] = {}
     for session in sessions:
