@@ -25,6 +25,8 @@ AGENTS = ("llm", "random", "tpe", "cmaes", "noop")
 # Of config.session: names of folders, the seed, and limits that may be anything as long as none ended the session.
 _FREE = ("seed", "name", "root", "max_hours", "max_cost_usd", "max_llm_tokens")
 _CAPS = ("session.max_hours", "session.max_cost_usd", "session.max_llm_tokens")
+# Of config.backend: with a choice of its own the device has another fingerprint, under which seeds begin at 0 again.
+_DEVICES_OWN = ("threads", "dtype")
 # Of the opening record's facts of the researcher: those that repeat the configuration, and what they are called there.
 _REPEATED = {
     "llm": "name",
@@ -112,8 +114,9 @@ def _session(state: SessionState) -> Iterator[str]:
     for name in (*here, *(name for name in session if name not in here)):
         if name not in _FREE and not (name in session and name in here and same(session[name], here[name])):
             yield f"session.{text.line(str(name), 40)} is {_shown(session.get(name))}, by default {here.get(name)!r}"
-    if group(state, "backend").get("threads") is not None:
-        yield "backend.threads is set: leave it to the device"
+    for name in _DEVICES_OWN:
+        if group(state, "backend").get(name) is not None:
+            yield f"backend.{name} is set: leave it to the device"
     stopped = state.stopped_early or ""
     for cap in _CAPS:
         if stopped.startswith(cap):

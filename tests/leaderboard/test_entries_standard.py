@@ -88,6 +88,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "early stop": (config("session", early_stop=False), "session.early_stop is False"),
     "more rules": (config("session", luck=1), "session.luck is 1"),
     "threads": (config("backend", threads=1), "backend.threads is set"),
+    "dtype": (config("backend", dtype="float32"), "backend.dtype is set"),
     "recorded": (recorded, "repeats one of another session"),
     "hours": (stopped("session.max_hours=1 was reached"), "was stopped by session.max_hours; raise it"),
     "dollars": (stopped("session.max_cost_usd=1: $1 are spent"), "was stopped by session.max_cost_usd"),
@@ -236,6 +237,7 @@ def test_a_day_or_a_library_makes_no_researcher(spoken: Bundle) -> None:
 
     own = researcher(spoken.state)
     assert of(facts(date="2030-01-01", litellm_version="9", price_as_of="2030-01-01", llm="mine")) == own
+    assert of(config("llm", cache_prompts=True)) == own
     assert of(facts(effort="high")) != own
 
 
