@@ -90,9 +90,6 @@ REFUSED: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "threads": (config("backend", threads=1), "backend.threads is set"),
     "dtype": (config("backend", dtype="float32"), "backend.dtype is set"),
     "recorded": (recorded, "repeats one of another session"),
-    "hours": (stopped("session.max_hours=1 was reached"), "was stopped by session.max_hours; raise it"),
-    "dollars": (stopped("session.max_cost_usd=1: $1 are spent"), "was stopped by session.max_cost_usd"),
-    "tokens": (stopped("session.max_llm_tokens=9: 9 are used"), "was stopped by session.max_llm_tokens"),
     "a model's name": (config("llm", model="openai/best"), "its llm group names a model"),
     "a model's facts": (lambda x: opened(x).update(researcher={"model": "openai/best"}), "says it asked a model"),
     "versions": (lambda x: opened(x).update(versions=["2.13.0"]), "torch None"),
@@ -123,6 +120,10 @@ def test_what_is_no_standard_session_is_refused(root: Path, case: str) -> None:
         agent("tpe", startup_trials=1, block=5, candidates=24),
         agent("cmaes", sigma=0.1, population=None),
         agent("noop"),
+        # Refused, it could be run again: a seed on which much is spent for nothing would never be shown.
+        stopped("session.max_hours=1 was reached"),
+        stopped("session.max_cost_usd=1: $1 are spent"),
+        stopped("session.max_llm_tokens=9: 9 are used"),
     ],
 )
 def test_what_is_free(root: Path, change: Callable[[Lines], None]) -> None:
@@ -131,9 +132,11 @@ def test_what_is_free(root: Path, change: Callable[[Lines], None]) -> None:
     assert reasons(lines) == ""
 
 
-def test_a_limit_in_hours_that_ended_nothing_sets_no_session_apart(root: Path) -> None:
-    """Or seeds could begin at 0 again under every new limit."""
+@pytest.mark.parametrize("change", [lambda _: None, stopped("session.max_hours=99 was reached")])
+def test_a_limit_in_hours_sets_no_session_apart(root: Path, change: Callable[[Lines], None]) -> None:
+    """Or seeds could begin at 0 again under every new limit, and what one ended would be missing in its row."""
     lines = journal(root)
+    change(lines)
     before = outcome(bundled(lines).records)
     opened(lines)["config"]["session"]["max_hours"] = 99.0
     whole = bundled(lines)
@@ -219,6 +222,26 @@ def test_a_model_in_another_scaffold_or_never_asked_is_refused(spoken: Bundle, c
     change, expected = OTHERWISE[case]
     assert of_model(spoken) == SCRIPT
     assert expected in of_model(spoken, change)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason", "refused"),
+    [
+        ({"max_cost_usd": 1.0}, "session.max_cost_usd=1: $0.99 are spent, the next call may cost $0.02", False),
+        ({"max_hours": 2.0}, "session.max_hours=2 was reached", False),
+        ({}, "session.max_cost_usd=1: $0.99 are spent, the next call may cost $0.02", True),
+        ({"max_cost_usd": 1.0}, "the researcher stopped: nothing more to gain", True),
+    ],
+)
+def test_an_end_that_a_limit_caused_needs_no_answer(
+    spoken: Bundle, limits: dict[str, float], reason: str, refused: bool
+) -> None:
+    def ended(lines: Lines) -> None:
+        config("session", **limits)(lines)
+        confirmation = next(place for place, line in enumerate(lines) if line["data"].get("role") == "confirm_baseline")
+        lines.insert(confirmation, {"time": lines[confirmation]["time"], "type": "stopped", "data": {"reason": reason}})
+
+    assert ("the early stop: no request" in of_model(spoken, ended)) is refused
 
 
 def test_what_was_asked_and_answered_must_be_there(spoken: Bundle) -> None:
