@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -144,6 +145,25 @@ def test_a_limit_in_hours_sets_no_session_apart(root: Path, change: Callable[[Li
     after = described("x", made, whole).outcome
     assert outcome(whole.records).conditions["max_hours"] == 99.0
     assert after is not None and after.conditions == before.conditions
+
+
+@pytest.mark.parametrize(
+    ("run_ids", "refused"),
+    [
+        (["confirm_candidate-001"], False),  # power cuts happen
+        (["confirm_candidate-001", "confirm_baseline-002"], False),
+        (["experiment-000"] * 3, False),
+        (["confirm_candidate-001"] * 2, True),
+    ],
+)
+def test_a_confirmation_run_may_be_cut_off_once(root: Path, run_ids: list[str], refused: bool) -> None:
+    lines = journal(root)
+    for run_id in run_ids:
+        started = [line["type"] == "run_started" and line["data"]["run_id"] == run_id for line in lines].index(True)
+        resumed = {"time": lines[started]["time"], "type": "resumed", "data": {"reason": "killed"}}
+        lines[started:started] = [copy.deepcopy(lines[started]), resumed]
+    expected = "confirm_candidate-001 was cut off 2 times and made again: a confirmation run may be once"
+    assert (expected in reasons(lines)) is refused and (refused or reasons(lines) == "")
 
 
 def test_a_session_of_another_version_is_judged_by_its_own_rules(root: Path) -> None:
