@@ -497,6 +497,11 @@ def test_the_pages_claim_what_is_so(base: Published) -> None:
     assert bound in list(words.notes(pooled))
 
 
+def test_the_curve_says_what_it_is_made_of(base: Published) -> None:
+    told = index(files(three_rows(base))).text
+    assert "val scores of kept changes, selected and so biased upwards" in told
+
+
 def test_small_p_values_are_not_zero(base: Published) -> None:
     assert "<0.001" in index(files(three_rows(base))).text
 
