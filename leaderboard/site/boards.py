@@ -213,11 +213,11 @@ def _tier_note(sessions: Sequence[Published], tier: Tier) -> str:
     again = [item for item in sessions if item.tier is Tier.REPRODUCED]
     num_gains, total = sum(map(words.claims_gain, again)), len(sessions)
     idle = len(again) - num_gains
-    none = f"; in {idle} no gain was claimed and none was seen" if idle else ""
+    none = f"; in {idle} no gain was claimed and retraining agrees" if idle else ""
     if tier is not Tier.REPRODUCED:
         return f"{len(again)} of {total} sessions reproduced{none}" if again else ""
     if not num_gains:
-        return "no gain was claimed, and none was seen"
+        return "no gain was claimed, and retraining agrees"
     return f"gain reproduced in {num_gains} of {total}{none}" if idle else ""
 
 
