@@ -113,7 +113,7 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
             workspace=Workspace(folder / "workspace"),
             trackers=[view, mirror],
             nonce=json.loads((folder / "secret.json").read_text())["nonce"],
-            earlier_baselines=baselines.known(session_key, device),
+            earlier_baselines=baselines.known(session_key, device, config.session.seed),
             witness=witness,
             line=line,
         ).run()

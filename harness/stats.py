@@ -59,7 +59,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     """Student's t interval of the mean; at least two values."""
     centre, n = mean(values), len(values)
     spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
-    half = _t_quantile(n - 1, (1 + confidence) / 2) * spread
+    half = t_quantile(n - 1, (1 + confidence) / 2) * spread
     return centre - half, centre + half
 
 
@@ -73,7 +73,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     n = len(ordered)
     middle = _median(ordered)
     deviation = 1.4826 * _median(sorted(abs(value - middle) for value in ordered))
-    half = _t_quantile(n - 1, 0.975) * 1.2533 * deviation / math.sqrt(n)
+    half = t_quantile(n - 1, 0.975) * 1.2533 * deviation / math.sqrt(n)
     return middle, middle - half, middle + half
 
 
@@ -103,11 +103,11 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -
     rho = min(max(rho, 0.0), 0.9)
     inflation = (1 + rho) / (1 - rho)
     relative_sd = math.sqrt(squares / (n - 1)) / abs(mean(numerators))
-    half = _t_quantile(n - 1, 0.975) * value * relative_sd * math.sqrt(inflation / n)
+    half = t_quantile(n - 1, 0.975) * value * relative_sd * math.sqrt(inflation / n)
     return Ratio(value, value - half, value + half, relative_sd, inflation)
 
 
-def _t_quantile(degrees: int, probability: float) -> float:
+def t_quantile(degrees: float, probability: float) -> float:
     """What `scipy.stats.t.ppf` returns, to the last digit, without the second that importing scipy.stats takes."""
     from scipy.special import stdtrit
 

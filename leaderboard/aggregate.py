@@ -126,9 +126,10 @@ def yardstick(rows: Sequence[Row]) -> str | None:
 def contiguous(sessions: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
     """The closed sessions of seeds 0 .. n-1, one for each, and what is left out and why.
 
-    On one device the first session opened under a seed counts, whatever came of it; so neither a second attempt nor a
-    seed that is never shown can improve a row. Of several devices under the same seeds the longest line counts whole:
-    who may say when a session was opened could otherwise put his own in the place of another.
+    On one device the first session opened under a seed counts, whatever came of it, so no second attempt that is shown
+    improves a row. Where the row ends is chosen by who publishes it, who may have seen the gains: docs/leaderboard.md
+    says what that is worth, and what choosing a device is. Of several devices under the same seeds the longest line
+    counts whole: who may say when a session was opened could otherwise put his own in the place of another.
     """
     lines: dict[str, list[Outcome]] = {}
     for session in sessions:
@@ -237,9 +238,13 @@ def unambiguous(rows: Sequence[Row]) -> list[Row]:
 
 
 def grouped(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Row]:
-    """`rows` with the number of their tie group. Rows of fewer than five sessions get none and come last."""
+    """`rows` with the number of their tie group. Rows of fewer than five sessions get none and come last.
+
+    Rows are in the order of their means over all their sessions, and tests are on the common seeds alone: a difference
+    that was found against the order does not support it.
+    """
     ready = [row for row in rows if row.num_sessions >= MIN_SESSIONS]
-    apart = {frozenset((item.first, item.second)) for item in comparisons if item.different}
+    apart = {frozenset((item.first, item.second)) for item in comparisons if item.different and item.test.mean_bpb > 0}
     different = [[frozenset((one.label, other.label)) in apart for other in ready] for one in ready]
     groups = inference.tie_groups(different)
     ranked = [replace(row, group=group) for row, group in zip(ready, groups, strict=True)]

@@ -7,12 +7,14 @@ the rest of the record is worked out again.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from harness import ranking
-from harness.records import SessionState
+from harness.journal import Record
+from harness.records import Role, SessionState
 from harness.sandbox import canaries
 from harness.views import text
 from leaderboard import installed, official, standard
@@ -27,6 +29,8 @@ _NO_RESEARCHER = {
 }
 # Of config.task: words about it, and the clock, which `auto` resolves for each device and which the key has.
 _NOT_NUMBERS = ("clock", "ticks", "study", "device_class", "data", "measured_on", "reference_bpb")
+_CONFIRMING = (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE)
+_RUN_ENDS = ("run_started", "run_finished", "run_drifted")
 _MOST = 1e12  # of seconds, tokens, dollars: far beyond every session, and a number that pages and sums can hold
 
 
@@ -79,6 +83,7 @@ def _derived(whole: Bundle, boards: Sequence[Official]) -> Iterator[str]:
     if torch.partition("+")[0] != pinned_torch():
         yield f"torch {torch}: install torch=={pinned_torch()}, the version that rows are compared on"
     yield from _other_numbers(group(state, "task"))
+    yield from _chosen(whole.records)
     yield from standard.reasons(whole)
 
 
@@ -102,6 +107,20 @@ def _absurd(state: SessionState) -> Iterator[str]:
     for what, values in numbers.items():
         if not all(value is None or (math.isfinite(value) and 0 <= value < _MOST) for value in values):
             yield f"{what}: a number that no session has"
+
+
+def _chosen(records: Sequence[Record]) -> Iterator[str]:
+    """Confirmation runs that were cut off again and again: who ends them when they look bad chooses among results.
+
+    Once each is forgiven, for power cuts happen.
+    """
+    cut_off: Counter[str] = Counter()
+    for record in records:
+        if record.data.get("role") in _CONFIRMING and record.type in _RUN_ENDS:
+            cut_off[str(record.data.get("run_id"))] += 1 if record.type == "run_started" else -1
+    for run_id, count in cut_off.items():
+        if count > 1:
+            yield f"{run_id} was cut off {count} times and made again: a confirmation run may be once"
 
 
 def _other_numbers(task: Mapping[str, Any]) -> Iterator[str]:

@@ -50,6 +50,26 @@ def t_test_p(values: Sequence[float]) -> float:
     return 2.0 * float(stdtr(n - 1, -abs(centre) * math.sqrt(n) / sd))
 
 
+def exceeds_p(first: Sequence[float], second: Sequence[float]) -> float:
+    """One-sided p of mean(first) <= mean(second), by Welch's t; at least two values each."""
+    from scipy.special import stdtr
+
+    gap = mean(first) - mean(second)
+    error, degrees = welch_error(standard_deviation(first), len(first), standard_deviation(second), len(second))
+    if error == 0:
+        return 0.0 if gap > 0 else 1.0
+    return float(stdtr(degrees, -gap / error))
+
+
+def welch_error(first_sd: float, first_n: int, second_sd: float, second_n: int) -> tuple[float, float]:
+    """Standard error of a difference of means and its degrees of freedom (Welch, 1947)."""
+    one, other = first_sd**2 / first_n, second_sd**2 / second_n
+    total = one + other
+    if total == 0:
+        return 0.0, float(first_n + second_n - 2)
+    return math.sqrt(total), total**2 / (one**2 / (first_n - 1) + other**2 / (second_n - 1))
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Adjusted p values that hold the chance of any false rejection among all (Holm, 1979)."""
     order = sorted(range(len(ps)), key=ps.__getitem__)

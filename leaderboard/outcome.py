@@ -21,8 +21,8 @@ from leaderboard import standard
 
 CONDITIONS = ("experiments", "max_hours", "early_stop")  # of config.session: as much a part of a comparison as the key
 MAX_USD = 1e6
-# Of config.llm: where a model is served, how long it is waited for, what it costs there.
-_NOT_THE_MODEL = ("name", "api_base", "key_variable", "timeout_seconds", "first_wait_seconds", "price")
+# Of config.llm: where a model is served, how long it is waited for, what it costs there, what of it is cached.
+_NOT_THE_MODEL = ("name", "api_base", "key_variable", "timeout_seconds", "first_wait_seconds", "price", "cache_prompts")
 # Of what a scaffold says of itself in the opening record: the same, and when it was run. A day of its own would make a
 # researcher of its own, whose seeds could begin at 0 again until one was lucky.
 _NOT_THE_RESEARCHER = ("llm", "price_as_of", "litellm_version", "date")

@@ -2,18 +2,21 @@
 
 The budget is calibrated so that the stock script sees the same training everywhere. How well that worked is measured
 by the baselines themselves: two devices are pooled when the 95 % interval of the difference of their mean baselines
-(Welch, sessions as units) lies within one seed-to-seed sigma of 0, that of the task. That has to be shown: too few
-sessions mean apart.
+lies within one seed-to-seed sigma of 0, that of the task. That has to be shown: too little to show it means apart.
+
+Units are session seeds. Baseline seeds follow from the session seed alone, so sessions of several researchers under one
+seed repeat the same runs, and would pass for as many independent ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from harness.stats import mean
+from harness.stats import mean, t_interval, t_quantile
 from leaderboard import installed
+from leaderboard.inference import standard_deviation, welch_error
 from leaderboard.outcome import Outcome
 
 
@@ -29,10 +32,7 @@ class Portability:
 def portability(sessions: Sequence[Outcome]) -> list[Portability]:
     """The groups of devices, in order of their first session."""
     devices = list(dict.fromkeys(session.device for session in sessions))
-    baselines = {
-        device: [item.baseline_bpb for item in sessions if item.device == device and item.baseline_bpb is not None]
-        for device in devices
-    }
+    baselines = {device: _by_seed(item for item in sessions if item.device == device) for device in devices}
     margin = _margin(sessions) if len(devices) > 1 else 0.0
     measured = {}
     for one, other in combinations(devices, 2):
@@ -61,17 +61,34 @@ def _margin(sessions: Sequence[Outcome]) -> float:
     return min(stated, default=0.0) if known is None else known.sigma_prior_bpb
 
 
-def _gap(one: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:
-    """Distance of the means and the farthest end of its 95 % interval; None below two sessions each."""
-    from scipy.stats import ttest_ind
+def _by_seed(sessions: Iterable[Outcome]) -> dict[int, float]:
+    """The mean baseline under each session seed, over all sessions that ran it on one device."""
+    found: dict[int, list[float]] = {}
+    for item in sessions:
+        if item.baseline_bpb is not None:
+            found.setdefault(item.session_seed, []).append(item.baseline_bpb)
+    return {seed: mean(values) for seed, values in found.items()}
 
+
+def _gap(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float] | None:
+    """Distance of the means and the farthest end of its 95 % interval; None below two session seeds each.
+
+    Over the seeds that both have, paired; where these are fewer than two, Welch's over all of each.
+    """
+    common = sorted(one.keys() & other.keys())
+    if len(common) > 1:
+        differences = [one[seed] - other[seed] for seed in common]
+        low, high = t_interval(differences)
+        return abs(mean(differences)), max(abs(low), abs(high))
+    return _welch_gap(list(one.values()), list(other.values()))
+
+
+def _welch_gap(one: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:
     if min(len(one), len(other)) < 2:
         return None
     gap = abs(mean(one) - mean(other))
-    if len(set(one)) == len(set(other)) == 1:
-        return gap, gap
-    interval = ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
-    return gap, max(abs(float(interval.low)), abs(float(interval.high)))
+    error, degrees = welch_error(standard_deviation(one), len(one), standard_deviation(other), len(other))
+    return gap, gap + t_quantile(degrees, 0.975) * error
 
 
 def _describe(group: Sequence[str], measured: dict[tuple[str, str], tuple[float, float]]) -> Portability:

@@ -15,17 +15,21 @@ MAX_SESSIONS = 100_000
 
 def power(gap: float, sd: float, n: int, alpha: float = ALPHA) -> float:
     """Chance that a two-sided t test on `n` differences calls a true `gap` different, in its own direction."""
-    from scipy.special import nctdtr, stdtrit
-
     if n < 2:
         return 0.0
-    if sd == 0:
-        return 1.0 if gap else 0.0
-    critical = float(stdtrit(n - 1, 1 - alpha / 2))
-    noncentrality = abs(gap) * math.sqrt(n) / sd
-    if noncentrality > critical + 30:  # nct underflows there, and nothing is left to compute
+    return one_sided_power(abs(gap), sd / math.sqrt(n), n - 1, alpha / 2)
+
+
+def one_sided_power(gap: float, error: float, degrees: float, alpha: float) -> float:
+    """Chance that a t test at `alpha` finds a `gap` above 0 that is measured with the standard error `error`."""
+    from scipy.special import nctdtr, stdtrit
+
+    if error == 0:
+        return 1.0 if gap > 0 else 0.0
+    critical = float(stdtrit(degrees, 1 - alpha))
+    if gap / error > critical + 30:  # nct underflows there, and nothing is left to compute
         return 1.0
-    return 1.0 - float(nctdtr(n - 1, noncentrality, critical))
+    return 1.0 - float(nctdtr(degrees, gap / error, critical))
 
 
 def detectable_gap(sd: float, n: int, alpha: float = ALPHA, target: float = POWER) -> float | None:

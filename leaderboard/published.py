@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from leaderboard.aggregate import Board, Row
 from leaderboard.bundle import Bundle
 from leaderboard.outcome import Outcome
+from leaderboard.overclaim import overclaims
 from leaderboard.paths import ENTRIES, REPRODUCERS
 from leaderboard.verdict import Verdict
 
@@ -91,13 +92,23 @@ class Collection:
         return min((self.of(session).tier for session in row.sessions), key=order.index, default=Tier.SELF_REPORTED)
 
     def contested(self, row: Row) -> bool:
-        """Whether a listed reproducer found that a session of the row does not reproduce. Such a row has no group.
+        """Whether a session of the row does not reproduce, or all of them overclaim. Such a row has no group.
 
         Also a session that does not count: what is left out of a row is no place to put a failure.
         """
-        of_row = heads(row)
-        contested = (item.outcome for item in self.sessions if item.contested)
-        return any(outcome is not None and outcome.head in of_row for outcome in contested)
+        return any(self.by_head[head].contested for head in heads(row)) or self.overclaims(row)
+
+    def overclaims(self, row: Row) -> bool:
+        """Whether the researcher's sessions together claim more than was found, those beyond this `row` included."""
+        return not self._overclaiming.isdisjoint(heads(row))
+
+    @cached_property
+    def _overclaiming(self) -> frozenset[str]:
+        """The heads of rows whose sessions together claim more than was found."""
+        rows = (heads(row) for board in self.boards for row in board.rows)
+        return frozenset(
+            head for of_row in rows if overclaims(self.by_head[head] for head in of_row) for head in of_row
+        )
 
 
 def heads(row: Row) -> frozenset[str]:

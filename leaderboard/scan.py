@@ -151,10 +151,9 @@ def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
 
 
 def _outcome(whole: bundle.Bundle) -> Outcome:
-    """A limit in hours that ended nothing sets no session apart: with a new one, seeds could begin at 0 again."""
+    """Hours beside a number of experiments set no session apart: with new ones, seeds could begin at 0 again."""
     found = outcome(whole.records)
-    stopped = (found.stopped_early or "").startswith("session.max_hours")
-    if stopped or found.conditions["experiments"] is None:
+    if found.conditions["experiments"] is None:
         return found
     return replace(found, conditions={**found.conditions, "max_hours": None})
 

@@ -142,6 +142,8 @@ def _notes(collection: Collection, board: Board) -> Iterator[str]:
         if 0 < row.num_sessions < MIN_SESSIONS and not collection.contested(row):
             count = text.count(row.num_sessions, "session")
             yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"
+        if collection.overclaims(row):
+            yield f"{row.label}: contested: its sessions together claim more than their reproductions found"
         for session in (collection.of(item) for item in row.sessions):
             for made in session.retrained:
                 if session.contested and made.counts and made.verdict.word == "not reproduced":

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leaderboard import simulate_rules
+from leaderboard.simulate_rules import t_bounds
+
 Array = NDArray[np.float64]
 SIZES = (5, 10, 20)  # sessions
-VERDICT_CASES = ((0, 0), (2, 2), (4, 4), (0, 4), (1, 4))  # true and claimed gain, in deviations of a paired difference
 
 
 @dataclass(frozen=True)
@@ -150,37 +152,6 @@ def keep_rules(world: World, num: int, rng: np.random.Generator) -> dict[str, di
     return result
 
 
-def verdict_rates(
-    sd: float, num_pairs: int, truth: float, claimed: float, num: int, rng: np.random.Generator
-) -> dict[str, float]:
-    """How reproductions of a true gain `truth` end where sessions claim about `claimed` (honest: the same).
-
-    The rule of leaderboard/verdict.py; claim and reproduction each have `num_pairs` differences of deviation `sd`. Only
-    claims of their kind are counted: with a confirmed gain where `claimed` is above 0, without one where it is 0.
-    """
-    claim_low, claim_high = t_bounds(rng.normal(claimed, sd, (num, num_pairs)))
-    low, high = t_bounds(rng.normal(truth, sd, (num, num_pairs)))
-    missed = (high < claim_low) | ((claim_low <= 0) & (low > claim_high))
-    found = ~missed & np.where(claim_low > 0, low > 0, (low <= 0) & (high >= 0))
-    counted = (claim_low > 0) == (claimed > 0)
-    return {
-        "claims": float(counted.mean()),
-        "reproduced": float(found[counted].mean()),
-        "not reproduced": float(missed[counted].mean()),
-        "inconclusive": float((~found & ~missed)[counted].mean()),
-    }
-
-
-def t_bounds(values: Array) -> tuple[Array, Array]:
-    """95 % t interval of the mean along the last axis."""
-    from scipy.stats import t
-
-    n = values.shape[-1]
-    half = float(t.ppf(0.975, n - 1)) * values.std(axis=-1, ddof=1) / np.sqrt(n)
-    centre = values.mean(axis=-1)
-    return centre - half, centre + half
-
-
 def t_test_ps(values: Array) -> Array:
     """Two-sided p of mean 0 along the last axis; no spread and no mean: 1."""
     from scipy.stats import t
@@ -193,7 +164,7 @@ def t_test_ps(values: Array) -> Array:
 
 
 def study(scale: int, seed: int) -> dict[str, Any]:
-    """Everything that docs/statistics.md quotes; `scale` simulated rows or boards for each figure."""
+    """What docs/statistics.md and docs/reproduction.md quote; `scale` simulated rows or boards for each figure."""
     rng = np.random.Generator(np.random.PCG64(seed))
     result: dict[str, Any] = {"seed": seed, "scale": scale, "worlds": {}}
     for world in (PUBLISHED, DEMO):
@@ -208,15 +179,8 @@ def study(scale: int, seed: int) -> dict[str, Any]:
             "false_differences": {size: false_differences(world, scale, rng, size=size) for size in SIZES},
             "power": {f"{gap:.4g}": power_curve(world, gap, range(3, 61, 3), scale, rng) for gap in gaps},
             "keep_rules": keep_rules(world, 4 * scale, rng),
-            "verdicts": {
-                f"true {truth:g}, claimed {claimed:g}, {pairs} pairs": verdict_rates(
-                    sd := world.seed_sd * 2**0.5, pairs, truth * sd, claimed * sd, scale, rng
-                )
-                for truth, claimed in VERDICT_CASES
-                for pairs in (3, 5, 10)
-            },
         }
-    return result
+    return result | simulate_rules.study(scale, rng)
 
 
 def best_of(world: World, counts: Sequence[int], num: int, rng: np.random.Generator) -> dict[int, tuple[float, float]]:

@@ -22,9 +22,13 @@ from leaderboard import transcripts
 from leaderboard.bundle import Bundle
 
 AGENTS = ("llm", "random", "tpe", "cmaes", "noop")
-# Of config.session: names of folders, the seed, and limits that may be anything as long as none ended the session.
-_FREE = ("seed", "name", "root", "max_hours", "max_cost_usd", "max_llm_tokens")
-_CAPS = ("session.max_hours", "session.max_cost_usd", "session.max_llm_tokens")
+# Of config.session: names of folders, the seed, and the submitter's own limits. A session that one of these ended
+# counts like one that its researcher ended: refused, it could be run again, and a model that spends most where it gets
+# nowhere would lose its bad seeds.
+_LIMITS = ("max_hours", "max_cost_usd", "max_llm_tokens")
+_FREE = ("seed", "name", "root", *_LIMITS)
+# Of config.backend: with a choice of its own the device has another fingerprint, under which seeds begin at 0 again.
+_DEVICES_OWN = ("threads", "dtype")
 # Of the opening record's facts of the researcher: those that repeat the configuration, and what they are called there.
 _REPEATED = {
     "llm": "name",
@@ -107,17 +111,14 @@ def _scaffold() -> Mapping[str, Any]:
 
 
 def _session(state: SessionState) -> Iterator[str]:
-    """The session's rules, and that no limit of the submitter's own ended it."""
+    """The session's rules."""
     session, here = group(state, "session"), _groups_here("noop")["session"]
     for name in (*here, *(name for name in session if name not in here)):
         if name not in _FREE and not (name in session and name in here and same(session[name], here[name])):
             yield f"session.{text.line(str(name), 40)} is {_shown(session.get(name))}, by default {here.get(name)!r}"
-    if group(state, "backend").get("threads") is not None:
-        yield "backend.threads is set: leave it to the device"
-    stopped = state.stopped_early or ""
-    for cap in _CAPS:
-        if stopped.startswith(cap):
-            yield f"was stopped by {cap}; raise it and run the seed again"
+    for name in _DEVICES_OWN:
+        if group(state, "backend").get(name) is not None:
+            yield f"backend.{name} is set: leave it to the device"
 
 
 def _no_model(state: SessionState) -> Iterator[str]:
@@ -146,13 +147,19 @@ def _model(whole: Bundle) -> Iterator[str]:
 
 
 def _unasked(whole: Bundle, model: Any) -> Iterator[str]:
-    """Proposals, and the end, without an answer of the model that can be read here."""
+    """Proposals, and the end that it chose, without an answer of the model that can be read here."""
     asked = {index for index, request, reply in _answered(whole) if _is_there(whole, request, reply, model)}
     done = len(whole.state.experiments)
-    for index in range(done + bool(whole.state.stopped_early)):
+    for index in range(done + (bool(whole.state.stopped_early) and not _ended_by_limit(whole.state))):
         if index not in asked:
             what = f"experiment {index + 1}" if index < done else "the early stop"
             yield f"{what}: no request to {_shown(model)} with its answer is in the bundle"
+
+
+def _ended_by_limit(state: SessionState) -> bool:
+    """Whether a limit that the session had ended it: then the model was not asked any more."""
+    session, reason = group(state, "session"), state.stopped_early or ""
+    return any(session.get(name) is not None and reason.startswith(f"session.{name}=") for name in _LIMITS)
 
 
 def _answered(whole: Bundle) -> Iterator[tuple[int, str, str]]:

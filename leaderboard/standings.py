@@ -8,18 +8,19 @@ from dataclasses import replace
 from leaderboard import spent
 from leaderboard.aggregate import Board, Row, aggregate, compare, grouped, yardstick
 from leaderboard.outcome import Outcome
+from leaderboard.overclaim import overclaims
 from leaderboard.published import Category, Collection, Published, Tier, heads
 
 
 def boards(sessions: Iterable[Published]) -> tuple[Board, ...]:
     """The boards of all sessions with a bundle; a contested row is on its board, last, without a group."""
-    found = [session for session in sessions if session.outcome is not None]
-    contested = {session.outcome.head for session in found if session.outcome is not None and session.contested}
+    by_head = {session.outcome.head: session for session in sessions if session.outcome is not None}
+    contested = {head for head, session in by_head.items() if session.contested}
 
     def uncontested(row: Row) -> bool:
-        return contested.isdisjoint(heads(row))
+        return contested.isdisjoint(heads(row)) and not overclaims(by_head[head] for head in heads(row))
 
-    outcomes = [session.outcome for session in found if session.outcome is not None]
+    outcomes = [session.outcome for session in by_head.values() if session.outcome is not None]
     return tuple(ranked(board, uncontested, keep=True) for board in aggregate(outcomes))
 
 

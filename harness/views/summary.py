@@ -100,6 +100,14 @@ def nothing_kept_sentence(state: SessionState) -> str | None:
     return "No experiment was kept: the confirmation compares the baseline with itself."
 
 
+def stopped_sentence(state: SessionState) -> str | None:
+    """Why the session ended before its last experiment, and whether its researcher or a limit ended it."""
+    if not state.stopped_early:
+        return None
+    by_limit = state.stopped_early.startswith("session.max_")
+    return f"{'Stopped by a limit' if by_limit else 'Stopped early'}: {text.line(state.stopped_early)}"
+
+
 def llm_sentence(state: SessionState) -> str | None:
     asked = state.llm
     if not asked.num_calls:
@@ -143,8 +151,8 @@ def sentences(state: SessionState) -> list[str]:
         lines.append(again)
     if asked := llm_sentence(state):
         lines.append(asked)
-    if state.stopped_early:
-        lines.append(f"Stopped early: {text.line(state.stopped_early)}")
+    if stopped := stopped_sentence(state):
+        lines.append(stopped)
     times = figures["time"]
     if times["budget_share"] is not None:
         lines.append(

@@ -164,7 +164,9 @@ def _row(row: Row, board: Board, on: Scale, collection: Collection, links: Links
     gains = [item.gain_bpb for item in row.sessions if item.gain_bpb is not None]
     tier = collection.tier(row)
     by_head = collection.by_head
-    contested = _contested([by_head[head] for head in sorted(heads(row)) if head in by_head])
+    contested = _contested(
+        [by_head[head] for head in sorted(heads(row)) if head in by_head], collection.overclaims(row)
+    )
     cost = standings.row_cost_usd(collection, row.sessions)
     category = next((item.category for item in published if item.category), None)
     tied = [other for other in board.rows if row.group is not None and other.group == row.group]
@@ -211,18 +213,19 @@ def _tier_note(sessions: Sequence[Published], tier: Tier) -> str:
     again = [item for item in sessions if item.tier is Tier.REPRODUCED]
     num_gains, total = sum(map(words.claims_gain, again)), len(sessions)
     idle = len(again) - num_gains
-    none = f"; in {idle} no gain was claimed and none was seen" if idle else ""
+    none = f"; in {idle} no gain was claimed and retraining agrees" if idle else ""
     if tier is not Tier.REPRODUCED:
         return f"{len(again)} of {total} sessions reproduced{none}" if again else ""
     if not num_gains:
-        return "no gain was claimed, and none was seen"
+        return "no gain was claimed, and retraining agrees"
     return f"gain reproduced in {num_gains} of {total}{none}" if idle else ""
 
 
-def _contested(sessions: Sequence[Published]) -> str:
+def _contested(sessions: Sequence[Published], overclaims: bool) -> str:
     """Of all sessions of a row, those that do not count too."""
     count = sum(item.contested for item in sessions)
-    return f"{count} of {len(sessions)} sessions contested" if count else ""
+    together = "together they claim more than their reproductions found" if overclaims else ""
+    return "; ".join(filter(None, (f"{count} of {len(sessions)} sessions contested" if count else "", together)))
 
 
 def _classes(row: Row, collection: Collection) -> list[str]:

@@ -173,7 +173,7 @@ def _sentences(state: SessionState) -> list[str]:
     wanted = [
         summary.nothing_kept_sentence(state),
         _llm_sentence(state),
-        f"Stopped early: {text.line(state.stopped_early)}" if state.stopped_early else None,
+        summary.stopped_sentence(state),
         f"Resumed {text.count(state.num_restarts, 'time')} after an interruption." if state.num_restarts else None,
         rows.walls_sentence(state),
         rows.integrity_sentence(state),

@@ -102,7 +102,7 @@ def verdict(found: Verdict) -> str:
 
 
 def claims_gain(session: Published) -> bool:
-    """Whether the session confirmed a gain. A reproduction of one that did not shows only that there is none."""
+    """Whether the session confirmed a gain. A reproduction of one that did not agrees with no gain, or is not asked."""
     gain = session.outcome.confirmed if session.outcome else None
     return gain is not None and gain.low_bpb is not None and gain.low_bpb > 0
 
@@ -127,5 +127,5 @@ def tier(session: Published) -> str:
         by = ", ".join(text.line(name, 60) for name in dict.fromkeys(agreed))
         words = f"reproduced: winner and baseline were retrained{f' by {by}' if by else ''}"
         if not claims_gain(session):
-            words += "; no gain was claimed, and none was seen"
+            words += "; no gain was claimed, and retraining agrees"
     return f"{words}; contested: a reproducer did not get it" if session.contested else words

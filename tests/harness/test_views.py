@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.fold import apply, fold
 from harness.journal import Record
-from harness.records import Gain, Progress
+from harness.records import Gain, Progress, SessionState
 from harness.views import make, plain, render, rows, show, summary, terminal, text
 
 
@@ -228,6 +228,14 @@ def test_the_verdict_in_words(low: float | None, high: float | None, words: str)
     mean = None if low is None or high is None else 0.02
     gain = Gain(2, mean, low, high, (2.0, 2.0), (1.9, None if low is None else 1.9))
     assert rows.gain_sentence(gain).startswith(words)
+
+
+def test_who_ended_a_session_is_told() -> None:
+    def told(reason: str | None) -> str | None:
+        return summary.stopped_sentence(SessionState(stopped_early=reason))
+
+    assert told(None) is None and told("the researcher stopped: done") == "Stopped early: the researcher stopped: done"
+    assert told("session.max_hours=2 was reached") == "Stopped by a limit: session.max_hours=2 was reached"
 
 
 def test_the_estimate_falls_to_zero(tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ def again(session: Published, label: str, seed: int, gain_bpb: float, **fields: 
         **own,  # type: ignore[arg-type]
     )
     others = {key: value for key, value in fields.items() if key not in own}
+    # Who retrained it found what it claims.
+    made = [replace(each, verdict=replace(each.verdict, mean_bpb=gain_bpb)) for each in session.retrained]
+    others = {"retrained": tuple(made), **others}
     return replace(session, name=f"tiny-{label}-s{seed}", outcome=found, **others)  # type: ignore[arg-type]
 
 

@@ -76,6 +76,15 @@ def test_two_researchers_apart_and_two_tied() -> None:
     assert share is not None and share[1] < 2.5 < share[2] and rows["tpe"].share_of_tpe is None
 
 
+def test_a_difference_against_the_order_splits_no_group() -> None:
+    """The means are over all sessions, the test over the common seeds: here the second row surely wins on those."""
+    late = made("late", [0.01 + x for x in SPREAD[:5]] + [0.09] * 5)
+    tpe = made("tpe", [0.02 + x for x in reversed(SPREAD[:5])])
+    found = board(late, tpe)
+    assert found.comparisons[0].different and found.comparisons[0].test.mean_bpb < 0
+    assert [(row.label, row.group) for row in found.rows] == [("late", 1), ("tpe", 1)]
+
+
 def test_no_verdict_below_five_sessions() -> None:
     found = board(made("best", [0.5 + x for x in SPREAD[:4]]), made("tpe", [0.02 + x for x in SPREAD]))
     assert [(row.label, row.group) for row in found.rows] == [("tpe", 1), ("best", None)]
@@ -136,6 +145,32 @@ def test_devices_are_pooled_only_where_their_baselines_were_shown_to_agree() -> 
     assert group.devices == ("here", "near") and group.bound_bpb is not None and group.bound_bpb < 0.01
     assert [group.devices for group in portability([*here, *far])] == [("here",), ("far",)]
     assert len(portability([*here, near[0]])) == 2  # one session shows nothing
+
+
+def test_many_researchers_on_one_seed_do_not_show_what_one_seed_cannot() -> None:
+    """They all run the same baseline seeds: the same few numbers again and again."""
+    baselines = {"here": (1.490, 1.512), "there": (1.505, 1.497)}
+    sessions = [
+        replace(item, device=device, baseline_bpb=baselines[device][item.session_seed])
+        for device in baselines
+        for name in "abcdefgh"
+        for item in made(name, [0.1, 0.1])
+    ]
+    assert [group.devices for group in portability(sessions)] == [("here",), ("there",)]
+
+
+def test_seeds_that_both_devices_have_are_paired() -> None:
+    """What a seed does to both is no difference between them."""
+    luck = (0.03, -0.02, 0.01, -0.03, 0.02)
+    here = [replace(item, baseline_bpb=1.5 + x) for item, x in zip(made("a", [0.1] * 5), luck, strict=True)]
+    there = [
+        replace(item, device="there", baseline_bpb=(item.baseline_bpb or 0) + x)
+        for item, x in zip(here, SPREAD, strict=False)
+    ]
+    (group,) = portability([*here, *there])
+    assert group.devices == ("here", "there") and group.bound_bpb is not None and group.bound_bpb < 0.002
+    elsewhere = [replace(item, session_seed=item.session_seed + 5) for item in there]
+    assert len(portability([*here, *elsewhere])) == 2  # unpaired, the luck of the seeds is in the way
 
 
 def test_no_session_widens_the_margin_within_which_devices_are_pooled() -> None:

@@ -15,6 +15,7 @@ from harness.turn import LLMTotals
 from leaderboard import intervals, show_standings, standings
 from leaderboard.bundle import Bundle
 from leaderboard.outcome import Outcome
+from leaderboard.overclaim import overclaims
 from leaderboard.published import Category, Collection, Published, Retrained, Tier
 from leaderboard.verdict import Verdict, Word
 
@@ -142,6 +143,63 @@ def test_a_contested_row_has_no_rank_and_nobody_is_measured_against_it() -> None
     everything = shown(found, all_tiers=True)
     assert row(everything, "best-model").split()[0] == "-" and "contested" in row(everything, "best-model")
     assert "ann did not reproduce llm best-model-s2" in everything.replace("\n", " ")
+
+
+def retrained(group: Sequence[Published], found: Sequence[float], device: str = "here") -> list[Published]:
+    """Each session with a reproduction that passed and found so much."""
+    return [
+        replace(
+            item,
+            retrained=(
+                Retrained(
+                    "ann", "cpu", device, 0.0, replace(LOST, word=Word.REPRODUCED, mean_bpb=gain, num_pairs=3), False
+                ),
+            ),
+        )
+        for item, gain in zip(group, found, strict=True)
+    ]
+
+
+def test_sessions_that_pass_one_by_one_and_together_claim_too_much_contest_the_row() -> None:
+    none = [0.004, -0.005, 0.002, 0.0, -0.003, 0.001]
+    found = collection(retrained(BEST, none), TPE)
+    (board,) = found.boards
+    assert [(item.label, item.group) for item in board.rows] == [("tpe", 1), ("llm best-model", None)]
+    assert found.contested(board.rows[1]) and not any(item.contested for item in found.sessions)
+    assert "best-model" not in shown(found)
+    assert "best-model: contested: its sessions together claim more" in " ".join(shown(found, all_tiers=True).split())
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        retrained(BEST, [0.045, 0.055, 0.051, 0.052, 0.046, 0.053]),
+        retrained(BEST, [0.09] * 6),  # who claims too little is not accused
+        [*retrained(BEST[:1], [0.0]), *BEST[1:]],  # one session tells nothing of a row
+        # No gain is counted there.
+        [
+            replace(item, outcome=replace(item.outcome, num_failed_pairs=1))
+            for item in retrained(BEST, [0.0] * 6)
+            if item.outcome
+        ],
+    ],
+)
+def test_rows_that_do_not_surely_claim_too_much_are_not_contested(group: list[Published]) -> None:
+    assert not any(map(collection(group, TPE).contested, collection(group, TPE).boards[0].rows))
+
+
+def test_what_was_found_is_pooled_by_pairs_on_the_sessions_own_kind_of_device() -> None:
+    def excess(*made: tuple[str, float, int]) -> bool:
+        again = tuple(
+            Retrained("ann", "cpu", device, 0.0, replace(LOST, mean_bpb=gain, num_pairs=pairs))
+            for device, gain, pairs in made
+        )
+        return overclaims([replace(item, retrained=again) for item in BEST])
+
+    assert excess(("there", 0.0, 3))
+    assert not excess(("there", 0.0, 3), ("here", 0.06, 3))
+    assert not excess(("here", 0.0, 3), ("here", 0.06, 30)) and excess(("here", 0.0, 30), ("here", 0.06, 3))
+    assert not excess()
 
 
 def test_a_share_of_a_contested_tpe_is_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -88,10 +89,8 @@ REFUSED: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "early stop": (config("session", early_stop=False), "session.early_stop is False"),
     "more rules": (config("session", luck=1), "session.luck is 1"),
     "threads": (config("backend", threads=1), "backend.threads is set"),
+    "dtype": (config("backend", dtype="float32"), "backend.dtype is set"),
     "recorded": (recorded, "repeats one of another session"),
-    "hours": (stopped("session.max_hours=1 was reached"), "was stopped by session.max_hours; raise it"),
-    "dollars": (stopped("session.max_cost_usd=1: $1 are spent"), "was stopped by session.max_cost_usd"),
-    "tokens": (stopped("session.max_llm_tokens=9: 9 are used"), "was stopped by session.max_llm_tokens"),
     "a model's name": (config("llm", model="openai/best"), "its llm group names a model"),
     "a model's facts": (lambda x: opened(x).update(researcher={"model": "openai/best"}), "says it asked a model"),
     "versions": (lambda x: opened(x).update(versions=["2.13.0"]), "torch None"),
@@ -122,6 +121,10 @@ def test_what_is_no_standard_session_is_refused(root: Path, case: str) -> None:
         agent("tpe", startup_trials=1, block=5, candidates=24),
         agent("cmaes", sigma=0.1, population=None),
         agent("noop"),
+        # Refused, it could be run again: a seed on which much is spent for nothing would never be shown.
+        stopped("session.max_hours=1 was reached"),
+        stopped("session.max_cost_usd=1: $1 are spent"),
+        stopped("session.max_llm_tokens=9: 9 are used"),
     ],
 )
 def test_what_is_free(root: Path, change: Callable[[Lines], None]) -> None:
@@ -130,9 +133,11 @@ def test_what_is_free(root: Path, change: Callable[[Lines], None]) -> None:
     assert reasons(lines) == ""
 
 
-def test_a_limit_in_hours_that_ended_nothing_sets_no_session_apart(root: Path) -> None:
-    """Or seeds could begin at 0 again under every new limit."""
+@pytest.mark.parametrize("change", [lambda _: None, stopped("session.max_hours=99 was reached")])
+def test_a_limit_in_hours_sets_no_session_apart(root: Path, change: Callable[[Lines], None]) -> None:
+    """Or seeds could begin at 0 again under every new limit, and what one ended would be missing in its row."""
     lines = journal(root)
+    change(lines)
     before = outcome(bundled(lines).records)
     opened(lines)["config"]["session"]["max_hours"] = 99.0
     whole = bundled(lines)
@@ -140,6 +145,25 @@ def test_a_limit_in_hours_that_ended_nothing_sets_no_session_apart(root: Path) -
     after = described("x", made, whole).outcome
     assert outcome(whole.records).conditions["max_hours"] == 99.0
     assert after is not None and after.conditions == before.conditions
+
+
+@pytest.mark.parametrize(
+    ("run_ids", "refused"),
+    [
+        (["confirm_candidate-001"], False),  # power cuts happen
+        (["confirm_candidate-001", "confirm_baseline-002"], False),
+        (["experiment-000"] * 3, False),
+        (["confirm_candidate-001"] * 2, True),
+    ],
+)
+def test_a_confirmation_run_may_be_cut_off_once(root: Path, run_ids: list[str], refused: bool) -> None:
+    lines = journal(root)
+    for run_id in run_ids:
+        started = [line["type"] == "run_started" and line["data"]["run_id"] == run_id for line in lines].index(True)
+        resumed = {"time": lines[started]["time"], "type": "resumed", "data": {"reason": "killed"}}
+        lines[started:started] = [copy.deepcopy(lines[started]), resumed]
+    expected = "confirm_candidate-001 was cut off 2 times and made again: a confirmation run may be once"
+    assert (expected in reasons(lines)) is refused and (refused or reasons(lines) == "")
 
 
 def test_a_session_of_another_version_is_judged_by_its_own_rules(root: Path) -> None:
@@ -220,6 +244,26 @@ def test_a_model_in_another_scaffold_or_never_asked_is_refused(spoken: Bundle, c
     assert expected in of_model(spoken, change)
 
 
+@pytest.mark.parametrize(
+    ("limits", "reason", "refused"),
+    [
+        ({"max_cost_usd": 1.0}, "session.max_cost_usd=1: $0.99 are spent, the next call may cost $0.02", False),
+        ({"max_hours": 2.0}, "session.max_hours=2 was reached", False),
+        ({}, "session.max_cost_usd=1: $0.99 are spent, the next call may cost $0.02", True),
+        ({"max_cost_usd": 1.0}, "the researcher stopped: nothing more to gain", True),
+    ],
+)
+def test_an_end_that_a_limit_caused_needs_no_answer(
+    spoken: Bundle, limits: dict[str, float], reason: str, refused: bool
+) -> None:
+    def ended(lines: Lines) -> None:
+        config("session", **limits)(lines)
+        confirmation = next(place for place, line in enumerate(lines) if line["data"].get("role") == "confirm_baseline")
+        lines.insert(confirmation, {"time": lines[confirmation]["time"], "type": "stopped", "data": {"reason": reason}})
+
+    assert ("the early stop: no request" in of_model(spoken, ended)) is refused
+
+
 def test_what_was_asked_and_answered_must_be_there(spoken: Bundle) -> None:
     for kind in ("/requests/", "/replies/"):
         less = {name: content for name, content in spoken.said.items() if kind not in name}
@@ -236,6 +280,7 @@ def test_a_day_or_a_library_makes_no_researcher(spoken: Bundle) -> None:
 
     own = researcher(spoken.state)
     assert of(facts(date="2030-01-01", litellm_version="9", price_as_of="2030-01-01", llm="mine")) == own
+    assert of(config("llm", cache_prompts=True)) == own
     assert of(facts(effort="high")) != own
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 from leaderboard.inference import (
     bootstrap_interval,
+    exceeds_p,
     holm,
     paired_test,
     ratio_interval,
@@ -39,6 +40,14 @@ def test_no_verdict_below_five_sessions() -> None:
 
 def test_equal_values_have_no_spread() -> None:
     assert t_test_p([0.0] * 5) == 1.0 and t_test_p([0.1] * 5) == 0.0
+
+
+def test_welch_as_scipy_has_it() -> None:
+    for first, second in ((SECOND, FIRST), (FIRST[:3], SECOND), (SECOND[:4], FIRST[:7])):
+        due = stats.ttest_ind(first, second, equal_var=False, alternative="greater").pvalue
+        assert exceeds_p(first, second) == pytest.approx(due, rel=1e-9)
+    assert exceeds_p([0.1, 0.1], [0.0, 0.0]) == 0.0
+    assert exceeds_p([0.0, 0.0], [0.0, 0.0]) == exceeds_p([0.0, 0.0], [0.1, 0.1]) == 1.0
 
 
 def test_holm_as_in_its_textbook_example() -> None:

@@ -20,14 +20,18 @@ from harness.opening import STOCK
 from harness.records import Gain, Role, RunResult, Status
 from leaderboard import bundle, cli, reproduce
 from leaderboard.reproduction import Reproduction, Subject, fold, other_numbers, terms
-from leaderboard.verdict import Verdict, Word, confidence, differences, judge
+from leaderboard.verdict import Verdict, Word, alpha_exceeds, confidence, differences, judge
 
 
 def claim(mean: float, half: float) -> Gain:
-    return Gain(3, mean, mean - half, mean + half, (), ())
+    """Three pairs with this mean, and an interval of this half width."""
+    sd = half * 3**0.5 / 4.302653
+    base = (2.0, 2.0, 2.0)
+    return Gain(3, mean, mean - half, mean + half, base, (2 - mean - sd, 2 - mean, 2 - mean + sd))
 
 
-CLAIMED, NOTHING = claim(0.03, 0.01), claim(0.002, 0.01)
+CLAIMED, NOTHING, LOSS = claim(0.03, 0.01), claim(0.002, 0.01), claim(-0.03, 0.01)
+FLAKY = Gain(2, None, None, None, (2.0, 2.0, 2.0), (1.9, None, 1.9))
 
 
 @pytest.mark.parametrize(
@@ -35,16 +39,24 @@ CLAIMED, NOTHING = claim(0.03, 0.01), claim(0.002, 0.01)
     [
         (CLAIMED, [0.031, 0.028, 0.030], Word.REPRODUCED),
         (CLAIMED, [0.061, 0.058, 0.060], Word.REPRODUCED),  # more than claimed is no failure
-        (CLAIMED, [0.012, 0.013, 0.012], Word.NOT_REPRODUCED),  # a gain, but surely less than claimed
+        (CLAIMED, [0.016, 0.017, 0.016], Word.REPRODUCED),  # half of it may be all there is
+        (CLAIMED, [0.012, 0.013, 0.012], Word.INCONCLUSIVE),  # a gain, and surely less than half of what was claimed
+        (claim(0.03, 0.002), [0.022, 0.023, 0.022], Word.NOT_REPRODUCED),  # a gain, but surely less than claimed
         (CLAIMED, [0.0, 0.001, -0.001], Word.NOT_REPRODUCED),
         (CLAIMED, [0.0, 0.0, 0.0], Word.NOT_REPRODUCED),
         (CLAIMED, [0.03, -0.02, 0.05], Word.INCONCLUSIVE),
         (CLAIMED, [0.03], Word.INCONCLUSIVE),
         (NOTHING, [0.001, -0.001, 0.002], Word.REPRODUCED),
-        (NOTHING, [0.050, 0.051, 0.052], Word.NOT_REPRODUCED),
+        (NOTHING, [0.050, 0.051, 0.052], Word.INCONCLUSIVE),  # who claims too little is not accused
         (NOTHING, [-0.050, -0.051, -0.052], Word.NOT_REPRODUCED),
         (NOTHING, [0.010, 0.011, 0.0105], Word.INCONCLUSIVE),
-        (Gain(1, 0.1, None, None, (), ()), [0.1, 0.1, 0.1], Word.INCONCLUSIVE),
+        (claim(0.010, 0.02), [0.010, 0.011, 0.0105], Word.REPRODUCED),  # the mean that was measured there
+        (LOSS, [-0.031, -0.028, -0.030], Word.REPRODUCED),
+        (FLAKY, [0.1, 0.1, 0.1], Word.REPRODUCED),  # nothing is counted there, whatever is found here
+        (FLAKY, [-0.1, -0.1, 0.0], Word.REPRODUCED),
+        (FLAKY, [0.1], Word.INCONCLUSIVE),
+        (Gain(1, 0.1, None, None, (2.0,), (1.9,)), [0.1, 0.1, 0.1], Word.INCONCLUSIVE),
+        (Gain(0, None, None, None, (), ()), [0.1, 0.1, 0.1], Word.INCONCLUSIVE),
     ],
 )
 def test_the_verdict(claimed: Gain, values: list[float], word: Word) -> None:
@@ -56,12 +68,19 @@ def test_later_looks_ask_for_more() -> None:
     assert [confidence(look) for look in (1, 2, 3)] == [0.95, 0.975, 0.9875]
     first, second = (judge(CLAIMED, [0.02, 0.03, 0.04], 0, look) for look in (1, 2))
     assert first.low_bpb is not None and second.low_bpb is not None and second.low_bpb < first.low_bpb
+    assert [alpha_exceeds(look) for look in (1, 2, 3)] == [0.005, 0.0025, 0.00125]
+    none = [0.0, 0.001, -0.001]
+    assert [judge(CLAIMED, none, 0, look).word for look in (1, 3)] == [Word.NOT_REPRODUCED, Word.INCONCLUSIVE]
 
 
 def test_an_inconclusive_verdict_says_what_it_would_take() -> None:
     made = judge(CLAIMED, [0.03, -0.02, 0.05], 0)
     assert made.pairs_needed is not None and made.pairs_needed > 3
     assert judge(CLAIMED, [0.03, 0.031, 0.029], 0).pairs_needed is None
+    # The other conclusion: so far below the claim that a few more pairs show it. And one that no pairs reach.
+    less = judge(CLAIMED, [0.0, 0.009, -0.009], 0)
+    assert less.word is Word.INCONCLUSIVE and less.pairs_needed is not None and less.pairs_needed <= 12
+    assert judge(NOTHING, [0.050, 0.051, 0.052], 0).pairs_needed is None
 
 
 def test_a_winner_that_fails_gains_nothing() -> None:
@@ -72,6 +91,8 @@ def test_a_winner_that_fails_gains_nothing() -> None:
     values, failed = differences([ok] * 3, [crash] * 3)
     made = judge(CLAIMED, values, failed)
     assert made.word is Word.NOT_REPRODUCED and "failed in 3 of 3" in made.why
+    flaky = judge(FLAKY, values, failed)
+    assert flaky.word is Word.REPRODUCED and "no gain is counted; the winner failed in 3 of 3" in flaky.why
 
 
 STOCK_SOURCE = "EMBED_LR = 0.1\n"
