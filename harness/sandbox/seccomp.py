@@ -72,7 +72,8 @@ _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity"
 _PAGES = {"fadvise64", "madvise", "preadv2"}
 _EXAMINED = {"clone", "clone3", "socket", "fcntl", "prctl", "ioctl", *_SIGNALLERS, *_AIMED, *_PAGES}
 
-_AF_UNIX, _F_SETSIG, _PR_SET_PDEATHSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 1, 0x5412, 0x541C
+_AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _CLONE_PARENT = 1, 36, 0x8000
 _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
 _POSIX_FADV_DONTNEED, _MADV_COLD, _MADV_PAGEOUT = 4, 20, 21
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -126,11 +127,12 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
     """(system call, what is done with it); a body that ends does so with a return."""
     rules = [
         ("clone3", [_refuse(ENOSYS)]),  # its flags are behind a pointer; the C library falls back to clone
-        ("clone", [*_argument(0), (_JUMP_ANY_BIT, 2, 0, _NEW_NAMESPACES), (_AND, 0, 0, 0xFF),
+        ("clone", [*_argument(0), (_JUMP_ANY_BIT, 2, 0, _NEW_NAMESPACES | _CLONE_PARENT), (_AND, 0, 0, 0xFF),
                    (_JUMP_EQUAL, 0, 1, signal.SIGCONT), _refuse(EPERM), _allow()]),
         ("socket", _sockets(unix_sockets, packet_sockets)),
         ("fcntl", [*_argument(1), *_refuse_if([_F_SETSIG])]),
-        ("prctl", [*_argument(0), *_refuse_if([_PR_SET_PDEATHSIG])]),
+        # A subreaper of its own, or a child that is its parent's, would take what ends out of the supervisor's account.
+        ("prctl", [*_argument(0), *_refuse_if([_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER])]),
         ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX])]),
         ("fadvise64", [*_argument(3), *_refuse_if([_POSIX_FADV_DONTNEED])]),
         ("madvise", [*_argument(2), *_refuse_if([_MADV_COLD, _MADV_PAGEOUT])]),

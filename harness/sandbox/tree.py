@@ -11,12 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 LINUX = sys.platform.startswith("linux")
 STOP_SECONDS = 2.0  # a tree that is not still by then is evading
 HUNT_AHEAD = 32  # process ids around the newest
 _STILL = b"TtZX"  # states in which a thread runs nothing
+# A thread that waits for the kernel stops on its way back to its own code, once it was told to. One that waits for its
+# child to begin a program (vfork(2)) may stay there: the child was stopped first.
+_STILL_ONCE_TOLD = _STILL + b"D"
 
 
 def descendants(root: int, *, zombies: bool = False) -> list[int]:
@@ -58,12 +61,12 @@ def stop_all(root: int, reap: Callable[[], int]) -> bool:
     """SIGSTOP every descendant of `root` until two sweeps in a row find all still; False if that takes too long."""
     deadline = time.monotonic() + STOP_SECONDS
     clean_sweeps = 0
+    told: set[int] = set()
     while clean_sweeps < 2:
         if time.monotonic() > deadline:
             return False
-        moving = _moving(root)
-        for pid in moving:
-            _signal(pid, signal.SIGSTOP)
+        moving = _moving(root, told)
+        told.update(pid for pid in moving if _signal(pid, signal.SIGSTOP))
         ended = reap()  # something ran until now; and unreaped zombies slow every sweep down
         clean_sweeps = 0 if moving or ended else clean_sweeps + 1
         time.sleep(0.0005)
@@ -145,22 +148,22 @@ def _ps_parents(listing: list[tuple[int, int, str]]) -> dict[int, int]:
     return {pid: parent for pid, parent, state in listing if not state.startswith("Z")}
 
 
-def _moving(root: int) -> list[int]:
-    """The processes below `root` of which a thread may run."""
+def _moving(root: int, told: Container[int] = ()) -> list[int]:
+    """The processes below `root` of which a thread may run its own code; those in `told` were sent SIGSTOP before."""
     if LINUX:
-        return [pid for pid in descendants(root) if not _is_still(pid)]
+        return [pid for pid in descendants(root) if not _is_still(pid, _STILL_ONCE_TOLD if pid in told else _STILL)]
     listing = _ps()
     below = set(_below(root, _ps_parents(listing)))
     return [pid for pid, _, state in listing if pid in below and not state.startswith("T")]
 
 
-def _is_still(pid: int) -> bool:
+def _is_still(pid: int, states_at_rest: bytes) -> bool:
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return True
     states = (_stat(f"/proc/{pid}/task/{thread}/stat") for thread in threads)
-    return all(not fields or fields[0] in _STILL for fields in states)
+    return all(not fields or fields[0] in states_at_rest for fields in states)
 
 
 def _signal(pid: int, number: int) -> bool:

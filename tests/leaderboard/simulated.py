@@ -83,6 +83,7 @@ class SimulatedBench:
     runs: list[tuple[str, int, str]] = field(default_factory=list)
     metered: bool = False
     speed: float = 1.0  # of the device in metered runs, relative to its calibration
+    speed_of: dict[str, float] = field(default_factory=dict)  # the same in runs whose id begins so
     sentinel: bool = False  # whether speeds are measured around each run
     drifting: dict[str, int] = field(default_factory=dict)  # run ids around which the speed halves so often
     cooled: int = 0
@@ -116,13 +117,14 @@ class SimulatedBench:
             return (1000.0, 500.0)
         return (1000.0, 1010.0)
 
-    def meter(self) -> tuple[float | None, Metered | None]:
+    def meter(self, run_id: str) -> tuple[float | None, Metered | None]:
         """The running time of a run, and its record of the metered clock."""
         if not self.metered:
             return self.budget, None
+        speed = next((own for prefix, own in self.speed_of.items() if run_id.startswith(prefix)), self.speed)
         integral = Integral(self.made.pattern or MeterPattern(5.0, 0.1, 1.0), 20_480.0)
         for at in (0.0, 5.0, 10.0, 15.0):
-            integral.add(at, self.speed * 950.0)
+            integral.add(at, speed * 950.0)
         seconds = integral.seconds_left(0.0)
         correction = 20_480.0 / (self.made.tokens_per_second * seconds)
         return seconds, Metered(tuple(integral.bursts), 0.8, 20_480.0, 20_480.0, correction)
@@ -142,7 +144,7 @@ class SimulatedBench:
         found = re.search(r"^EMBED_LR = (\S+)", source, re.MULTILINE)
         rate = found.group(1) if found else ""
         bpb = STOCK_BPB - self.worth.get(rate, 0.0) + random.Random(f"{seed} {rate}").gauss(0, self.sigma)
-        seconds, metered = self.meter()
+        seconds, metered = self.meter(run_id)
         return RunResult(
             Status.OK,
             split,

@@ -347,6 +347,20 @@ def test_a_device_that_was_another_is_not_ranked(tmp_path: Path, speed: float) -
     assert any("of its calibrated speed" in reason and f"{100 * speed:.0f} %" in reason for reason in made.unranked)
 
 
+@pytest.mark.parametrize(("speed", "ranked"), [(0.97, True), (0.85, False), (1.15, False)])
+def test_a_candidate_beside_which_the_device_was_another_is_not_ranked(
+    tmp_path: Path, speed: float, ranked: bool
+) -> None:
+    """The mean of all runs is within its limits."""
+    bench = simulated.SimulatedBench({"0.6": 0.03}, metered=True, speed_of={"confirm_candidate": speed})
+    folder = simulated.run_session(tmp_path / "uneven", *METERED, bench=bench)
+    result = verify(write(folder, tmp_path / "uneven.bundle.tar"))
+    assert result.consistent, said(result)
+    reasons = " ".join(outcome(result.bundle.records).unranked)
+    assert "of its calibrated speed" not in reasons
+    assert ("beside the candidate than beside the stock script" not in reasons) == ranked
+
+
 def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -> None:
     """Unconditionally: what is recorded is the second one, even where it is worse, and a second change is only told."""
     bench = simulated.SimulatedBench(

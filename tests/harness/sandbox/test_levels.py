@@ -103,6 +103,30 @@ def test_a_stopped_tree_does_nothing_and_goes_on(box: Sandbox, tmp_path: Path) -
         assert process.kill() >= 3
 
 
+@BY_LEVEL
+def test_code_that_starts_programs_all_the_time_can_be_stopped(box: Sandbox, tmp_path: Path) -> None:
+    """A parent waits in the kernel until its child begins a program (vfork(2)); a child stopped before never does."""
+    script = """
+        import subprocess
+        print("up")
+        while True:
+            subprocess.run(["/bin/true"])
+    """
+    process = start(box, tmp_path / "box", script)
+    log = tmp_path / "box" / "log.txt"
+    deadline = time.monotonic() + 60
+    while not log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        ends = []
+        for _ in range(25):
+            time.sleep(0.01)
+            ends.append((process.stop(), process.resume()))
+    finally:
+        process.kill()
+    assert all(stopped and not ticks for stopped, ticks in ends), ends
+
+
 @pytest.mark.parametrize("box", WALLED, ids=[box.name for box in WALLED])
 def test_needed_walls_hold(box: Sandbox, bpbench_home: Path, tmp_path: Path) -> None:
     data = tmp_path / "data" / "key"

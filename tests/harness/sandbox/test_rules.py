@@ -84,7 +84,9 @@ def verdict(program: bytes, number: int, *arguments: int, architecture: int = X8
         (72, (3, 10, 18), EPERM),  # fcntl(F_SETSIG)
         (72, (3, 1033, 1), ALLOW),  # fcntl(F_ADD_SEALS)
         (157, (1, 0), EPERM),  # prctl(PR_SET_PDEATHSIG)
+        (157, (36, 1), EPERM),  # prctl(PR_SET_CHILD_SUBREAPER)
         (157, (15, 0), ALLOW),  # prctl(PR_SET_NAME)
+        (56, (0x8000 | 17,), EPERM),  # CLONE_PARENT
         (16, (0, 0x5412), EPERM),  # ioctl(TIOCSTI)
         (16, (0, 0x5401), ALLOW),
         (27, (), EPERM),  # mincore
