@@ -99,7 +99,7 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
         line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
         if isinstance(agent, Finishes):
             stack.callback(agent.close)
-        if len(records) > 1 or journal.recovered:
+        if started is not None:
             check_same(fold(records), data, device)
             if not fold(records).closed:  # the last line of a closed session is its identity
                 records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]

@@ -174,6 +174,21 @@ def test_cut_after_every_record(whole: Path, config: Config, tmp_path: Path) -> 
         assert outcome(finish(folder, config, records, kept)) == expected, f"cut after record {kept}"
 
 
+def test_a_session_cut_after_its_first_record_is_resumed_too(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill during calibration: the walls are looked at again, and the gap is time in which nobody worked."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    shutil.copy(whole / "secret.json", folder)
+    first = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (folder / "journal.jsonl").write_bytes(first)
+    monkeypatch.setattr(Session, "run", lambda session: session.state)
+    run_session(None, resume=folder, tracker=PlainView(quiet_console()))
+    state = fold(read(folder / "journal.jsonl")[0])
+    assert state.num_restarts == 1 and state.working_seconds == 0.0
+
+
 def test_a_lost_workspace_is_rebuilt_from_the_journal(whole: Path, config: Config, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
