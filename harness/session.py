@@ -263,7 +263,7 @@ class Session:
         commit = None
         if experiment.source is not None:
             decided = replace(experiment, kept=kept, val_bpb=value, delta_sigma=delta)
-            commit = commit_experiment(self.workspace, decided)
+            commit = commit_experiment(self.workspace, self.state, decided)
         self._write("decision", index=experiment.index, kept=kept, val_bpb=value, delta_sigma=delta, commit=commit)
 
     def _view(self, index: int) -> View:

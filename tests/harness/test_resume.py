@@ -195,9 +195,9 @@ def test_a_lost_workspace_is_rebuilt_from_the_journal(whole: Path, config: Confi
     shutil.rmtree(folder / "workspace")
     records, _ = read(whole / "journal.jsonl")
     finish(folder, config, records, len(records))
-    refs = ["for-each-ref", "--format=%(refname) %(objectname)"]
+    refs = ("for-each-ref", "--format=%(refname) %(objectname)")
     rebuilt, original = Workspace(folder / "workspace"), Workspace(whole / "workspace")
-    assert rebuilt.git.execute(["git", *refs]) == original.git.execute(["git", *refs])
+    assert rebuilt.git(*refs) == original.git(*refs)
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
