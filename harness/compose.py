@@ -66,11 +66,15 @@ def with_text_of_task(config: Config, overrides: Sequence[str], conf_dir: Path =
 
 
 def from_dict(plain: Mapping[str, Any]) -> Config:
-    """The checked configuration of an earlier session, from the plain values it recorded. Raises ConfigError."""
+    """The configuration of an earlier session, from the plain values it recorded. Raises ConfigError.
+
+    It was checked when the session began. What it took from files by then (`program`) is in the record, and the files
+    may be gone.
+    """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(dict(plain)))
         assert isinstance(merged, DictConfig)
-        return to_config(merged)
+        return _typed(merged)
     except OmegaConfBaseException as error:
         raise explain(error) from error
 
@@ -82,10 +86,15 @@ def to_yaml(config: Config) -> str:
 
 def to_config(composed: DictConfig) -> Config:
     """What Hydra composed, as the typed and checked `Config`."""
+    config = _typed(composed)
+    validate(config)
+    return config
+
+
+def _typed(composed: DictConfig) -> Config:
     _refuse_unknown_keys(composed, Config, "")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
-    validate(config)
     return config
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import synthetic_journal
 
-from harness import compose, data
+from harness import assemble, compose, data
 from harness.compose import CONF_DIR, GROUPS
 from harness.errors import ConfigError
 
@@ -187,6 +187,23 @@ def test_a_recorded_configuration_is_read_back():
     assert compose.from_dict(asdict(config)) == config
     with pytest.raises(ConfigError, match="unknown key 'gone'"):
         compose.from_dict({**asdict(config), "gone": 1})
+
+
+def test_a_recorded_session_does_without_the_file_that_its_record_has_the_text_of(tmp_path):
+    program = tmp_path / "program.md"
+    program.write_text("Improve it.")
+    config = compose.compose(["task=tiny", "backend=null", f"program={program}"])
+    program.unlink()
+    assert compose.from_dict(asdict(config)) == config
+
+
+def test_a_key_is_needed_as_long_as_somebody_is_asked(monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    overrides = ["agent=llm", "llm=claude_sonnet"]
+    with pytest.raises(ConfigError, match="ANTHROPIC_API_KEY"):
+        assemble.researcher(compose.compose(overrides), asking=True)
+    config = compose.compose(overrides)
+    assert assemble.researcher(config, asking=False).name == "llm" and config.llm.name == "none"
 
 
 def test_only_generated_text_is_not_looked_for_among_the_packages():
