@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from harness import agents, baselines, compose, fit, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
-from harness.config import BackendConfig, Config
+from harness.config import AgentConfig, BackendConfig, Config, LLMConfig
 from harness.data import DataInfo, prepare
 from harness.device import PROCESSORS, Device, probe
 from harness.errors import ConfigError
@@ -34,7 +34,7 @@ from harness.sandbox.bait import Targets
 from harness.sandbox.forked import ForkedSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.sentinel import Sentinel
-from harness.session import Session
+from harness.session import Session, asks_more
 from harness.surroundings import child_environment
 from harness.workspace import Workspace
 
@@ -49,19 +49,21 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(view))
         started: Started | None = None
+        asking = True
         if resume is not None:
             journal, records = Journal.open(resume / "journal.jsonl")
             started = (resume, stack.enter_context(journal), records)
             config = compose.from_dict(fold(records).config)
+            asking = asks_more(fold(records), config.session.experiments)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
-        llm_line.check(config.llm, os.environ, config.session.seed)
+        agent = researcher(config, asking)
         device = probe_for(config, started, view.on_progress)
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         name = resume.name if resume else session_name(config)
         physical = physical_name(device.name, device.identity)
         with lease(physical, name, lambda who: view.on_progress(Progress(phase="wait", run_id=who))):
-            folder = run_on(device, data, config, started, view)
+            folder = run_on(device, data, config, agent, started, view)
     views.write_all(folder)
     return folder
 
@@ -82,11 +84,27 @@ def probe_for(config: Config, started: Started | None, on_progress: OnProgress) 
 Started = tuple[Path, Journal, list[Record]]  # a session's folder, its open journal, and what that holds
 
 
-def run_on(device: Device, data: DataInfo, config: Config, started: Started | None, view: Tracker) -> Path:
+def researcher(config: Config, asking: bool) -> Agent:
+    """The session's researcher, with all that it needs here. Raises ConfigError where that is missing."""
+    if not asking:
+        # Only the confirmation is left: no key, no program and no file of edits is needed for that.
+        config.llm = LLMConfig()
+        try:
+            return agents.load(config.agent)
+        except ConfigError:
+            return agents.load(AgentConfig("noop"))
+    llm_line.check(config.llm, os.environ, config.session.seed)
+    agent = agents.load(config.agent)
+    agents.check(agent)
+    return agent
+
+
+def run_on(
+    device: Device, data: DataInfo, config: Config, agent: Agent, started: Started | None, view: Tracker
+) -> Path:
     """The part of `run_session` that has the device to itself."""
     config.task.clock = choose_clock(config, device)
     chosen = choose_sandbox(config, device)
-    agent = agents.load(config.agent)
     walls = canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
     folder, journal, records = started or begin(config, data, device, agent, walls)
     witness = Witness()
@@ -99,7 +117,7 @@ def run_on(device: Device, data: DataInfo, config: Config, started: Started | No
         line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
         if isinstance(agent, Finishes):
             stack.callback(agent.close)
-        if len(records) > 1 or journal.recovered:
+        if started is not None:
             check_same(fold(records), data, device)
             if not fold(records).closed:  # the last line of a closed session is its identity
                 records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]

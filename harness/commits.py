@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from harness.records import Experiment, SessionState
-from harness.workspace import Workspace
+from harness.workspace import GitFailed, Workspace
 
 
 def rebuild(workspace: Workspace, state: SessionState) -> None:
-    """Make the repository hold what the journal says."""
+    """Make the repository hold what the journal says; one that git cannot use is made anew. Raises HarnessError."""
+    try:
+        _fill(workspace, state)
+    except GitFailed:
+        workspace.discard()
+        _fill(workspace, state)
+
+
+def commit_experiment(workspace: Workspace, state: SessionState, experiment: Experiment) -> str:
+    """Commit a decided experiment that `state` does not know as decided yet; its id. Raises HarnessError."""
+    try:
+        return _commit(workspace, experiment)
+    except GitFailed:  # a lock or half an object that a power cut left, say
+        workspace.discard()
+        _fill(workspace, state)
+        return _commit(workspace, experiment)
+
+
+def _fill(workspace: Workspace, state: SessionState) -> None:
     workspace.commit_stock(str(state.opened["stock_source"]), state.opened_at or 0.0)
     for experiment in state.experiments:
         if experiment.commit is not None and not workspace.holds(experiment.commit):
-            commit_experiment(workspace, experiment)
+            _commit(workspace, experiment)
 
 
-def commit_experiment(workspace: Workspace, experiment: Experiment) -> str:
-    """Commit a decided experiment; its id."""
+def _commit(workspace: Workspace, experiment: Experiment) -> str:
     return workspace.commit_experiment(
         experiment.index,
         experiment.source or "",

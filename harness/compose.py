@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +59,29 @@ def with_text_of_task(config: Config, overrides: Sequence[str], conf_dir: Path =
     named = any(override.lstrip("+~").startswith(("data=", "data.", "data@")) for override in overrides)
     if config.task.data is not None and not named and config.data.name != config.task.data:
         # Not by Hydra: in one of its own jobs it would not start a second time.
-        path = conf_dir / "data" / f"{config.task.data}.yaml"
-        data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(path)))
+        paths = {path.stem: path for path in (conf_dir / "data").glob("*.yaml")}
+        if config.task.data not in paths:
+            raise ConfigError(f"unknown task.data={config.task.data}; {choose_from(config.task.data, paths)}")
+        try:
+            loaded = OmegaConf.load(paths[config.task.data])
+            data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), loaded))
+        except OmegaConfBaseException as error:
+            raise explain(error) from error
         assert isinstance(data, DataConfig)
         config.data = data
     return config
 
 
 def from_dict(plain: Mapping[str, Any]) -> Config:
-    """The checked configuration of an earlier session, from the plain values it recorded. Raises ConfigError."""
+    """The configuration of an earlier session, from the plain values it recorded. Raises ConfigError.
+
+    It was checked when the session began. What it took from files by then (`program`) is in the record, and the files
+    may be gone.
+    """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(dict(plain)))
         assert isinstance(merged, DictConfig)
-        return to_config(merged)
+        return _typed(merged)
     except OmegaConfBaseException as error:
         raise explain(error) from error
 
@@ -82,10 +93,15 @@ def to_yaml(config: Config) -> str:
 
 def to_config(composed: DictConfig) -> Config:
     """What Hydra composed, as the typed and checked `Config`."""
+    config = _typed(composed)
+    validate(config)
+    return config
+
+
+def _typed(composed: DictConfig) -> Config:
     _refuse_unknown_keys(composed, Config, "")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
-    validate(config)
     return config
 
 
@@ -130,12 +146,23 @@ def explain(error: Exception) -> ConfigError:
 
 def validate(config: Config) -> None:
     """The checks that types cannot make. Raises ConfigError, one line naming the key."""
+    for key, value in _numbers(dataclasses.asdict(config)):
+        _require(math.isfinite(value), key, "a finite number", value)
     _validate_session(config)
     _validate_task(config)
     _validate_backend(config)
     _validate_sandbox(config)
     settings.validate(config, agents.load(config.agent))
     tracking.check(config.tracker)
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every float of a configuration with its key. An infinite one could not be written down."""
+    if isinstance(value, float):
+        yield key, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        yield from _numbers(item, f"{key}.{name}" if key else str(name))
 
 
 def _quote_option(override: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.clock import ClockEvaded
 from harness.ending import Watch, claimed
+from harness.errors import HarnessError
 from harness.folders import used_bytes
 from harness.gate import SnapshotRefused, copy_snapshot, token_dtype
 from harness.protocols import Process
@@ -25,6 +27,8 @@ MAX_MESSAGES = 200_000
 MEMORY_POLL_SECONDS = 0.1
 DISK_POLL_SECONDS = 0.5
 MAX_DISK_BYTES = 4 << 30  # in the folders of a run
+# Failures of the disk that we write to. Everything else that fails about a snapshot is taken for the child's doing.
+_OUR_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Conversation:
             self.serve(max(0.0, min(0.02, clock.deadline - now)))
 
     def on_deadline(self) -> None:
-        if self.watch.clock.started is None:
+        if self.watch.clock.started is None and self.watch.verdict is None:
             limit = self.runner.max_setup_seconds
             self.watch.verdict = (Status.SETUP_TIMEOUT, f"run.start() was not called within {limit:.0f} s")
 
@@ -145,6 +149,8 @@ class Conversation:
         watch.setup_seconds = time.monotonic() - watch.launched
         overrun = max(0.0, watch.setup_seconds - self.request.free_setup_seconds)
         self.keeping_time(watch.clock.prepare)
+        if watch.verdict:
+            return  # it evaded the first burst: it gets no tokens
         watch.clock.start(time.monotonic(), budget, overrun)
         dtype = token_dtype(self.runner.task["vocab_size"])
         facts = {"ok": True, "num_tokens": self.num_tokens, "dtype": dtype}
@@ -159,27 +165,37 @@ class Conversation:
             self.note("clock_evaded", str(error))
 
     def save(self, fds: list[int]) -> None:
-        watch = self.watch
-        clock = watch.clock
-        if clock.started is None or len(fds) != 1:
-            if clock.started is None:
+        started = self.watch.clock.started
+        if started is None or len(fds) != 1:
+            if started is None:
                 self.note("early_save", "save() came before start()")
             self.channel.send({"ok": False, "error": "save() needs start() first and exactly one descriptor"})
             return
-        incoming = self.run_dir / "incoming.safetensors"
         try:
-            size = copy_snapshot(fds[0], incoming, self.runner.max_memory_bytes)
-        except SnapshotRefused as error:
+            self.store(fds[0])
+        except (SnapshotRefused, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _OUR_DISK:
+                # Not the code's failure: an earlier snapshot must not be scored in place of this one.
+                raise HarnessError(
+                    f"cannot store the snapshot of {self.request.run_id} in {self.run_dir} ({error.strerror}): "
+                    "free space or mend the disk, then resume"
+                ) from error
             self.note("snapshot_refused", str(error))
             self.channel.send({"ok": False, "error": str(error)})
             return
+        self.channel.send({"ok": True})
+
+    def store(self, fd: int) -> None:
+        """Copy a snapshot; it counts if the copy is complete by the deadline. Raises SnapshotRefused, OSError."""
+        watch, clock = self.watch, self.watch.clock
+        incoming = self.run_dir / "incoming.safetensors"
+        size = copy_snapshot(fd, incoming, self.runner.max_memory_bytes)
         if time.monotonic() <= clock.deadline:
             incoming.replace(self.run_dir / "model.safetensors")
             watch.num_snapshots += 1
             watch.snapshot_bytes = size
         else:
             self.note("late_save", f"{time.monotonic() - clock.deadline:.3f} s after the deadline")
-        self.channel.send({"ok": True})
 
     def log(self, message: dict[str, Any]) -> None:
         """Note a line of the training log. All of it is the code's claim, shown but never used for a score."""

@@ -113,6 +113,10 @@ class SessionDesk:
         if error.family is not None:
             self.witness.note(f"proposal-{self._turn().index:03d}", error.family, str(error))
 
+    @property
+    def num_told(self) -> int:
+        return self.state().num_told
+
     def spent(self, usage: Usage) -> None:
         self.write("researcher_spent", usage=to_json(usage))
 

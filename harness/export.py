@@ -40,6 +40,5 @@ def export(session_dir: Path, target: Path) -> Exported:
         raise ConfigError(f"{target} exists already: give a folder that does not, or an empty one")
     workspace = Workspace(target)
     rebuild(workspace, state)
-    workspace.git.config("--unset", "core.hooksPath")  # from here on it is the user's repository
     kept = sum(item.kept is True for item in state.experiments)
     return Exported(target, rows.incumbent(state), rows.gain_sentence(state.gain), kept)

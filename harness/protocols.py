@@ -51,6 +51,10 @@ class Desk(Protocol):
     def refused(self, error: EditRefused) -> None:
         """An edit that never became a proposal; if it broke a rule against cheating, that goes on record."""
 
+    @property
+    def num_told(self) -> int:
+        """How often `spent` was told in this session."""
+
     def spent(self, usage: Usage) -> None:
         """Tokens and dollars that a researcher with a model of its own says it used. Recorded, not checked."""
 
@@ -69,7 +73,7 @@ class NeedsDesk(Protocol):
 class Finishes(Protocol):
     """A researcher that holds something open while the session lasts, such as a program."""
 
-    def finish(self, view: View) -> None:
+    def finish(self, view: View, desk: Desk) -> None:
         """All experiments are done; `view` has the last one's result."""
 
     def close(self) -> None:
@@ -82,6 +86,14 @@ class Stated(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What must be known to compare this session's researcher with others: JSON."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An agent that needs something of this machine."""
+
+    def check(self) -> None:
+        """Raises ConfigError where it is missing."""
 
 
 @runtime_checkable

@@ -342,6 +342,7 @@ class SessionState:
     proposing: int | None = None  # the experiment that the researcher is thinking about
     turn: Turn | None = None
     told: Usage | None = None  # what a researcher with a model of its own says it used
+    num_told: int = 0  # of how many programs that is the sum
     llm: LLMTotals = field(default_factory=LLMTotals)
     incidents: tuple[str, ...] = ()
     opened_at: float | None = None  # UTC seconds since the epoch

@@ -68,8 +68,8 @@ class Session:
         while not self.state.stopped_early and (planned is None or index < planned):
             self.experiment(index)
             index += 1
-        if isinstance(self.agent, Finishes):
-            self.agent.finish(self._view(len(self.state.experiments)))
+        if isinstance(self.agent, Finishes) and self.state.gain is None:
+            self.agent.finish(self._view(len(self.state.experiments)), self._desk())
         self.confirm()
         self.close()
         return self.state
@@ -212,13 +212,15 @@ class Session:
     def _ask(self, view: View) -> Proposal | Refused | Stop | None:
         if not isinstance(self.agent, NeedsDesk):
             return self.agent.propose(view)
-        if self.line is None:
-            raise HarnessError(f"agent={self.agent.name} thinks with a model, and the session has no line to one")
-        desk = SessionDesk(self.config, lambda: self.state, self._write, self.bench.smoke, self.line, self.witness)
         try:
-            return self.agent.at(desk).propose(view)
+            return self.agent.at(self._desk()).propose(view)
         except CapReached as reached:
             return Stop(str(reached))
+
+    def _desk(self) -> SessionDesk:
+        if self.line is None:
+            raise HarnessError(f"agent={self.agent.name} thinks with a model, and the session has no line to one")
+        return SessionDesk(self.config, lambda: self.state, self._write, self.bench.smoke, self.line, self.witness)
 
     def _testify(self) -> None:
         """Write down what was attempted, before the record that ends what it was attempted in."""
@@ -263,7 +265,7 @@ class Session:
         commit = None
         if experiment.source is not None:
             decided = replace(experiment, kept=kept, val_bpb=value, delta_sigma=delta)
-            commit = commit_experiment(self.workspace, decided)
+            commit = commit_experiment(self.workspace, self.state, decided)
         self._write("decision", index=experiment.index, kept=kept, val_bpb=value, delta_sigma=delta, commit=commit)
 
     def _view(self, index: int) -> View:
@@ -311,6 +313,11 @@ class Session:
         for record in records:
             for tracker in self.trackers:
                 tracker.on_record(record.to_dict())
+
+
+def asks_more(state: SessionState, num_planned: int | None) -> bool:
+    """Whether the researcher of a session with `num_planned` experiments (None: no number) is still to be asked."""
+    return not state.stopped_early and (num_planned is None or len(state.experiments) < num_planned)
 
 
 STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)

@@ -1,18 +1,16 @@
 """The session's git repository: a commit per experiment, the branch advances only on a keep.
 
 It is a view of the journal: everything in it can be rebuilt from the records, and is, when a kill came between the two.
-Agent code never runs inside it; git runs no hooks, reads nothing of the user's settings, and gets every text that a
-researcher wrote through standard input, never as an argument.
+Agent code never runs inside it; git runs no hooks, reads nothing of the user's settings or of the surroundings that
+name another repository, and gets every text that a researcher wrote through standard input, never as an argument.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
+import subprocess
 from pathlib import Path
-from typing import IO
-
-import git
 
 from harness.errors import HarnessError
 
@@ -30,30 +28,57 @@ SAFE_GIT = {
     "GIT_COMMITTER_NAME": "bpbench",
     "GIT_COMMITTER_EMAIL": "bpbench@localhost",
 }
+_SETTINGS = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.autocrlf=false")
+
+
+class GitFailed(HarnessError):
+    """A command of git failed; the message has what git said."""
 
 
 class Workspace:
     """`main` holds the incumbent; every experiment stays reachable under refs/experiments/."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.git = git.Git(folder)
-        self.git.update_environment(**SAFE_GIT)
+        self.folder = folder.absolute()
+
+    def git(self, *arguments: str, stdin: str = "", stamp: str | None = None) -> str:
+        """What this command of git prints. Raises GitFailed."""
+        dates = {"GIT_AUTHOR_DATE": stamp, "GIT_COMMITTER_DATE": stamp} if stamp else {}
         try:
-            if not (folder / ".git").is_dir():
-                self.git.init("--quiet", "--initial-branch=main")
-                self.git.config("core.hooksPath", os.devnull)
-                self.git.config("core.autocrlf", "false")
-        except git.GitCommandNotFound as error:
-            raise HarnessError("git is not installed: install git 2.28 or newer") from error
-        except git.GitCommandError as error:
-            raise HarnessError(f"{folder}: git init failed ({error.stderr.strip()}); use git 2.28 or newer") from error
+            done = subprocess.run(
+                ["git", *_SETTINGS, "-C", str(self.folder), *arguments],
+                input=stdin.encode(),
+                capture_output=True,
+                env={**_environment(self.folder), **dates},
+                check=False,
+            )
+        except OSError as error:
+            raise HarnessError(f"git cannot be started ({error.strerror}): install git 2.28 or newer") from error
+        if done.returncode != 0:
+            said = " ".join(done.stderr.decode(errors="replace").split())
+            raise GitFailed(
+                f"{self.folder}: git {arguments[0]} failed ({said}); mend that (git: 2.28 or newer), then resume"
+            )
+        return done.stdout.decode(errors="replace").removesuffix("\n")
+
+    def discard(self) -> None:
+        """Away with a repository that git cannot use: the next commits make it anew."""
+        try:
+            if (self.folder / ".git").is_dir():
+                shutil.rmtree(self.folder / ".git")
+            else:
+                (self.folder / ".git").unlink(missing_ok=True)
+        except OSError as error:
+            raise HarnessError(f"{self.folder}: delete this folder ({error}), then resume") from error
 
     def commit_stock(self, source: str, time: float) -> str:
         """The first commit, made once; its id."""
+        if not (self.folder / ".git" / "HEAD").is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.git("init", "--quiet", "--initial-branch=main")
         if not self._exists(BRANCH):
             self._move_branch(self._commit(source, "Stock train.py", None, time))
-        return str(self.git.rev_list("--max-parents=0", BRANCH))
+        return self.git("rev-list", "--max-parents=0", BRANCH)
 
     def commit_experiment(self, index: int, source: str, message: str, time: float, *, keep: bool) -> str:
         """Record experiment `index` on top of the incumbent; its commit id.
@@ -62,42 +87,48 @@ class Workspace:
         result), so this may be called again after a kill.
         """
         commit = self._commit(source, message, self._incumbent_before(index), time)
-        self.git.update_ref(f"{EXPERIMENTS}{index:04d}", commit)
+        self.git("update-ref", f"{EXPERIMENTS}{index:04d}", commit)
         if keep:
             self._move_branch(commit)
         return commit
 
     def holds(self, commit: str) -> bool:
         """Whether some experiment's ref points at `commit`."""
-        return commit in self.git.for_each_ref("--format=%(objectname)", EXPERIMENTS).split()
+        return commit in self.git("for-each-ref", "--format=%(objectname)", EXPERIMENTS).split()
 
     def _incumbent_before(self, index: int) -> str:
         """What main held before experiment `index`: its tip, less the commits of this and later experiments."""
-        refs = self.git.for_each_ref("--format=%(refname) %(objectname)", EXPERIMENTS).splitlines()
+        refs = self.git("for-each-ref", "--format=%(refname) %(objectname)", EXPERIMENTS).splitlines()
         numbered = (ref.removeprefix(EXPERIMENTS).split() for ref in refs)
         later = {commit for number, commit in numbered if int(number) >= index}
-        return str(next(commit for commit in self.git.rev_list(BRANCH).splitlines() if commit not in later))
+        before = (commit for commit in self.git("rev-list", BRANCH).splitlines() if commit not in later)
+        if (incumbent := next(before, None)) is None:
+            raise GitFailed(
+                f"{self.folder}: main has nothing from before experiment {index + 1}; delete it, then resume"
+            )
+        return incumbent
 
     def _commit(self, source: str, message: str, parent: str | None, time: float) -> str:
         # Straight into the object store: nothing in the working tree is trusted.
-        blob = self.git.hash_object("-w", "--stdin", istream=_stdin(source))
-        tree = self.git.mktree(istream=_stdin(f"100644 blob {blob}\t{FILE}\n"))
+        blob = self.git("hash-object", "-w", "--stdin", stdin=source)
+        tree = self.git("mktree", stdin=f"100644 blob {blob}\t{FILE}\n")
         stamp = f"@{int(time)} +0000"  # @: seconds since the epoch, however small
         parents = ["-p", parent] if parent else []
-        with self.git.custom_environment(GIT_AUTHOR_DATE=stamp, GIT_COMMITTER_DATE=stamp):
-            return str(self.git.commit_tree(tree, *parents, istream=_stdin(message.replace("\0", ""))))
+        return self.git("commit-tree", tree, *parents, stdin=message.replace("\0", ""), stamp=stamp)
 
     def _move_branch(self, commit: str) -> None:
-        self.git.update_ref(BRANCH, commit)
-        self.git.reset("--hard", "--quiet", commit)
+        self.git("update-ref", BRANCH, commit)
+        self.git("reset", "--hard", "--quiet", commit)
 
     def _exists(self, ref: str) -> bool:
-        return bool(self.git.for_each_ref(ref))
+        return bool(self.git("for-each-ref", ref))
 
 
-def _stdin(text: str) -> IO[bytes]:
-    """A real file that holds `text`: subprocesses need one."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - git reads it after this returns; closed when it is collected
-    file.write(text.encode())
-    file.seek(0)
-    return file
+def _environment(folder: Path) -> dict[str, str]:
+    """No variable of git's that a hook or a user's shell has set names the repository, its index or its objects.
+
+    It is named here, so that git never looks for one in the folders above.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name == "GIT_EXEC_PATH"}
+    place = {"GIT_DIR": str(folder / ".git"), "GIT_WORK_TREE": str(folder)}
+    return {**kept, **SAFE_GIT, **place, "LANGUAGE": "C", "LC_ALL": "C"}

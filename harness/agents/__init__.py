@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.config import AgentConfig
 from harness.errors import ConfigError
-from harness.protocols import Agent, NeedsDesk
+from harness.protocols import Agent, Checked, NeedsDesk
 
 
 def available() -> list[str]:
@@ -31,6 +31,12 @@ def load(config: AgentConfig) -> Agent:
     make: Callable[..., Agent] = importlib.import_module(f"{__name__}.{config.name}").make
     _check_options(config, make)
     return make(**config.options)
+
+
+def check(agent: Agent) -> None:
+    """What can be known to be missing before anything is made. Raises ConfigError."""
+    if isinstance(agent, Checked):
+        agent.check()
 
 
 def needs_llm(agent: Agent) -> bool:

@@ -1,14 +1,57 @@
-"""What coding agents print: their own account of tokens and dollars, read from JSON lines. Untrusted text."""
+"""What coding agents are started with, and what they print: their own account of tokens and dollars. Untrusted text."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from harness.errors import ConfigError
 from harness.records import Usage
 
 _MAX_COUNT = 10**12
+_TAIL_BYTES = 4 << 20
+_SHORT_PATH = 60  # bytes; the operating system allows some 104 for the whole path of a socket
+
+
+def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> dict[str, str]:
+    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE."""
+    plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
+    given = {name: ours[name] for name in names if name in ours}
+    fixed = dict(name.split("=", 1) for name in names if "=" in name)
+    return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
+
+
+def socket_folder() -> Path:
+    """A private folder whose path is short enough for a socket, wherever the session lies."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="bpbench-", dir=usual if len(os.fsencode(usual)) <= _SHORT_PATH else "/tmp"))
+
+
+def output_of(log_path: Path) -> str:
+    with contextlib.suppress(OSError), log_path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        return file.read().decode("utf-8", "replace")
+    return ""
+
+
+def found(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise ConfigError(f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path")
+    return path
+
+
+def filled(part: str, words: Mapping[str, str]) -> str:
+    for name, value in words.items():
+        part = part.replace("{" + name + "}", value)
+    return part
 
 
 def none(_output: str) -> Usage | None:

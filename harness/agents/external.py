@@ -7,25 +7,24 @@ kill a new one is started and told what was tried: it keeps nothing but what the
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
 import json
+import math
 import os
-import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import mcp_server
-from harness.agents import _answer, _lookup, _prompt
-from harness.agents._programs import PARSERS
+from harness.agents import _answer, _lookup, _programs, _prompt
 from harness.edits import apply_edit
 from harness.errors import ConfigError, EditRefused, HarnessError
 from harness.protocols import Desk, Launch, Process
-from harness.records import Proposal, Refused, Stop, View
+from harness.records import Proposal, Refused, Stop, Usage, View
 from harness.sandbox.process import ProcessSandbox
 from harness.service import Asked, Service
 from harness.views import text
@@ -35,7 +34,6 @@ LAST_WORDS_SECONDS = 60.0  # for the program to end by itself after the last exp
 _POLL_SECONDS = 0.1
 _EXPERIMENT_SECONDS = 4 * 3600.0  # an experiment and its second run take less; agents would give up before
 _HISTORY_TOKENS = 30_000  # of the answer to `history`
-_TAIL_BYTES = 4 << 20
 _CODE = {"propose": _answer.PROPOSE, "smoke": _answer.SMOKE}
 
 
@@ -70,6 +68,12 @@ class External:
         self.desk = desk  # the program stays the same one, whoever's turn it is
         return self
 
+    def check(self) -> None:
+        """Raises ConfigError for what would be missing only once the device is calibrated."""
+        _programs.found(self.argv[0])
+        if importlib.util.find_spec("mcp") is None:
+            raise ConfigError("agent=external needs the mcp package: pip install -e '.[external]'")
+
     def facts(self) -> dict[str, Any]:
         """What is known of the program beforehand, for the opening record."""
         return {
@@ -90,7 +94,7 @@ class External:
         if self.desk is None:
             raise HarnessError("agent=external proposes at a session's desk only")
         if self.running is None:
-            self.running = self._start(self.desk.folder)
+            self.running = self._start(self.desk)
         running = self.running
         if running.waiting is not None:
             running.waiting.answer(result(view))
@@ -105,16 +109,19 @@ class External:
                 return ending
             status = running.process.poll()
             if status is not None and asked is None:
-                return self._gone(status)
-        self._report()
+                return self._gone(status, self.desk)
         self.close()
+        self._report(self.desk)
         return Stop(f"{self.program} did not propose within {limit:.0f} s")
 
-    def finish(self, view: View) -> None:
+    def finish(self, view: View, desk: Desk) -> None:
         """Tell the program the last result, and let it end."""
-        running = self.running
-        if running is None:
-            return
+        if self.running is not None:
+            self._let_end(self.running, view)
+        self.close()
+        self._report(desk)
+
+    def _let_end(self, running: Running, view: View) -> None:
         if running.waiting is not None:
             running.waiting.answer(f"{result(view)}\n\nThat was the last experiment. Nothing more is asked of you.")
             running.waiting = None
@@ -123,8 +130,6 @@ class External:
             asked = running.service.next(_POLL_SECONDS)
             if asked is not None:
                 asked.refuse("all experiments are used: nothing more can be asked")
-        self._report()
-        self.close()
 
     def close(self) -> None:
         """End the program and all that it started."""
@@ -132,16 +137,18 @@ class External:
         if running is not None:
             running.process.kill()
             running.service.close()
+            shutil.rmtree(running.service.path.parent, ignore_errors=True)
 
-    def _start(self, folder: Path) -> Running:
-        program = _found(self.argv[0])
-        place = folder.absolute() / "external"
+    def _start(self, desk: Desk) -> Running:
+        program = _programs.found(self.argv[0])
+        place = _place(desk)
         work, home = place / "work", place / "home"
         for path in (work, home):
             shutil.rmtree(path, ignore_errors=True)  # a fresh home: nothing that it learned elsewhere
             path.mkdir(parents=True)
         place.chmod(0o700)
-        service = Service(place / f"{secrets.token_hex(4)}.sock")
+        self._report(desk)  # of one that a kill ended together with us
+        service = Service(_programs.socket_folder() / "service.sock")
         arguments = ["-I", "-m", "harness.cli", "mcp", str(service.path)]
         config = place / "mcp.json"
         server = {"command": sys.executable, "args": arguments, "timeout": int(1000 * _EXPERIMENT_SECONDS)}
@@ -153,11 +160,13 @@ class External:
             "mcp_args": json.dumps(arguments),
             "work": str(work),
         }
-        log_path = place / f"output-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}.log"
+        nanoseconds = time.time_ns()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(nanoseconds // 10**9))
+        log_path = place / f"output-{stamp}-{nanoseconds % 10**9:09d}.log"  # by name is by time
         launch = Launch(
-            argv=(program, *(_filled(part, words) for part in self._arguments())),
+            argv=(program, *(_programs.filled(part, words) for part in self._arguments())),
             cwd=work,
-            env=environment(self.environment, home, os.environ),
+            env=_programs.environment(self.environment, home, os.environ),
             fds=(),
             log_path=log_path,
             max_log_bytes=MAX_LOG_BYTES,
@@ -170,34 +179,28 @@ class External:
         for part in self.argv[1:]:
             yield from self.arguments if part == "{arguments}" else (part,)
 
-    def _report(self) -> None:
-        """Hand on what the program's output says of its tokens and dollars."""
-        used = PARSERS[self.parser](self._output())
-        if self.desk is not None and used is not None:
-            self.desk.spent(used)
+    def _report(self, desk: Desk) -> None:
+        """Hand on what each program that has ended said of its tokens and dollars; of one that said nothing, that too.
 
-    def _gone(self, status: int) -> Stop:
+        One record a program, in their order: what has none yet is of programs that nobody saw ending.
+        """
+        for log_path in sorted(_place(desk).glob("output-*.log"))[desk.num_told :]:
+            desk.spent(_programs.PARSERS[self.parser](_programs.output_of(log_path)) or Usage())
+
+    def _gone(self, status: int, desk: Desk) -> Stop:
         """The program has ended with experiments left."""
         running = self.running
         assert running is not None
-        last = text.tail(self._output(), 2000).strip().split("\n")[-1]
+        last = text.tail(_programs.output_of(running.log_path), 2000).strip().split("\n")[-1]
         if running.proposed == 0:
             self.close()
             raise HarnessError(
                 f"{self.program} ended with status {status} before it proposed anything; its last line: "
                 f"{text.line(last)}; see {running.log_path}"
             )
-        self._report()
         self.close()
+        self._report(desk)
         return Stop(f"{self.program} ended by itself with status {status} after {running.proposed} proposals")
-
-    def _output(self) -> str:
-        assert self.running is not None
-        with contextlib.suppress(OSError), self.running.log_path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
-        return ""
 
 
 @dataclass
@@ -268,25 +271,8 @@ def result(view: View) -> str:
     return f"Experiment {last.index + 1}: {what}; {verdict}.{left}{shown}"
 
 
-def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> dict[str, str]:
-    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE."""
-    plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
-    given = {name: ours[name] for name in names if name in ours}
-    fixed = dict(name.split("=", 1) for name in names if "=" in name)
-    return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
-
-
-def _found(program: str) -> str:
-    path = shutil.which(program)
-    if path is None:
-        raise ConfigError(f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path")
-    return path
-
-
-def _filled(part: str, words: Mapping[str, str]) -> str:
-    for name, value in words.items():
-        part = part.replace("{" + name + "}", value)
-    return part
+def _place(desk: Desk) -> Path:
+    return desk.folder.absolute() / "external"
 
 
 def make(
@@ -302,9 +288,14 @@ def make(
 ) -> External:
     if not argv:
         raise ConfigError("agent.options.argv must be the program and its arguments, such as [my-agent, '{prompt}']")
-    if parser not in PARSERS:
-        raise ConfigError(f"agent.options.parser must be one of {', '.join(PARSERS)}, not '{parser}'")
+    if parser not in _programs.PARSERS:
+        raise ConfigError(f"agent.options.parser must be one of {', '.join(_programs.PARSERS)}, not '{parser}'")
     if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
         raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
+    for key, count in (("repairs", repairs), ("smokes", smokes)):
+        if count < 0:
+            raise ConfigError(f"agent.options.{key} must be 0 or more, not {count}")
+    if not 0 < max_turn_seconds < math.inf:
+        raise ConfigError(f"agent.options.max_turn_seconds must be above 0 and finite, not {max_turn_seconds}")
     lists = tuple(argv), tuple(arguments or ()), tuple(environment or ())
     return External(program, *lists, parser, repairs, smokes, max_turn_seconds)

@@ -48,7 +48,7 @@ def make(*, patches: str | None = None) -> Scripted:
         raise ConfigError("agent=scripted needs agent.options.patches=FOLDER with *.py, *.edit or *.patch files")
     folder = Path(patches).expanduser().resolve()
     if not folder.is_dir() or not _files(folder):
-        raise ConfigError(f"agent.options.patches must be a folder of *.py, *.edit or *.patch files, not '{patches}'")
+        raise ConfigError(f"agent.options.patches must be a folder of *.py, *.edit or *.patch files, not {folder}")
     return Scripted(folder)
 
 

@@ -88,7 +88,7 @@ def smoke_finished(state: SessionState, done: SmokeFinished) -> SessionState:
 
 def researcher_spent(state: SessionState, used: Usage) -> SessionState:
     """What a program says it used, added up over the programs of a session; a figure that one withholds is unknown."""
-    before = state.told
+    before, state = state.told, replace(state, num_told=state.num_told + 1)
     if before is None:
         return replace(state, told=used)
     sums = {name: _added(getattr(before, name), getattr(used, name)) for name in ("prompt_tokens", "completion_tokens")}

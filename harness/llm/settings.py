@@ -6,7 +6,7 @@ from harness.agents import needs_llm
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError
 from harness.llm import price as llm_price
-from harness.protocols import Agent
+from harness.protocols import Agent, NeedsDesk
 
 NO_LLM = "none"
 WIRES = ("openai", "anthropic", "ollama")
@@ -29,6 +29,8 @@ def validate(config: Config, agent: Agent) -> None:
     if chosen:
         _validate_llm(config.llm)
     _validate_caps(config, chosen)
+    if isinstance(agent, NeedsDesk) and not agent.needs_llm:
+        _refuse_caps(config, agent)
 
 
 def _validate_llm(llm: LLMConfig) -> None:
@@ -72,3 +74,14 @@ def _validate_caps(config: Config, chosen: bool) -> None:
             f"session.max_cost_usd cannot be kept with llm={config.llm.name}, whose price is unknown: set "
             "llm.price.input_usd_per_million and output_usd_per_million, or session.max_llm_tokens instead"
         )
+
+
+def _refuse_caps(config: Config, agent: Agent) -> None:
+    """A program that pays its own model cannot be held to them: a cap that does nothing must not look like one."""
+    for name in ("max_cost_usd", "max_llm_tokens"):
+        if getattr(config.session, name) is not None:
+            raise ConfigError(
+                f"session.{name} does not bind agent={agent.name}, whose program asks its own model: set the program's "
+                "own limit (agent=claude_code: agent.options.arguments=[--max-budget-usd,'5']), session.max_hours or "
+                "agent.options.max_turn_seconds"
+            )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import synthetic_journal
 
-from harness import compose, data
+from harness import assemble, compose, data
 from harness.compose import CONF_DIR, GROUPS
 from harness.errors import ConfigError
 
@@ -134,6 +134,11 @@ def test_null_stays_no_value_elsewhere():
         ("llm=scripted", "llm=scripted is not asked by agent=tpe: choose agent=llm, or llm=none"),
         ("session.max_cost_usd=0", "session.max_cost_usd must be above 0"),
         ("session.max_llm_tokens=0", "session.max_llm_tokens must be at least 1"),
+        ("session.max_hours=inf", "session.max_hours must be a finite number, not inf"),
+        ("session.max_cost_usd=inf", "session.max_cost_usd must be a finite number, not inf"),
+        ("task.sigma_prior_bpb=nan", "task.sigma_prior_bpb must be a finite number, not nan"),
+        ("++task.knobs.EMBED_LR=inf", "task.knobs.EMBED_LR must be a finite number, not inf"),
+        ("task.data=climbmx", "unknown task.data=climbmx; did you mean 'climbmix'? valid: climbmix, "),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_it(override, expected):
@@ -187,6 +192,30 @@ def test_a_recorded_configuration_is_read_back():
     assert compose.from_dict(asdict(config)) == config
     with pytest.raises(ConfigError, match="unknown key 'gone'"):
         compose.from_dict({**asdict(config), "gone": 1})
+
+
+def test_a_recorded_session_does_without_the_file_that_its_record_has_the_text_of(tmp_path):
+    program = tmp_path / "program.md"
+    program.write_text("Improve it.")
+    config = compose.compose(["task=tiny", "backend=null", f"program={program}"])
+    program.unlink()
+    assert compose.from_dict(asdict(config)) == config
+
+
+@pytest.mark.parametrize("cap", ["max_cost_usd=5", "max_llm_tokens=1000"])
+def test_a_cap_that_cannot_bind_is_refused(cap):
+    said = message("agent=claude_code", f"session.{cap}")
+    assert "does not bind agent=external" in said and "--max-budget-usd" in said
+    assert compose.compose(["agent=claude_code", "session.max_hours=2"]).session.max_hours == 2
+
+
+def test_a_key_is_needed_as_long_as_somebody_is_asked(monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    overrides = ["agent=llm", "llm=claude_sonnet"]
+    with pytest.raises(ConfigError, match="ANTHROPIC_API_KEY"):
+        assemble.researcher(compose.compose(overrides), asking=True)
+    config = compose.compose(overrides)
+    assert assemble.researcher(config, asking=False).name == "llm" and config.llm.name == "none"
 
 
 def test_only_generated_text_is_not_looked_for_among_the_packages():

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from llm_bench import STOCK, HashedBench, configured, made_line, run
 
-from harness import agents, compose, mcp_server
+from harness import agents, assemble, compose, mcp_server
 from harness.agents import _programs
-from harness.config import AgentConfig, Config
+from harness.config import AgentConfig, Config, LLMConfig
 from harness.errors import ConfigError, HarnessError
 from harness.journal import read
 from harness.records import SessionState, Usage
@@ -42,7 +42,7 @@ def session(folder: Path, *argv: str, experiments: int = 2, **options: Any) -> t
 
 
 def said(folder: Path) -> list[dict[str, Any]]:
-    (log,) = (folder / "external").glob("output-*.log")
+    log = sorted((folder / "external").glob("output-*.log"))[-1]
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
@@ -115,12 +115,42 @@ def test_a_new_program_is_told_what_an_earlier_one_did(tmp_path: Path) -> None:
     records = read(tmp_path / "journal.jsonl")[0]
     kept = next(number for number, record in enumerate(records) if record.type == "decision") + 1
     (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:kept]))
-    for log in (tmp_path / "external").glob("output-*.log"):
-        log.unlink()
     plan = [["history", {}], propose(4.0)]
     state, _ = session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain")
     assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 4.0"] and state.closed
     assert "rate 2.0" in said(tmp_path)[0]["text"]
+    assert state.num_told == 2 and state.told == Usage(), "none of the two said what it used"
+
+
+def test_what_killed_programs_used_is_asked_of_their_output(tmp_path: Path) -> None:
+    """One that nobody saw ending and that said something, one that said nothing, and the last one."""
+    said_cost = '{"type": "result", "total_cost_usd": 0.25, "usage": {"input_tokens": 10, "output_tokens": 7}}'
+    prints = f"import sys, time; print({said_cost!r}); sys.stdout.flush(); time.sleep(600)"
+    quiet = "import time; time.sleep(600)"
+    options: dict[str, Any] = {"parser": "claude_code", "max_turn_seconds": 1.0}
+    for number, (script, told) in enumerate([(prints, Usage(10, 7, 0.25)), (quiet, Usage())]):
+        state, _ = session(tmp_path, sys.executable, "-c", script, **options)
+        assert (state.num_told, state.told) == (number + 1, told)
+        lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+        types = [record.type for record in read(tmp_path / "journal.jsonl")[0]]
+        cut = len(types) - 1 - types[::-1].index("proposal_started") + 1  # killed while the program was thinking
+        (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+    state, _ = session(tmp_path, sys.executable, "-c", prints, **options)
+    assert state.num_told == 3 and state.told == Usage(), "the second one's is unknown, so their sum is"
+
+
+def test_a_session_may_lie_deep(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    state, _ = session(deep, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps([propose(2.0)]), "plain")
+    assert len(state.experiments) == 1 and state.closed
+
+
+def test_a_missing_program_is_found_before_anything_is_made() -> None:
+    config = configured()
+    config.agent, config.llm = AgentConfig("external", {"argv": ["no-such-agent"]}), LLMConfig()
+    with pytest.raises(ConfigError, match="no program 'no-such-agent'"):
+        assemble.researcher(config, asking=True)
+    assert assemble.researcher(config, asking=False).name == "external"
 
 
 def test_the_service_takes_anything(tmp_path: Path) -> None:
@@ -181,6 +211,10 @@ def test_what_is_wrong_with_a_program_is_said() -> None:
         ({}, "argv must be the program"),
         ({"argv": ["x"], "parser": "guess"}, "parser must be one of none, claude_code, codex"),
         ({"argv": ["x", 3]}, "lists of strings"),
+        ({"argv": ["x"], "repairs": -1}, "repairs must be 0 or more, not -1"),
+        ({"argv": ["x"], "smokes": -1}, "smokes must be 0 or more, not -1"),
+        ({"argv": ["x"], "max_turn_seconds": 0}, "max_turn_seconds must be above 0 and finite, not 0"),
+        ({"argv": ["x"], "max_turn_seconds": float("inf")}, "max_turn_seconds must be above 0 and finite, not inf"),
     ]:
         with pytest.raises(ConfigError, match=words):
             agents.load(AgentConfig("external", options))

@@ -22,6 +22,7 @@ from harness import agents
 from harness.assemble import run_session
 from harness.compose import compose
 from harness.config import Config
+from harness.errors import ConfigError
 from harness.fold import fold
 from harness.journal import Journal, Record, read
 from harness.knobs import stock_source
@@ -174,15 +175,51 @@ def test_cut_after_every_record(whole: Path, config: Config, tmp_path: Path) -> 
         assert outcome(finish(folder, config, records, kept)) == expected, f"cut after record {kept}"
 
 
+def test_a_session_cut_after_its_first_record_is_resumed_too(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill during calibration: the walls are looked at again, and the gap is time in which nobody worked."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    shutil.copy(whole / "secret.json", folder)
+    first = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (folder / "journal.jsonl").write_bytes(first)
+    monkeypatch.setattr(Session, "run", lambda session: session.state)
+    run_session(None, resume=folder, tracker=PlainView(quiet_console()))
+    state = fold(read(folder / "journal.jsonl")[0])
+    assert state.num_restarts == 1 and state.working_seconds == 0.0
+
+
+def test_the_confirmation_needs_no_edits(
+    whole: Path, patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a key or a program: whoever resumes it elsewhere has the journal."""
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    stopped = [record.type for record in read(whole / "journal.jsonl")[0]].index("stopped")
+    monkeypatch.setattr(Session, "run", lambda session: session.state)
+    gone = patches.rename(patches.with_name("gone"))
+    try:
+        for kept in (stopped, stopped + 1):
+            folder = tmp_path / str(kept)
+            folder.mkdir()
+            shutil.copy(whole / "secret.json", folder)
+            (folder / "journal.jsonl").write_bytes(b"".join(lines[:kept]))
+        with pytest.raises(ConfigError, match="must be a folder"):
+            run_session(None, resume=tmp_path / str(stopped), tracker=PlainView(quiet_console()))
+        run_session(None, resume=tmp_path / str(stopped + 1), tracker=PlainView(quiet_console()))
+    finally:
+        gone.rename(patches)
+
+
 def test_a_lost_workspace_is_rebuilt_from_the_journal(whole: Path, config: Config, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
     shutil.rmtree(folder / "workspace")
     records, _ = read(whole / "journal.jsonl")
     finish(folder, config, records, len(records))
-    refs = ["for-each-ref", "--format=%(refname) %(objectname)"]
+    refs = ("for-each-ref", "--format=%(refname) %(objectname)")
     rebuilt, original = Workspace(folder / "workspace"), Workspace(whole / "workspace")
-    assert rebuilt.git.execute(["git", *refs]) == original.git.execute(["git", *refs])
+    assert rebuilt.git(*refs) == original.git(*refs)
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import textwrap
@@ -12,8 +13,12 @@ import numpy as np
 import psutil
 import pytest
 
+from harness import conversation, gate
+from harness.clock import MeteredBudget
 from harness.ending import Trained, thin
-from harness.records import CurvePoint, Status
+from harness.errors import HarnessError
+from harness.protocols import Launch, Process, Sandbox
+from harness.records import CurvePoint, MeterPattern, Status
 from harness.runner import Runner, TrainRequest
 from harness.sandbox.process import ProcessSandbox
 from harness.surroundings import child_environment
@@ -59,20 +64,22 @@ def train(
     free_setup_seconds: float = 20.0,
     max_memory_bytes: int = 1 << 30,
     seed: int = 1,
+    sandbox: Sandbox | None = None,
+    metered: MeteredBudget | None = None,
 ) -> Trained:
     runner = Runner(
         task={"name": "test", "vocab_size": 100},
         backend={"name": "cpu", "threads": 1, "dtype": "float32"},
         environment=child_environment({}),
         data_dir=data_dir,
-        sandbox=ProcessSandbox(),
+        sandbox=sandbox or ProcessSandbox(),
         max_setup_seconds=max_setup_seconds,
         max_memory_bytes=max_memory_bytes,
         ticks=0,
         on_progress=lambda _: None,
     )
     source = PREAMBLE + textwrap.dedent(script)
-    request = TrainRequest("run", source, seed, budget_seconds, free_setup_seconds)
+    request = TrainRequest("run", source, seed, budget_seconds, free_setup_seconds, metered)
     return runner.train(request, data_dir.parent / "run")
 
 
@@ -235,6 +242,53 @@ def test_strange_snapshots_are_refused(data_dir: Path, script: str) -> None:
     trained = train(data_dir, "start(); " + script)
     assert trained.status is Status.CRASH and trained.num_snapshots == 0
     assert "'ok': False" in trained.log_tail
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_full_disk_of_ours_ends_the_session_and_not_the_run(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def full(fd: int, target: Path, max_bytes: int) -> int:
+        if target.with_name("model.safetensors").exists():
+            raise OSError(code, os.strerror(code))
+        return gate.copy_snapshot(fd, target, max_bytes)
+
+    monkeypatch.setattr(conversation, "copy_snapshot", full)
+    with pytest.raises(HarnessError, match="free space or mend the disk, then resume"):
+        train(data_dir, "start(); save(); save(b'y' * 200)")
+
+
+def test_any_other_failure_of_a_copy_is_answered(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def strange(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(conversation, "copy_snapshot", strange)
+    trained = train(data_dir, "start(); answer = save(); assert answer['ok'] is False; print(answer)")
+    assert trained.status is Status.CRASH and "Invalid argument" in trained.log_tail
+
+
+class Evading:
+    """Its processes cannot be stopped."""
+
+    name, level = "evading", 1
+
+    def launch(self, launch: Launch) -> Process:
+        process = ProcessSandbox().launch(launch)
+        process.stop = lambda: False  # type: ignore[method-assign]
+        return process
+
+
+class NoMeter:
+    def burst(self, seconds: float) -> float:
+        raise AssertionError("nothing is measured while the code runs on")
+
+
+def test_code_that_evades_the_first_burst_has_no_result_and_gets_no_tokens(data_dir: Path) -> None:
+    pattern = MeterPattern(interval_seconds=1.0, burst_seconds=0.1, stock_per_burst=1.0)
+    metered = MeteredBudget(NoMeter(), pattern, budget_tokens=1000.0, tokens_per_second=100.0)
+    trained = train(data_dir, "start(); print('got', 'tokens')", sandbox=Evading(), metered=metered)
+    assert trained.status is Status.INVALID and "could not be stopped" in (trained.reason or "")
+    assert "got tokens" not in trained.log_tail and trained.train_seconds is None
 
 
 def test_a_log_flood_is_capped_and_keeps_its_end(data_dir: Path) -> None:

@@ -205,7 +205,7 @@ def test_the_nonce_is_revealed_at_the_end_only(tmp_path: Path) -> None:
 
 def test_commits_say_what_was_tried_and_what_came_of_it(tmp_path: Path) -> None:
     run(tmp_path, {(Role.EXPERIMENT, 0): 1.5, (Role.RERUN, 0): 1.6, (Role.EXPERIMENT, 1): Status.CRASH}, experiments=2)
-    show = Workspace(tmp_path / "workspace").git.log
-    kept, crashed = (show("-1", "--format=%B", f"refs/experiments/000{index}") for index in (0, 1))
+    git = Workspace(tmp_path / "workspace").git
+    kept, crashed = (git("log", "-1", "--format=%B", f"refs/experiments/000{index}") for index in (0, 1))
     assert kept.startswith("rate 2") and "Experiment 1: kept" in kept and "val 1.6000 bpb" in kept
     assert "Experiment 2: discarded" in crashed and "crash: written down" in crashed

@@ -57,7 +57,7 @@ def test_git_clones_its_history(session: Path, packed: Path, tmp_path: Path) -> 
     cloned = subprocess.run(
         ["git", "for-each-ref", form], cwd=tmp_path / "clone", check=True, capture_output=True, text=True
     )
-    assert cloned.stdout.strip() == Workspace(session / "workspace").git.for_each_ref(form)
+    assert cloned.stdout.strip() == Workspace(session / "workspace").git("for-each-ref", form)
 
 
 def test_commits_of_odd_texts_are_those_that_git_makes(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from trainer.data.hashing import MAX_BYTES
 from trainer.data.neardup import THRESHOLD, WORDS, cluster, jaccard, leak_rate, shingles
 from trainer.data.overlap import WIDTH, runtime_overlap, sampled_shingles
-from trainer.data.source import Document
-from trainer.data.split import DEFAULT_FRACTIONS, assign_splits
+from trainer.data.source import Document, cut
+from trainer.data.split import DEFAULT_FRACTIONS, SPLITS, Splits, assign_splits
 
 
 def quiet(stage: str, done: int, total: int | None, unit: str) -> None:
@@ -74,7 +74,7 @@ def test_near_duplicates_meet_in_one_split_and_others_do_not_cluster() -> None:
     roots = cluster(sets, quiet)
     assert roots == [index - index % 2 for index in range(300)] + list(range(300, 600))
     fractions = {"val": 0.2, "test": 0.2, "decoy": 0.1}
-    splits = assign_splits(documents, sets, fractions, quiet)
+    splits = assign_splits(documents, sets, fractions, quiet).names
     assert all(splits[i] == splits[i + 1] for i in range(0, 300, 2))
     assert any(splits[i] != splits[i + 1] for i in range(300, 600, 2))
     held_out = [own for own, split in zip(sets, splits, strict=True) if split in ("val", "test")]
@@ -101,10 +101,52 @@ def test_split_shares_come_out_and_adding_documents_moves_none() -> None:
     rng = random.Random(6)
     documents = [Document(f"{index:05d}", " ".join(words_of(rng, 12))) for index in range(3000)]
     sets = [shingles(document.text) for document in documents]
-    splits = assign_splits(documents, sets, DEFAULT_FRACTIONS, quiet)
+    splits = assign_splits(documents, sets, DEFAULT_FRACTIONS, quiet).names
     for split, share in DEFAULT_FRACTIONS.items():
         assert abs(splits.count(split) / 3000 - share) < 4 * (share / 3000) ** 0.5
-    assert assign_splits(documents[::2], sets[::2], DEFAULT_FRACTIONS, quiet) == splits[::2]
+    assert assign_splits(documents[::2], sets[::2], DEFAULT_FRACTIONS, quiet) == Splits(splits[::2], "document")
+
+
+def texts(num_long: int, num_short: int) -> list[Document]:
+    """Long ones of six pieces, which have nothing in common, and short ones of one; sorted as a corpus is."""
+    rng = random.Random(7)
+    long = [Document(f"l{index:05d}", "\n".join(words_of(rng, 30))) for index in range(num_long)]
+    short = [Document(f"s{index:05d}", " ".join(words_of(rng, 5))) for index in range(num_short)]
+    return [piece for text in (*long, *short) for piece in cut(text, 30)]
+
+
+@pytest.mark.parametrize(
+    ("num_long", "num_short", "by"), [(200, 600, "document"), (200, 100, "piece"), (1, 4, "piece")]
+)
+def test_pieces_of_a_text_stay_together_where_there_are_texts_enough(num_long: int, num_short: int, by: str) -> None:
+    documents = texts(num_long, num_short)
+    splits = assign_splits(documents, [shingles(each.text) for each in documents], DEFAULT_FRACTIONS, quiet)
+    assert splits.by == by and len(splits.names) == len(documents)
+    of_text: dict[str, set[str]] = {}
+    for document, split in zip(documents, splits.names, strict=True):
+        of_text.setdefault(document.parent or document.id, set()).add(split)
+    assert all(len(found) == 1 for found in of_text.values()) == (by == "document" or num_long == 1)
+    assert by == "piece" or {split for found in of_text.values() for split in found} == set(SPLITS)
+
+
+def test_a_text_that_dwarfs_the_others_is_split_by_pieces() -> None:
+    giant = Document("a", "\n".join(words_of(random.Random(8), 2000)))
+    documents = [*cut(giant, 30), *texts(0, 700)]
+    sets = [shingles(each.text) for each in documents]
+    assert assign_splits(documents, sets, DEFAULT_FRACTIONS, quiet).by == "piece"
+
+
+def test_copies_of_pieces_join_their_texts() -> None:
+    """A text is where its copy is, whole."""
+    rng = random.Random(9)
+    shared = " ".join(words_of(rng, 40))
+    documents = []
+    for name in "ab":
+        own = [" ".join(words_of(rng, 40)) for _ in range(3)]
+        documents += [Document(f"{name}#{number:04d}", text, name) for number, text in enumerate([*own, shared])]
+    many = [*documents, *texts(0, 2000)]
+    splits = assign_splits(many, [shingles(each.text) for each in many], DEFAULT_FRACTIONS, quiet)
+    assert splits.by == "document" and len(set(splits.names[:8])) == 1
 
 
 def prose(seed: int, size: int) -> str:

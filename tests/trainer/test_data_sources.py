@@ -94,6 +94,7 @@ def test_long_texts_are_cut_at_line_ends_and_nothing_is_lost() -> None:
     assert all(len(piece.text) <= 60 for piece in pieces)
     assert all(piece.text.endswith("\n") for piece in pieces[:-3])
     assert [piece.id for piece in pieces[:2]] == ["a#0000", "a#0001"]
+    assert {piece.parent for piece in pieces} == {"a"}
     assert list(cut(Document("a", text), 1000)) == [Document("a", text)]
 
 

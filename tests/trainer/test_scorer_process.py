@@ -51,6 +51,27 @@ def box(tmp_path: Path) -> Path:
     return tmp_path
 
 
+COMPILED = """
+from torch.nn.attention.flex_attention import flex_attention
+
+def never(graph, inputs):
+    raise AssertionError("it was compiled")
+
+class Compiled(nn.Module):
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.bigram = torch.compile(Bigram(vocab_size), backend=never, fullgraph=True)
+        self.attention = torch.compile(flex_attention, backend=never)
+
+    def forward(self, tokens):
+        rows = torch.ones(len(tokens), 1, tokens.shape[1], 16)
+        return self.bigram(tokens) + 0 * self.attention(rows, rows, rows).mean()
+
+def build_model(task):
+    return Compiled(task.vocab_size)
+"""
+
+
 def spawn(argv: list[str], cwd: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     environ = os.environ | {"BPBENCH_FD": str(theirs.fileno()), "OMP_NUM_THREADS": "1"}
@@ -131,6 +152,16 @@ def test_hostile_servers_end_with_a_fixed_code(data: Path, tmp_path: Path, scrip
     result = evaluate(data, tmp_path, ["-c", PREAMBLE + script])
     assert (result["status"], result["code"], result["bpb"]) == ("crash", code, None)
     assert "\n" not in result["reason"]
+
+
+def test_a_server_compiles_nothing(data: Path, box: Path) -> None:
+    """Not even FlexAttention, or what insists on a whole graph; and tensors keep the names of a compiled module."""
+    plain = evaluate(data, box, ["-m", "trainer.server"])
+    (box / "train.py").write_text(STOCK + COMPILED)
+    weights = {f"bigram._orig_mod.{name}": value for name, value in Bigram().state_dict().items()}
+    safetensors.torch.save_file(weights, box / "model.safetensors")
+    result = evaluate(data, box, ["-m", "trainer.server"])
+    assert (result["status"], result["bpb"]) == ("ok", plain["bpb"]), result
 
 
 def test_silence_and_dripping_bytes_are_timeouts(data: Path, tmp_path: Path) -> None:

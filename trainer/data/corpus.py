@@ -33,6 +33,7 @@ class Corpus:
     key: str
     text_sha256: str
     leak_rate: float
+    split_by: str  # "document", or "piece": trainer/data/split.py
     inputs: Mapping[str, str]  # sha256 of every file read
     folder: Path
 
@@ -58,7 +59,7 @@ def open_corpus(data: Mapping[str, Any], home: Path, report: Report) -> Corpus:
         if meta is None or meta["files_sha256"] != folder_sha256(folder):
             meta = _build(folder, source, fractions, data.get("text_sha256"), report)
     _check_pin(meta["text_sha256"], data)
-    return Corpus(key, meta["text_sha256"], meta["leak_rate"], meta["inputs"], folder)
+    return Corpus(key, meta["text_sha256"], meta["leak_rate"], meta.get("split_by", "document"), meta["inputs"], folder)
 
 
 def _check_pin(text_sha256: str, data: Mapping[str, Any]) -> None:
@@ -104,8 +105,8 @@ def _build(
     _check_pin(text_sha256, {"text_sha256": pinned})
     sets = [shingles(document.text) for document in documents]
     splits = assign_splits(documents, sets, fractions, report)
-    held_out = [each for each, split in zip(sets, splits, strict=True) if split in ("val", "test")]
-    train = [each for each, split in zip(sets, splits, strict=True) if split == "train"]
+    held_out = [each for each, split in zip(sets, splits.names, strict=True) if split in ("val", "test")]
+    train = [each for each, split in zip(sets, splits.names, strict=True) if split == "train"]
     leaked = leak_rate(held_out, train, report)
     if leaked > MAX_LEAK_RATE:
         raise DataError(
@@ -113,11 +114,12 @@ def _build(
             f"expected at most {MAX_LEAK_RATE}; remove copies from the text"
         )
     with whole_folder(folder) as building:
-        _write(building / _FILE, documents, splits)
+        _write(building / _FILE, documents, splits.names)
         meta = {
             "format_version": FORMAT_VERSION,
             "text_sha256": text_sha256,
             "leak_rate": leaked,
+            "split_by": splits.by,
             "inputs": dict(source.inputs),
             "files_sha256": folder_sha256(building),
         }

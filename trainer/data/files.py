@@ -40,7 +40,7 @@ class FilesSource:
 
     def identity(self) -> dict[str, Any]:
         """By content: a changed file is a new text."""
-        return {"files": self.inputs, "text_key": self._text_key, "max_chars": self._max_chars}
+        return {"files": self.inputs, "text_key": self._text_key, "max_chars": self._max_chars, "split_by": "document"}
 
     def documents(self) -> Iterator[Document]:
         for path in self._paths:

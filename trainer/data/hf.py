@@ -52,7 +52,7 @@ class HfSource:
         self.inputs: dict[str, str] = {}
 
     def identity(self) -> dict[str, Any]:
-        return dict(self._options)
+        return {**self._options, "split_by": "document"}  # the rule of trainer/data/split.py that a cache was made by
 
     def documents(self) -> Iterator[Document]:
         left = self._options["max_bytes"]

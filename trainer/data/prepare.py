@@ -131,6 +131,7 @@ def _build(folder: Path, corpus: Corpus, shape: Shape, report: Report) -> dict[s
         "dtype": windows.token_dtype(shape.vocab_size).name,
         "splits": splits,
         "leak_rate": corpus.leak_rate,
+        "split_by": corpus.split_by,
         "inputs": dict(corpus.inputs),
     }
 

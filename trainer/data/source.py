@@ -25,6 +25,7 @@ class Document:
 
     id: str
     text: str
+    parent: str | None = None  # the id of the longer text that this is a piece of
 
 
 class Source(Protocol):
@@ -114,7 +115,7 @@ def cut(document: Document, max_chars: int) -> Iterator[Document]:
         end = start + max_chars
         if end < len(text):
             end = text.rfind("\n", start, end) + 1 or end
-        yield Document(f"{document.id}#{number:04d}", text[start:end])
+        yield Document(f"{document.id}#{number:04d}", text[start:end], document.id)
         start, number = end, number + 1
 
 
