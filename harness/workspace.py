@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
+import tempfile
 from pathlib import Path
+
+import git
 
 from harness.errors import HarnessError
 
@@ -44,22 +46,20 @@ class Workspace:
     def git(self, *arguments: str, stdin: str = "", stamp: str | None = None) -> str:
         """What this command of git prints. Raises GitFailed."""
         dates = {"GIT_AUTHOR_DATE": stamp, "GIT_COMMITTER_DATE": stamp} if stamp else {}
-        try:
-            done = subprocess.run(
-                ["git", *_SETTINGS, "-C", str(self.folder), *arguments],
-                input=stdin.encode(),
-                capture_output=True,
-                env={**_environment(self.folder), **dates},
-                check=False,
-            )
-        except OSError as error:
-            raise HarnessError(f"git cannot be started ({error.strerror}): install git 2.28 or newer") from error
-        if done.returncode != 0:
-            said = " ".join(done.stderr.decode(errors="replace").split())
-            raise GitFailed(
-                f"{self.folder}: git {arguments[0]} failed ({said}); mend that (git: 2.28 or newer), then resume"
-            )
-        return done.stdout.decode(errors="replace").removesuffix("\n")
+        command = ["git", *_SETTINGS, *arguments]
+        with tempfile.TemporaryFile() as text:
+            text.write(stdin.encode())
+            text.seek(0)
+            try:
+                env = {**SAFE_GIT, **_place(self.folder), **dates}
+                return str(git.Git(self.folder).execute(command, istream=text, env=env))
+            except git.GitCommandNotFound as error:
+                raise HarnessError("git cannot be started: install git 2.28 or newer") from error
+            except git.GitCommandError as error:
+                said = " ".join(error.stderr.removeprefix("\n  stderr: ").strip("'").split())
+                raise GitFailed(
+                    f"{self.folder}: git {arguments[0]} failed ({said}); mend that (git: 2.28 or newer), then resume"
+                ) from error
 
     def discard(self) -> None:
         """Away with a repository that git cannot use: the next commits make it anew."""
@@ -124,11 +124,20 @@ class Workspace:
         return bool(self.git("for-each-ref", ref))
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """No variable of git's that a hook or a user's shell has set names the repository, its index or its objects.
+def _place(folder: Path) -> dict[str, str]:
+    """What a hook or a user's shell may have set to name another repository, its index, objects or settings.
 
-    It is named here, so that git never looks for one in the folders above.
+    The repository is named too, so that git never looks for one in the folders above.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name == "GIT_EXEC_PATH"}
-    place = {"GIT_DIR": str(folder / ".git"), "GIT_WORK_TREE": str(folder)}
-    return {**kept, **SAFE_GIT, **place, "LANGUAGE": "C", "LC_ALL": "C"}
+    place = folder / ".git"
+    return {
+        "GIT_DIR": str(place),
+        "GIT_COMMON_DIR": str(place),
+        "GIT_WORK_TREE": str(folder),
+        "GIT_INDEX_FILE": str(place / "index"),
+        "GIT_OBJECT_DIRECTORY": str(place / "objects"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+        "GIT_NAMESPACE": "",
+        "GIT_CONFIG_COUNT": "0",
+        "GIT_CONFIG_PARAMETERS": "",
+    }

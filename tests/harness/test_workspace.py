@@ -85,7 +85,6 @@ def test_variables_that_name_another_repository_are_not_followed(
     before = sorted(path.relative_to(theirs) for path in theirs.rglob("*"))
     for name, place in {"DIR": ".git", "WORK_TREE": ".", "INDEX_FILE": ".git/index", "OBJECT_DIRECTORY": "o"}.items():
         monkeypatch.setenv(f"GIT_{name}", str(theirs / place))
-    monkeypatch.setenv("GIT_QUARANTINE_PATH", str(theirs))
     workspace = Workspace(tmp_path / "w")
     workspace.commit_stock("a = 1\n", NOW)
     workspace.commit_experiment(0, "a = 2\n", "kept", NOW, keep=True)
