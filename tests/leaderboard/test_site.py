@@ -75,6 +75,16 @@ def index(found: dict[str, bytes]) -> Page:
     return Page(found["index.html"].decode())
 
 
+def rankings(found: dict[str, bytes]) -> dict[str, Page]:
+    """The tables of rows by the choices of the tier filter that show them."""
+    parts = re.findall(r'<div class="ranking" data-choices="([a-z ]+)">(.*?)</div>', found["index.html"].decode(), re.S)
+    return {choices: Page(part) for choices, part in parts}
+
+
+def names(ranking: Page) -> list[str]:
+    return [row["data-name"] for row in ranking.named("tr") if "data-name" in row]
+
+
 def three_rows(base: Published) -> Collection:
     return sessions.collection(
         [
@@ -164,10 +174,9 @@ def test_the_site_stays_small(base: Published) -> None:
 
 
 def test_ties_and_their_brackets(base: Published) -> None:
-    page = index(files(three_rows(base)))
-    rows = [attributes for attributes in page.named("tr") if "data-tier" in attributes]
-    assert [row["data-name"] for row in rows] == ["best", "near", "tpe", "few"]
-    assert [row["data-group"] for row in rows] == ["1", "2", "2", ""]
+    page = rankings(files(three_rows(base)))["consistent all"]
+    assert names(page) == ["best", "near", "tpe", "few"]
+    assert [row["data-group"] for row in page.named("tr") if "data-group" in row] == ["1", "2", "2", ""]
     cells = [attributes["class"] for attributes in page.named("td") if attributes.get("class", "").startswith("tie")]
     assert [cell.split() for cell in cells] == [
         ["tie", "first", "last", "g1"],
@@ -180,7 +189,7 @@ def test_ties_and_their_brackets(base: Published) -> None:
 
 def test_the_page_opens_with_the_answer_of_the_rows_it_opens_on(base: Published) -> None:
     told = index(files(three_rows(base))).text
-    assert ": best alone has a verdict. Its gain over the stock script is +0.0500 bpb a session" in told
+    assert "By reproduced rows: best alone has a verdict. Its gain over the stock script is +0.0500 bpb" in told
     assert "ahead of" not in told
     tied = index(built(sessions.rows(base, "near", 0.0301), sessions.rows(base, "tpe", 0.03))).text
     assert ": Nobody can be told apart: near and tpe are tied. All of them gain" in tied
@@ -294,7 +303,7 @@ def test_the_address_of_a_board_stays_when_a_device_joins_it(base: Published) ->
 
 def test_intervals_are_drawn_where_they_are(base: Published) -> None:
     """Further right is a larger gain, and 0 is where the axis says."""
-    page = index(files(three_rows(base)))
+    page = rankings(files(three_rows(base)))["consistent all"]
     strips = [svg["aria-label"] for svg in page.named("svg") if svg.get("class", "").startswith("strip gain")]
     assert strips[0].startswith("best: mean gain +0.0500 bpb, 95 % interval +0.04")
     means = [float(attributes["cx"]) for attributes in page.named("circle") if attributes.get("class") == "mean"]
@@ -318,9 +327,57 @@ def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
 def test_a_row_is_as_good_as_its_weakest_session(base: Published) -> None:
     row = sessions.rows(base, "tpe", 0.03, tier=Tier.REPRODUCED)
     row[3] = replace(row[3], tier=Tier.CONSISTENT, contested=True)
-    page = index(built(row))
-    assert [tr["data-tier"] for tr in page.named("tr") if "data-tier" in tr] == ["consistent"]
+    (page,) = rankings(built(row)).values()
+    assert [name for name in page.values("class") if name.startswith("tier ")] == ["tier consistent"]
     assert "4 of 5 sessions reproduced" in page.text and "1 of 5 sessions contested" in page.text
+
+
+def test_a_new_session_moves_nothing_in_the_reproduced_ranking(base: Published) -> None:
+    """Not even the tier of its row: the page still opens on it."""
+    best = sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED)
+    near = sessions.rows(base, "near", 0.0301, tier=Tier.REPRODUCED)
+    alone = rankings(built(best, near))["reproduced consistent all"]
+    later = sessions.again(base, "best", 5, -0.4, tier=Tier.CONSISTENT)
+    found = built(best, near, [later])
+    ranking = rankings(found)["reproduced"]
+    assert names(ranking) == ["best", "near"] == names(alone)
+    assert names(rankings(found)["consistent all"]) == ["near", "best"]
+    for name in ("cx", "d", "data-gain", "data-group", "data-sessions"):
+        assert ranking.values(name) == alone.values(name), name
+    assert "1 later session not reproduced yet" in ranking.text and "not reproduced yet" not in alone.text
+    page = index(found)
+    assert page.named("form")[0]["data-preset"] == "reproduced"
+    assert "By reproduced rows: best is ahead of near." in page.text
+
+
+def test_rows_that_nobody_retrained_decide_nothing_in_the_reproduced_ranking(base: Published) -> None:
+    two = [sessions.rows(base, name, gain, tier=Tier.REPRODUCED) for name, gain in (("best", 0.05), ("tpe", 0.03))]
+    others = [sessions.rows(base, name, gain, tier=Tier.CONSISTENT) for name, gain in (("near", 0.0501), ("far", 2.0))]
+    alone, found = rankings(built(*two))["reproduced consistent all"], rankings(built(*two, *others))
+    assert names(found["consistent all"]) == ["far", "near", "best", "tpe"]
+    for name in ("cx", "d", "data-group", "class"):
+        assert found["reproduced"].values(name) == alone.values(name), name
+    assert "tied" not in "".join(found["reproduced"].words).split("The bar is")[0]
+
+
+def test_a_contested_row_is_in_the_ranking_of_all_rows_alone(base: Published) -> None:
+    row = sessions.rows(base, "odd", 0.06, tier=Tier.REPRODUCED)
+    row[4] = replace(row[4], tier=Tier.CONSISTENT, contested=True)
+    found = rankings(built(sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED), row))
+    assert {choices: names(page) for choices, page in found.items()} == {
+        "reproduced": ["best"], "consistent": ["best"], "all": ["best", "odd"],
+    }  # fmt: skip
+
+
+def test_a_label_is_the_same_in_every_ranking(base: Published) -> None:
+    """Two researchers of one label are told apart, also where only one of them is shown."""
+    made = [
+        [with_outcome(item, label="twin") for item in sessions.rows(base, name, 0.05, tier=tier)]
+        for name, tier in (("one-twin", Tier.REPRODUCED), ("two-twin", Tier.CONSISTENT))
+    ]
+    found = files(built_collection(*made))
+    assert names(rankings(found)["reproduced"]) == ["twin one-"]
+    assert "By reproduced rows: twin one- alone has a verdict." in index(found).text
 
 
 def test_costs_are_drawn_when_somebody_has_one(base: Published) -> None:

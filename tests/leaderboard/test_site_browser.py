@@ -143,14 +143,15 @@ def test_filters_work_from_the_keyboard(watched: Watched) -> None:
     page.focus("[name=tier]")
     page.keyboard.press("ArrowDown")
     assert page.input_value("[name=tier]") == "consistent" and watched.rows()[:2] == ["best", "near"]
-    page.focus(".count summary")
+    page.focus(".ranking:visible .count summary")
     page.keyboard.press("Enter")
-    assert page.is_visible("text=seed 0")
+    assert page.is_visible(".ranking:visible >> text=seed 0")
 
 
 def test_rows_are_sorted_and_come_back(watched: Watched) -> None:
     page = watched.open("index.html#tier=all")
-    heading = page.locator(".board").first.locator("th[data-key=name]")
+    ranking = page.locator(".ranking:visible").first
+    heading = ranking.locator("th[data-key=name]")
     order = []
     for _ in range(3):
         heading.locator("button").click()
@@ -160,23 +161,36 @@ def test_rows_are_sorted_and_come_back(watched: Watched) -> None:
         ("descending", ["tpe", "near", "few", "best"]),
         (None, ["best", "near", "tpe", "few"]),
     ]
-    page.locator(".board").first.locator("th[data-key=cost] button").click()
+    ranking.locator("th[data-key=cost] button").click()
     assert watched.rows()[:4] == ["near", "tpe", "best", "few"]  # $0, $0, $0.84, unknown
 
 
 def test_the_bracket_of_a_tie_ends_with_what_is_shown(watched: Watched) -> None:
     page = watched.open("index.html")
-    tie = page.locator(".board tr[data-name=near] .tie")
+    tie = page.locator(".ranking:visible tr[data-name=near] .tie")
     assert {"first", "last"} <= set((tie.get_attribute("class") or "").split())
     page.click("#all")
     assert "last" not in (tie.get_attribute("class") or "").split()
+    page.evaluate("document.querySelectorAll('tr[data-name=tpe]').forEach(row => { row.dataset.device = 'other' })")
+    page.select_option("[name=device]", "cpu")
+    assert watched.rows()[:2] == ["best", "near"] and "last" in (tie.get_attribute("class") or "").split()
+
+
+def test_every_tier_has_a_ranking_of_its_own(watched: Watched) -> None:
+    page = watched.open("index.html")
+    near = page.locator(".ranking:visible tr[data-name=near] .tie")
+    assert "tied" not in near.inner_text() and page.locator(".ranking:visible").count() == 1
+    page.select_option("[name=tier]", "consistent")
+    assert "tied" in near.inner_text() and page.locator("section:visible .ranking:visible").count() == 2
+    assert page.locator("details[data-choices]:visible").count() == 1  # the tests of that ranking
 
 
 def test_without_scripts_every_row_is_there(browser: Browser, site: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((site / "index.html").as_uri())
-    assert page.locator(".board .rows tbody tr:visible").count() == 5 and not page.is_visible("#filters")
+    assert page.locator("[data-choices=reproduced] tbody tr:visible").count() == 2
+    assert page.locator("[data-choices~=all] tbody tr:visible").count() == 5 and not page.is_visible("#filters")
     context.close()
 
 
@@ -243,12 +257,12 @@ def test_a_phone_names_its_numbers_and_sorts(watched: Watched) -> None:
     page = watched.open("index.html#tier=all")
     assert not page.is_visible("[name=sort]") and not page.is_visible("td .label")
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-    cells = page.locator(".board tr[data-name=best] td.gain")
+    cells = page.locator(".ranking:visible tr[data-name=best] td.gain")
     assert cells.inner_text().startswith("gain, bpb") and "val bpb" in page.inner_text(".panels tbody .gain")
     # What cannot be seen cannot be reached with the keyboard, and yet the columns have names.
     hidden = "[...document.querySelectorAll('.rows thead button')].map(item => getComputedStyle(item).visibility)"
     assert set(page.evaluate(hidden)) == {"hidden"}
-    assert page.locator("thead").first.get_by_role("columnheader", name="researcher").count() == 1
+    assert page.locator(".ranking:visible thead").first.get_by_role("columnheader", name="researcher").count() == 1
     page.select_option("[name=sort]", "name")
     assert watched.rows()[:4] == ["best", "few", "near", "tpe"]
     page.select_option("[name=sort]", "")

@@ -1,15 +1,15 @@
-// Filters and sorts the rows that are in the page. Without it, all of them are shown in the board's own order.
+// Filters and sorts the rows that are in the page, and shows the rankings of one tier. Without it, all are shown, in
+// their own order.
 "use strict";
 (function () {
   var form = document.getElementById("filters");
   if (!form) return;
   var fields = ["board", "device", "category", "tier"];
-  var atLeast = { all: 0, consistent: 1, reproduced: 2 };
-  var strength = { "self-reported": 0, consistent: 1, reproduced: 2 };
   var boards = Array.from(document.querySelectorAll("section.board"));
   var shown = document.getElementById("shown");
   var none = document.getElementById("none");
   var all = document.getElementById("all");
+  var whole = ".ranking[data-choices~=all]";
   var notice = "";
   var preset = { board: "", device: "", category: "", tier: form.dataset.preset };
 
@@ -21,8 +21,15 @@
 
   function passes(row, wanted) {
     return (!wanted.category || row.dataset.category === wanted.category)
-      && (!wanted.device || row.dataset.device.split(" ").includes(wanted.device))
-      && strength[row.dataset.tier] >= atLeast[wanted.tier];
+      && (!wanted.device || row.dataset.device.split(" ").includes(wanted.device));
+  }
+
+  // A row may count fewer sessions where more is asked of them: each choice of tier has a table of its own.
+  function rank(board, tier) {
+    board.querySelectorAll("[data-choices]").forEach(function (part) {
+      part.hidden = !part.dataset.choices.split(" ").includes(tier);
+    });
+    return Array.from(board.querySelectorAll(".ranking:not([hidden])"));
   }
 
   // The bracket of a tie group ends where its visible rows end.
@@ -39,22 +46,24 @@
   function apply() {
     var wanted = state(), total = 0, count = 0;
     boards.forEach(function (board) {
-      var rows = Array.from(board.querySelectorAll(".rows:not(.panels) tbody tr"));
-      var here = !wanted.board || board.id === wanted.board;
-      var left = 0;
-      rows.forEach(function (row) {
-        row.hidden = !(here && passes(row, wanted));
-        if (!row.hidden) left += 1;
+      var here = !wanted.board || board.id === wanted.board, left = 0;
+      rank(board, wanted.tier).forEach(function (ranking) {
+        var rows = Array.from(ranking.querySelectorAll("tbody tr"));
+        rows.forEach(function (row) {
+          row.hidden = !(here && passes(row, wanted));
+          if (!row.hidden) left += 1;
+        });
+        bracket(rows);
       });
-      board.hidden = !here || (rows.length > 0 && left === 0);
-      bracket(rows);
-      total += rows.length;
+      var rows = board.querySelectorAll(whole + " tbody tr").length;
+      board.hidden = !here || (rows > 0 && left === 0);
+      total += rows;
       count += left;
     });
     var message = notice + count + " of " + total + (total === 1 ? " row" : " rows") + " shown";
     if (shown.textContent !== message) shown.textContent = message;
     none.hidden = count > 0;
-    all.hidden = count === total;
+    all.hidden = count === total && !document.querySelector(whole + "[hidden]");
   }
 
   function choose(wanted) {
@@ -127,9 +136,7 @@
   }
 
   var tables = [];
-  boards.forEach(function (board) {
-    var table = board.querySelector(".rows");
-    if (!table) return;
+  document.querySelectorAll(".ranking .rows").forEach(function (table) {
     tables.push(table);
     Array.from(table.tBodies[0].rows).forEach(function (row, index) { row.dataset.place = index; });
     table.querySelectorAll("th.sortable").forEach(function (heading) {
