@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from harness.records import SessionState
@@ -66,6 +67,7 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
     )
     classes = sorted({name for row in board.rows for name in rankings.classes(row, collection)})
     title = f"{words.task(board)}, {words.length(board.conditions)}"
+    first = {row.researcher for row in opened.rows}
     shown = rankings.rankings(board, parts, collection, links)
     return BoardView(
         id=board_id(board),
@@ -81,9 +83,9 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
         is_study=_is_study(board, collection),
         aside=tables.aside(board),
         notes=tuple(words.notes(board)),
-        anytime=_anytime(board),
+        anytime=_anytime(board, first),
         anytime_table=tables.anytime(board),
-        cost=_cost(board, collection),
+        cost=_cost(board, collection, first),
     )
 
 
@@ -126,21 +128,29 @@ def _hashes(board: Board) -> list[tuple[str, str]]:
     return [(shown, text.line(str(board.key[name]), 64)) for name, shown in names.items() if name in board.key]
 
 
-def _anytime(board: Board) -> Chart | None:
-    rows = [(style, row) for style, row in enumerate(board.rows) if "experiments" in row.anytime]
-    series = [Line(row.label, style, row.anytime["experiments"], (), row.group is not None) for style, row in rows]
+def _anytime(board: Board, first: Set[str]) -> Chart | None:
+    rows = [(number, row) for number, row in enumerate(board.rows) if "experiments" in row.anytime]
+    series = [
+        Line(row.label, number, row.anytime["experiments"], (), row.group is not None, row.researcher in first)
+        for number, row in rows
+    ]
     return charts.lines(series, "Gain while the session goes on", "experiments", "mean gain on val, bpb")
 
 
-def _cost(board: Board, collection: Collection) -> Chart | None:
+def _cost(board: Board, collection: Collection, first: Set[str]) -> Chart | None:
     """Gain against dollars; None until somebody's price above 0 is known."""
-    series = []
-    for style, row in enumerate(board.rows):
+    series, num_unknown = [], 0
+    for number, row in enumerate(board.rows):
+        if row.mean_bpb is None:
+            continue
         cost = standings.row_cost_usd(collection, row.sessions)
-        if cost is not None and row.mean_bpb is not None:
-            both = (row.low_bpb, row.high_bpb) if row.low_bpb is not None and row.high_bpb is not None else None
-            ranked = row.group is not None
-            series.append(Line(row.label, style, [(cost, row.mean_bpb)], [both if ranked else None], ranked))
+        if cost is None:
+            num_unknown += 1
+            continue
+        ranked = row.group is not None
+        both = (row.low_bpb, row.high_bpb) if ranked and row.low_bpb is not None and row.high_bpb is not None else None
+        series.append(Line(row.label, number, [(cost, row.mean_bpb)], [both], ranked, row.researcher in first))
     if not any(item.points[0][0] > 0 for item in series):
         return None
-    return charts.scatter(series, "Gain against cost", "dollars a session", "mean gain, bpb")
+    unknown = f"{num_unknown} without a known price" if num_unknown else ""
+    return charts.scatter(series, "Gain against cost", "dollars a session", "mean gain, bpb", unknown)

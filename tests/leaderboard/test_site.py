@@ -476,6 +476,21 @@ def test_many_rows_stay_within_their_chart(base: Published) -> None:
     assert sum(value.startswith("series ") for value in page.values("class")) == 12
 
 
+def test_rows_that_the_page_opens_on_come_first_into_the_charts(base: Published) -> None:
+    """There is room for twelve; the reproduced one is the worst of fourteen."""
+    made = [sessions.rows(base, f"row{number:02d}", 0.5 - 0.01 * number, tier=Tier.CONSISTENT) for number in range(13)]
+    last = sessions.rows(base, "last", 0.01, tier=Tier.REPRODUCED)
+    drawn = [item["data-row"] for item in index(built(*made, last)).named("g") if "data-row" in item]
+    assert drawn == [*map(str, range(11)), "13"]
+
+
+def test_rows_without_a_known_price_are_counted(base: Published) -> None:
+    assert base.bundle is not None
+    model = sessions.rows(base, "model", 0.04, category=Category.LLM, bundle=sessions.priced(base.bundle, 0.84))
+    other = sessions.rows(base, "agent", 0.03, category=Category.EXTERNAL)
+    assert "up is better; 1 without a known price" in index(built(model, other)).text
+
+
 def test_short_names_differ() -> None:
     assert charts.shorts(["llm a/one", "tpe"]) == ["one", "tpe"]
     names = ["llm x/claude-opus-large-20250514", "llm x/claude-opus-large-20260101", "llm y/claude-opus-large-20260101"]

@@ -185,6 +185,16 @@ def test_every_tier_has_a_ranking_of_its_own(watched: Watched) -> None:
     assert page.locator("details[data-choices]:visible").count() == 1  # the tests of that ranking
 
 
+def test_charts_draw_the_rows_that_are_shown(watched: Watched) -> None:
+    page = watched.open("index.html")
+    names = "[...document.querySelectorAll('.board .series:not([hidden]) title')].map(item => item.textContent)"
+    assert page.evaluate(names) == ["best", "near", "best", "near"]  # curves, costs
+    page.select_option("[name=category]", "language model")
+    assert page.evaluate(names) == ["best", "best"] and page.locator(".series:visible").count() == 2
+    page.click("#all")
+    assert {"best", "near", "tpe", "few"} <= set(page.evaluate(names))
+
+
 def test_without_scripts_every_row_is_there(browser: Browser, site: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

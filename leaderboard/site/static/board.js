@@ -46,14 +46,19 @@
   function apply() {
     var wanted = state(), total = 0, count = 0;
     boards.forEach(function (board) {
-      var here = !wanted.board || board.id === wanted.board, left = 0;
+      var here = !wanted.board || board.id === wanted.board, left = 0, visible = new Set();
       rank(board, wanted.tier).forEach(function (ranking) {
         var rows = Array.from(ranking.querySelectorAll("tbody tr"));
         rows.forEach(function (row) {
           row.hidden = !(here && passes(row, wanted));
-          if (!row.hidden) left += 1;
+          if (row.hidden) return;
+          left += 1;
+          visible.add(row.dataset.row);
         });
         bracket(rows);
+      });
+      board.querySelectorAll(".series").forEach(function (series) {
+        series.toggleAttribute("hidden", !visible.has(series.dataset.row));
       });
       var rows = board.querySelectorAll(whole + " tbody tr").length;
       board.hidden = !here || (rows > 0 && left === 0);
