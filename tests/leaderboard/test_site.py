@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from harness.records import Gain
 from leaderboard import cli
 from leaderboard.portability import Portability
 from leaderboard.published import Category, Collection, Published, Tier
-from leaderboard.site import charts, devices, words
+from leaderboard.site import charts, devices, tables, words
 from leaderboard.site.axis import Axis, around
 from leaderboard.site.build import MARKER, build, files
 from leaderboard.site.links import Links, board_id, https, slug
@@ -489,6 +490,19 @@ def test_rows_without_a_known_price_are_counted(base: Published) -> None:
     model = sessions.rows(base, "model", 0.04, category=Category.LLM, bundle=sessions.priced(base.bundle, 0.84))
     other = sessions.rows(base, "agent", 0.03, category=Category.EXTERNAL)
     assert "up is better; 1 without a known price" in index(built(model, other)).text
+
+
+def test_a_table_of_very_many_tests_has_neighbours_and_what_differs(base: Published) -> None:
+    """The pairs of 40 rows are 780. In two clusters, 400 of them differ."""
+    made = [sessions.rows(base, f"r{number:02d}", 0.05 if number < 20 else 0.01) for number in range(40)]
+    (board,) = built_collection(*made).boards
+    table = tables.tests(board)
+    pairs = {row[0] for row in table.rows}
+    assert len(pairs) == 300 and table.note.startswith("480 more pairs: `bpbench leaderboard --json FILE`")
+    assert {f"{one.label} - {other.label}" for one, other in pairwise(board.rows)} <= pairs
+    assert sum(row[5] == "different" for row in table.rows) > 250 and table.caption.startswith("Neighbours")
+    few = tables.tests(replace(board, comparisons=board.comparisons[:300]))
+    assert len(few.rows) == 300 and not few.note and few.caption.startswith("Every two")
 
 
 def test_short_names_differ() -> None:
