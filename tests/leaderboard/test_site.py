@@ -526,14 +526,19 @@ def test_a_row_without_sessions_that_count_has_no_tier(base: Published) -> None:
     assert [span.get("class") for span in page.named("span")].count("tier self-reported") == 1  # what the words mean
 
 
-def test_who_researched_is_named_by_the_agent(base: Published) -> None:
+def test_who_researched_is_named_and_filtered_by_the_agent(base: Published) -> None:
     assert base.bundle is not None
     state = base.bundle.state
     config = {**state.config, "agent": {**state.config["agent"], "name": "claude_code"}}
     known = replace(base.bundle, state=replace(state, config=config))
-    for bundle, label in ((known, "coding agent"), (base.bundle, "other researcher")):
-        found = built(sessions.rows(base, "x", 0.03, category=Category.EXTERNAL, bundle=bundle))
-        assert found["index.html"].decode().count(f">{label}<") == 2, label  # the row and the filter
+    external = {"category": Category.EXTERNAL, "tier": Tier.CONSISTENT}
+    agent = sessions.rows(base, "agent", 0.03, bundle=known, **external)
+    found = built(agent, sessions.rows(base, "other", 0.02, **external))
+    page = index(found)
+    kinds = ["coding agent", "other researcher"]
+    assert [row["data-category"] for row in page.named("tr") if "data-row" in row] == kinds
+    assert [item["value"] for item in page.named("option") if item["value"] in kinds] == kinds
+    assert found["index.html"].decode().count(">coding agent<") == 2  # the row and the filter
 
 
 def test_a_session_that_kept_nothing_says_so(base: Published) -> None:

@@ -126,6 +126,35 @@ def test_filters_narrow_announce_and_are_kept_in_the_address(watched: Watched) -
     assert watched.rows() == ["best", "near"] and page.input_value("[name=device]") == ""
 
 
+def test_links_to_places_in_the_page_keep_the_filters_in_the_address(watched: Watched) -> None:
+    page = watched.open("index.html#category=control&tier=consistent")
+    for link, place in ((".skip", "main"), ("nav a[href$='#add']", "add")):
+        page.focus(link)
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == place
+        page.wait_for_function(
+            "place => Math.abs(document.getElementById(place).getBoundingClientRect().top) < innerHeight", arg=place
+        )
+        assert page.evaluate("location.hash") == "#category=control&tier=consistent"
+    page.reload()
+    assert watched.rows() == ["near", "tpe"]
+    watched.open("index.html").click("nav a[href$='#add']")
+    assert page.evaluate("location.hash") == "#add"
+
+
+RESTORED = """document.addEventListener('readystatechange', () => {
+  const form = document.getElementById('filters');
+  if (form && document.readyState === 'interactive') form.elements.sort.value = 'name';
+})"""
+
+
+def test_the_choice_of_an_order_starts_with_what_is_shown(watched: Watched) -> None:
+    """Whatever a browser brings back after a reload."""
+    watched.page.add_init_script(RESTORED)
+    page = watched.open("index.html")
+    assert page.get_attribute("#filters", "autocomplete") == "off" and page.input_value("[name=sort]") == ""
+
+
 def test_an_address_of_a_board_shows_all_of_it(watched: Watched) -> None:
     page = watched.open("index.html")
     board = page.locator("section.board").last.get_attribute("id")

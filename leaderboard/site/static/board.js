@@ -104,6 +104,19 @@
     if (fragment || location.hash) history.replaceState(null, "", "#" + fragment);
   }
 
+  // A link to a place in the page would take the filters out of the address: they stay, and the place is shown.
+  function follow(event) {
+    var link = event.target.closest("a[href]");
+    if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (link.href.split("#")[0] !== location.href.split("#")[0] || !location.hash.includes("=")) return;
+    var place = document.getElementById(link.hash.slice(1));
+    if (!place) return;
+    event.preventDefault();
+    if (!place.hasAttribute("tabindex")) place.tabIndex = -1;
+    place.focus({ preventScroll: true });
+    place.scrollIntoView();
+  }
+
   function firstOrder(key) {
     return key === "" ? "" : key === "name" || key === "cost" ? "ascending" : "descending";
   }
@@ -173,6 +186,8 @@
     form.elements.tier.focus();
   });
   window.addEventListener("hashchange", read);
+  document.addEventListener("click", follow);
+  form.elements.sort.value = "";  // a browser may bring back what was chosen before a reload
   choose(preset);
   read();
 })();
