@@ -7,6 +7,7 @@ are clean (harness/views/text.py); templates escape them.
 from __future__ import annotations
 
 import difflib
+import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,17 +20,20 @@ from harness.views import rows, text
 
 _MAX_SOURCE_LINES = 4000  # matching longer files line by line could take minutes
 _MAX_LINE_CHARS = 400
+_LINE_MARKUP_BYTES = len('<span class="same"></span>')
 _MAX_MEMORY_BYTES = 2**60
 _CURVE_WIDTH, _CURVE_HEIGHT = 600.0, 150.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of an experiment is shown."""
+    """How much of an experiment is shown. Bytes are those of the page, where a quote takes five."""
 
     diff_lines: int = 1200
+    diff_bytes: int = 200_000
     note_chars: int = 4000
     log_chars: int = 6000
+    log_bytes: int = 20_000
     curve_points: int = 240  # a curve is drawn with fewer than twice as many
 
 
@@ -90,7 +94,7 @@ def _entry(item: Experiment, incumbent: str, edit: Any, reference: Sequence[Curv
         diff=tuple(lines),
         diff_note=note,
         curve=curve(run.curve, reference, run.budget_seconds, limits) if run else None,
-        log=text.tail(run.log_tail, limits.log_chars).strip("\n") if run else "",
+        log=_log(run, limits) if run else "",
     )
 
 
@@ -141,9 +145,33 @@ def diff(before: str, after: str, limits: Limits = Limits()) -> tuple[list[tuple
     ]
     if not lines:
         return [], "No visible change against the incumbent."
-    if len(lines) > limits.diff_lines:
-        return lines[: limits.diff_lines], f"{len(lines) - limits.diff_lines:,} more lines are not shown."
+    return _cut(lines, limits)
+
+
+def _cut(lines: list[tuple[str, str]], limits: Limits) -> tuple[list[tuple[str, str]], str]:
+    """As many lines from the start as a page has room for, and how many more there are."""
+    room = limits.diff_bytes
+    for place, (_, line) in enumerate(lines):
+        room -= _num_bytes(line) + _LINE_MARKUP_BYTES
+        if place == limits.diff_lines or room < 0:
+            return lines[:place], f"{len(lines) - place:,} more lines are not shown."
     return lines, ""
+
+
+def _log(run: RunResult, limits: Limits) -> str:
+    """The end of the log, as much as a page has room for."""
+    log = text.tail(run.log_tail, limits.log_chars).strip("\n")
+    room = limits.log_bytes
+    for place in range(len(log) - 1, -1, -1):
+        room -= _num_bytes(log[place])
+        if room < 0:
+            return f"… cut: only its end fits here\n{log[place + 1 :]}"
+    return log
+
+
+def _num_bytes(words: str) -> int:
+    """Of `words` in a page."""
+    return len(html.escape(words).encode("utf-8", "replace"))
 
 
 def _refused(edit: Any, limits: Limits) -> tuple[list[tuple[str, str]], str]:
@@ -158,7 +186,8 @@ def _refused(edit: Any, limits: Limits) -> tuple[list[tuple[str, str]], str]:
         lines += [("add", f"+{line}") for line in text.block(replacement).split("\n")]
     if made.source is not None:
         lines += [("add", f"+{line}") for line in text.block(made.source).split("\n")]
-    return [(kind, line[:_MAX_LINE_CHARS]) for kind, line in lines[: limits.diff_lines]], note
+    shown, more = _cut([(kind, line[:_MAX_LINE_CHARS]) for kind, line in lines], limits)
+    return shown, f"{note} {more}".rstrip()
 
 
 def _line_class(line: str) -> str:

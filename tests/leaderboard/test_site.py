@@ -20,7 +20,7 @@ from leaderboard.portability import Portability
 from leaderboard.published import Category, Collection, Published, Tier
 from leaderboard.site import charts, devices, tables, words
 from leaderboard.site.axis import Axis, around
-from leaderboard.site.build import MARKER, build, files
+from leaderboard.site.build import MARKER, build, files, too_large
 from leaderboard.site.links import Links, board_id, https, slug
 from leaderboard.site.titles import told_apart
 from leaderboard.verdict import Word
@@ -165,13 +165,37 @@ def test_every_page_forbids_what_it_does_not_need(base: Published) -> None:
     assert "http" not in found["board.js"].decode() and "innerHTML" not in found["board.js"].decode()
 
 
-def test_the_site_stays_small(base: Published) -> None:
-    """Twenty sessions of six experiments and two of twelve, with logs and curves of real length."""
+def test_pages_stay_small(base: Published) -> None:
+    """Sessions of six experiments with logs and curves of real length."""
     found = built(sessions.rows(base, "tpe", 0.03), sessions.rows(base, "random", 0.02))
-    page = next(len(content) for path, content in found.items() if path.startswith("session/"))
-    rest = sum(len(content) for path, content in found.items() if not path.startswith("session/"))
-    assert 20 * page + 2 * 2 * page + 2 * rest < 1_500_000
-    assert page / 6 < 9_000
+    assert max(len(content) for path, content in found.items() if path.startswith("session/")) < 6 * 9_000
+    assert len(found["index.html"]) < 60_000
+
+
+def test_no_session_makes_its_page_large(base: Published) -> None:
+    """Whatever is in scripts and logs: here what takes most room in a page."""
+    assert base.bundle is not None
+    state = base.bundle.state
+    grown = []
+    for number, item in enumerate(state.experiments):
+        assert item.run is not None
+        lines = (f"{number} {line:3d} " + "\"'" * 200 for line in range(300))
+        run = replace(item.run, log_tail="'" * 5000, reason="&" * 5000)
+        source, idea, note = "\n".join(lines), "<" * 5000, '"' * 5000
+        grown.append(replace(item, source=source, kept=True, run=run, rerun=None, hypothesis=idea, note=note))
+    bundle = replace(base.bundle, state=replace(state, experiments=tuple(grown)))
+    page = built([replace(base, bundle=bundle)])[f"session/{slug(base.name)}.html"]
+    assert len(page) < 6 * 40_000 + 20_000
+    assert b"more lines are not shown." in page and "… cut: only its end fits here".encode() in page
+
+
+def test_what_is_too_large_is_named() -> None:
+    sizes = {"index.html": 10_000, "session/a.html": 1_600_000, "session/b.html": 1_700_000, "style.css": 20_000}
+    (warning,) = too_large(sizes)
+    assert "session/b.html (1,700,000 bytes), session/a.html" in warning and "index.html" not in warning
+    assert list(too_large({"index.html": 1_500_000})) == []
+    many = list(too_large({f"session/{number}.html": 2_000_000 for number in range(600)}))
+    assert "and 595 more" in many[0] and "GitHub Pages" in many[1]
 
 
 def test_ties_and_their_brackets(base: Published) -> None:
@@ -531,9 +555,8 @@ def test_who_researched_is_named_and_filtered_by_the_agent(base: Published) -> N
     state = base.bundle.state
     config = {**state.config, "agent": {**state.config["agent"], "name": "claude_code"}}
     known = replace(base.bundle, state=replace(state, config=config))
-    external = {"category": Category.EXTERNAL, "tier": Tier.CONSISTENT}
-    agent = sessions.rows(base, "agent", 0.03, bundle=known, **external)
-    found = built(agent, sessions.rows(base, "other", 0.02, **external))
+    agent = sessions.rows(base, "agent", 0.03, bundle=known, category=Category.EXTERNAL)
+    found = built(agent, sessions.rows(base, "other", 0.02, category=Category.EXTERNAL))
     page = index(found)
     kinds = ["coding agent", "other researcher"]
     assert [row["data-category"] for row in page.named("tr") if "data-row" in row] == kinds
@@ -596,7 +619,7 @@ def test_the_site_replaces_itself_and_nothing_else(base: Published, tmp_path: Pa
     target = tmp_path / "site"
     build(sessions.collection([base]), target)
     (target / "session" / "old.html").write_text("old")
-    num_bytes = build(sessions.collection([]), target)
+    num_bytes = build(sessions.collection([]), target).num_bytes
     assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) == num_bytes
     assert not (target / "session").exists()
     other = tmp_path / "other"
