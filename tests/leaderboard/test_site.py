@@ -16,6 +16,7 @@ from site_pages import Page, broken, contrast, mixed, parsed
 from harness.errors import ConfigError
 from harness.records import Gain
 from leaderboard import cli
+from leaderboard.installed import task
 from leaderboard.portability import Portability
 from leaderboard.published import Category, Collection, Published, Tier
 from leaderboard.site import charts, devices, tables, words
@@ -493,6 +494,21 @@ def test_one_odd_row_leaves_the_others_their_room(base: Published) -> None:
     assert means[0] - zero > 200 and means[1] == 306
     (panel,) = devices.panels([*sessions.rows(base, "best", 0.05), *odd], Links(None, ENTRIES, {}))
     assert panel.scale.axis.high < 9
+
+
+def test_the_band_of_a_panel_is_the_sigma_that_decides_about_devices(base: Published) -> None:
+    """Whatever sessions say of theirs."""
+    known = task("demo")
+    assert known is not None and base.outcome is not None
+    key = {**base.outcome.key, "task": "demo"}
+    made = [with_outcome(item, key=key, baseline_bpb=2.0, sigma_bpb=0.5) for item in sessions.rows(base, "tpe", 0.03)]
+    (panel,) = devices.panels(made, Links(None, ENTRIES, {}))
+    assert panel.scale.band is not None
+    x, width = map(float, panel.scale.band)
+    assert (x, x + width) == pytest.approx(
+        [panel.scale.axis.at(2.0 + sign * known.sigma_prior_bpb) for sign in (-1, 1)], abs=0.2
+    )
+    assert "one seed-to-seed sigma of the task" in panel.sentence
 
 
 def test_many_rows_stay_within_their_chart(base: Published) -> None:
