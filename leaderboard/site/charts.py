@@ -20,7 +20,7 @@ NUM_STYLES = 7
 _LINE = 14.0
 _MAX_NAME = 17
 _MAX_SERIES = 12  # names beside the plot; more would run out of it
-_LIMIT_SIGMAS = 12.0  # what is worse than the baseline by more is drawn at the edge
+_LIMIT_SIGMAS = 12.0  # what is worse than the baseline by more is an arrow at the edge
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def progress(state: SessionState) -> Chart | None:
         if value is None or not bearable(value):
             marks.append(Mark(px(place), px(TOP + 6), f"{item.index + 1}", "failed"))
             continue
-        marks.append(Mark(px(place), px(y.at(value)), f"{item.index + 1}", "kept" if item.kept else "discarded"))
+        shape = "kept" if item.kept else "discarded" if value <= y.high else "worse"
+        marks.append(Mark(px(place), px(y.at(value)), f"{item.index + 1}", shape))
         if item.kept:
             best = value
             steps.append((item.index + 1.0, best))
@@ -139,6 +140,8 @@ def progress(state: SessionState) -> Chart | None:
     line = Series(0, 0, "best so far", "", path, tuple(marks), (), Mark("0", "0"), None)
     high, low = y.at(base + 2 * sigma), y.at(base - 2 * sigma)
     described = f"baseline {text.bpb(base)}, best {text.bpb(best)}, {text.count(len(state.experiments), 'experiment')}"
+    if num_worse := sum(mark.shape == "worse" for mark in marks):
+        described += f", {num_worse} worse than the axis reaches"
     made = _chart(x, y, "Validation bits per byte of every experiment", described, "experiment", "val bpb", [line])
     ticks = tuple(Mark(px(x.at(n)), "", "base" if n == 0 else str(n)) for n in _every(len(state.experiments)))
     return replace(made, x_ticks=ticks, band=(px(high), px(low - high)), zero_y=None)

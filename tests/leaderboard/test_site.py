@@ -496,6 +496,20 @@ def test_one_odd_row_leaves_the_others_their_room(base: Published) -> None:
     assert panel.scale.axis.high < 9
 
 
+def test_runs_worse_than_the_axis_reaches_are_arrows_and_said_to_be(base: Published) -> None:
+    assert base.bundle is not None
+    path = f"session/{slug(base.name)}.html"
+    plain = Page(built([base])[path].decode())
+    assert "worse than the axis reaches" not in plain.text and "worse" not in plain.values("class")
+    state = base.bundle.state
+    item = next(item for item in state.experiments if not item.kept and item.val_bpb is not None)
+    worse = tuple(replace(other, val_bpb=9.0) if other is item else other for other in state.experiments)
+    bundle = replace(base.bundle, state=replace(state, experiments=worse))
+    page = Page(built([replace(base, bundle=bundle)])[path].decode())
+    (arrow,) = [path["d"] for path in page.named("path") if path.get("class") == "worse"]
+    assert " 12l" in arrow and "1 worse than the axis reaches" in page.text  # at the upper edge
+
+
 def test_the_band_of_a_panel_is_the_sigma_that_decides_about_devices(base: Published) -> None:
     """Whatever sessions say of theirs."""
     known = task("demo")
