@@ -39,13 +39,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Curve:
-    """A training curve as SVG polylines in a box of 600 x 150, with the labels of its axes."""
+    """A training curve as SVG polylines in a box of 600 x 150, the labels of its axes, and what it shows in words."""
 
     points: str
     baseline_points: str
     loss_high: str
     loss_low: str
     seconds: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,8 @@ def curve(
     points: Sequence[CurvePoint], reference: Sequence[CurvePoint], budget: float | None, limits: Limits = Limits()
 ) -> Curve | None:
     """The loss of a run, and behind it a baseline's; None below two points."""
-    shown, behind = _usable(points, limits), _usable(reference, limits)
+    own, stock = _usable(points), _usable(reference)
+    shown, behind = _thinned(own, limits), _thinned(stock, limits)
     if len(shown) < 2:
         return None
     losses = sorted(loss for _, loss in shown + behind)
@@ -215,14 +217,20 @@ def curve(
             for at, loss in values
         )
 
-    return Curve(line(shown), line(behind), f"{high:.3g}", f"{low:.3g}", text.duration(seconds))
+    label = f"training loss from {own[0][1]:.4g} to {own[-1][1]:.4g} over {text.duration(seconds)}"
+    if stock:
+        label += f"; the baseline's from {stock[0][1]:.4g} to {stock[-1][1]:.4g}"
+    return Curve(line(shown), line(behind), f"{high:.3g}", f"{low:.3g}", text.duration(seconds), label)
 
 
-def _usable(points: Sequence[CurvePoint], limits: Limits) -> list[tuple[float, float]]:
-    """(seconds, loss) thinned out; the losses are the code's claims and may be anything."""
-    values = [
+def _usable(points: Sequence[CurvePoint]) -> list[tuple[float, float]]:
+    """(seconds, loss); the losses are the code's claims and may be anything."""
+    return [
         (point.seconds, point.loss)
         for point in points
         if math.isfinite(point.loss) and abs(point.loss) < 1e6 and 0 <= point.seconds < math.inf
     ]
+
+
+def _thinned(values: list[tuple[float, float]], limits: Limits) -> list[tuple[float, float]]:
     return values[:: max(1, len(values) // limits.curve_points)]

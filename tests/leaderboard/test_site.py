@@ -446,7 +446,12 @@ def test_a_session_page_has_its_experiments_and_who_retrained_it(base: Published
     assert sum(tag == "article" for tag, _ in page.tags) == 6
     for said in (*sessions.IDEAS, "EMBED_LR = 0.6", "a reproducer", "reproduced", "End of the training log"):
         assert said in page.text
-    assert any("training loss" in attributes.get("aria-label", "") for attributes in page.named("svg"))
+    labels = [label for label in page.values("aria-label") if re.match(r"Experiment \d", label)]
+    assert len(set(labels)) == 6
+    assert re.fullmatch(r"Experiment 1: training loss from \d[\d.]+ to .* over \d.*; the baseline's from .*", labels[0])
+    scrolling = [pre for pre in page.named("pre") if pre["aria-label"] != "Commands"]
+    assert len({pre["aria-label"] for pre in scrolling}) == len(scrolling) >= 10
+    assert all(pre["tabindex"] == "0" and pre["role"] == "group" for pre in scrolling)
 
 
 def test_bundles_are_found_beside_the_entries_or_at_their_own_address(base: Published) -> None:

@@ -224,6 +224,18 @@ def test_charts_draw_the_rows_that_are_shown(watched: Watched) -> None:
     assert {"best", "near", "tpe", "few"} <= set(page.evaluate(names))
 
 
+def test_paper_has_everything_and_says_what_was_filtered(watched: Watched) -> None:
+    page = watched.open("index.html")
+    page.emulate_media(media="print")
+    assert page.is_visible("text=2 of 5 rows shown") and page.is_visible("[name=tier]") and not page.is_visible("#all")
+    page = watched.open("session/tiny-best-s0.html")
+    page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    cut = "[...document.querySelectorAll('pre')].filter(item => item.scrollHeight > item.clientHeight + 1).length"
+    assert page.evaluate(cut) == 0
+    page.emulate_media(media="screen")
+    assert page.evaluate(cut) > 0
+
+
 def test_without_scripts_every_row_is_there(browser: Browser, site: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
