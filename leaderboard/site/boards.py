@@ -48,7 +48,7 @@ def views(collection: Collection, links: Links) -> list[BoardView]:
     )
     shown = [view(board, collection, links) for board in boards]
     fields = titles.fields([{**board.key, **board.conditions} for board in boards])
-    devices = ["; ".join(board.devices) for board in boards]
+    devices = ["; ".join(rankings.devices(board, collection, links)) for board in boards]
     differences = [[text.line(label, 80), *values] for label, values in zip(devices, fields, strict=True)]
     choices = titles.told_apart([item.choice for item in shown], differences)
     names = [item.title for item in shown]
@@ -76,7 +76,7 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
         choice=text.line(f"{title}, {', '.join(classes) or 'unknown device'}", 80),
         tier=tier,
         answer=answers.answer(opened, tier),
-        facts=tuple(_facts(board, collection)),
+        facts=tuple(_facts(board, collection, links)),
         hashes=tuple(_hashes(board)),
         rankings=shown,
         rows=shown[-1].rows,
@@ -104,7 +104,7 @@ def _num_sessions(board: Board) -> int:
     return sum(row.num_sessions + len(row.left_out) for row in board.rows)
 
 
-def _facts(board: Board, collection: Collection) -> list[tuple[str, str]]:
+def _facts(board: Board, collection: Collection, links: Links) -> list[tuple[str, str]]:
     states = _states(board, collection)
     budgets = sorted(state.calibration.budget_seconds for state in states if state.calibration)
     data = {
@@ -112,7 +112,7 @@ def _facts(board: Board, collection: Collection) -> list[tuple[str, str]]:
     }
     low, high = (words.duration(value) for value in (budgets[0], budgets[-1])) if budgets else ("-", "-")
     facts = [
-        ("device", "; ".join(text.line(device, 80) for device in board.devices)),
+        ("device", "; ".join(rankings.devices(board, collection, links))),
         ("budget of an experiment", low if low == high else f"{low} to {high}"),
         ("that is", f"{words.number(board.key.get('reference_tokens'))} tokens of the stock script"),
         ("text", ", ".join(sorted(data))),

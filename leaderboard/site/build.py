@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from harness.errors import ConfigError, HarnessError
 from leaderboard.published import Collection
 from leaderboard.site import pages
-from leaderboard.site.links import Links, checked_base, device_pages
+from leaderboard.site.links import Links, checked_base, device_names, device_pages
 
 MARKER = ".bpbench-site"
 MAX_PAGE_BYTES = 1_500_000  # what a phone loads in some seconds
@@ -84,6 +84,7 @@ def files(
         base_url=checked_base(base_url),
         bundles=bundles or PurePosixPath("leaderboard/entries"),
         devices=device_pages(collection.sessions),
+        names=device_names(collection.sessions),
     )
     made = {MARKER: _MARKED.encode(), ".nojekyll": b""}
     for path, page in pages.render(collection, links):

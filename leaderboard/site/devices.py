@@ -84,7 +84,7 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
     key = outcomes[0].key
     return Panel(
         title=f"{text.line(str(key.get('task')), 40)}, protocol {words.number(key.get('protocol'))}",
-        sentence=_sentence(by_device, most[0].device_label if band else None),
+        sentence=_sentence(by_device, links.device_name(most[0].device, most[0].device_label) if band else None),
         scale=on,
         rows=tuple(_device_row(found, on, links) for found in by_device.values()),
     )
@@ -111,7 +111,7 @@ def _device_row(found: Sequence[Outcome], on: Scale, links: Links) -> DeviceRow:
     values = [item.baseline_bpb for item in found if item.baseline_bpb is not None]
     centre = mean(values) if all(map(bearable, values)) else None
     low, high = t_interval(values) if len(values) > 1 and centre is not None else (None, None)
-    label = text.line(found[0].device_label, 80)
+    label = links.device_name(found[0].device, found[0].device_label)
     shown = words.interval(low, high).replace("+", "")
     drawn = f"{label}: mean baseline {words.bpb(centre)} bpb, 95 % interval {shown or 'unknown'}"
     return DeviceRow(
@@ -132,7 +132,7 @@ def view(fingerprint: str, here: Sequence[Published], everywhere: Sequence[Publi
     keys = {canonical(dict(session.outcome.key)) for session in here if session.outcome is not None}
     same = [item for item in everywhere if item.outcome and canonical(dict(item.outcome.key)) in keys]
     return DeviceView(
-        label=text.line(outcome.device_label, 80),
+        label=links.device_name(fingerprint, outcome.device_label),
         fingerprint=text.line(fingerprint, 60),
         recorded_by=text.line(recorded.name, 100) if recorded else "",
         facts=tuple(facts(opened)),

@@ -113,7 +113,7 @@ def rankings(
         for place, part in enumerate(boards):
             title = f"{_TIERS[tier]}, ranked among themselves"
             if len(boards) > 1:
-                title += f": {text.line('; '.join(part.devices), 80)}"
+                title += f": {text.line('; '.join(devices(part, collection, links)), 80)}"
             one = replace(_ranking(part, board, tier.value, title, collection, links), id=f"{tier.value}{place or ''}")
             if (one.rows, one.tests) == (whole.rows, whole.tests):
                 same.append(tier.value)
@@ -217,3 +217,10 @@ def classes(row: Row, collection: Collection) -> list[str]:
     """The kinds of device of a row's sessions."""
     found = {collection.of(item).device_class for item in row.sessions}
     return sorted(text.line(name.replace(" ", "-"), 20) for name in found if name)
+
+
+def devices(board: Board, collection: Collection, links: Links) -> list[str]:
+    """The names of the devices of a board."""
+    by_head = collection.by_head
+    found = [by_head[head].outcome for row in board.rows for head in heads(row) if head in by_head]
+    return sorted({links.device_name(item.device, item.device_label) for item in found if item is not None})

@@ -307,6 +307,22 @@ def test_boards_of_one_task_are_told_apart_by_device(base: Published) -> None:
     assert "2 devices, 10 sessions" in page.text and len({*page.values("data-device")}) == 2
 
 
+def test_devices_of_one_name_are_told_apart_by_their_fingerprints(base: Published) -> None:
+    rows = [
+        sessions.rows(base, name, 0.03, device=name[0] * 16, device_label="A processor", baseline_bpb=value)
+        for name, value in (("aa", 2.0), ("bb", 2.5))
+    ]
+    other = [sessions.rows(base, "cc", 0.03, device="c" * 16, device_label="Another", baseline_bpb=3.0)]
+    found = built(*rows, *other)
+    pages = parsed(found)
+    for name in ("aaaaaaaa", "bbbbbbbb"):
+        page = pages[f"device/{name * 2}.html"]
+        assert page.text.count(f"A processor, {name}") >= 3  # title, heading, panel
+        assert f"deviceA processor, {name}" in pages["index.html"].text  # its board
+        assert f"run on A processor, {name}" in pages[f"session/tiny-{name[:2]}-s0.html"].text
+    assert "Another, cccc" not in pages["index.html"].text
+
+
 def test_boards_of_one_title_are_told_apart_by_what_differs(base: Published) -> None:
     assert base.outcome is not None
     key = {**base.outcome.key, "data_sha256": "1" * 64}
