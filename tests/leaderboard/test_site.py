@@ -142,6 +142,18 @@ def test_everything_leads_somewhere(base: Published) -> None:
     assert "https://example.org/repo/blob/main/docs/statistics.md" in pages["method.html"].values("href")
 
 
+def test_every_page_says_what_it_is(base: Published) -> None:
+    found = parsed(files(three_rows(base)))
+    said = {
+        path: meta["content"]
+        for path, page in found.items()
+        for meta in page.named("meta")
+        if meta.get("name") == "description"
+    }
+    assert said.keys() == found.keys() and min(map(len, said.values())) > 40
+    assert said["session/tiny-best-s0.html"].startswith("best on tiny, session seed 0: ")
+
+
 def test_a_check_of_pages_finds_what_is_broken() -> None:
     page = Page("<h1>a</h1><h3>b</h3><p id=x><a href='gone.html' style='' onclick=''>c</a><a href='#no'>d</a>")
     problems = str(broken({"index.html": page}, {"index.html": b""}))
@@ -728,10 +740,15 @@ def test_letters_can_be_read_on_both_papers() -> None:
             assert used and contrast(tokens[used.group(1)], tokens["paper"]) >= 3.0, rule
         dots = re.search(r"\.strip \.dot \{ fill: var\(--ink\); opacity: ([.\d]+); \}", css)
         assert dots and contrast(mixed(tokens["ink"], tokens["paper"], float(dots.group(1))), tokens["paper"]) >= 3.0
+        arrow = re.search(r"\.sortable button::after \{[^}]*opacity: ([.\d]+); \}", css)
+        assert arrow
+        assert contrast(mixed(tokens["muted"], tokens["paper"], float(arrow.group(1))), tokens["paper"]) >= 3.0
+        leaders = re.search(r"\.series \.leader \{ stroke-width: 1; opacity: ([.\d]+);", css)
         bars = re.search(r"\.series \.bar \{ stroke-width: 2; opacity: ([.\d]+); \}", css)
         for number in range(7):
-            bar = mixed(tokens[f"c{number}"], tokens["paper"], float(bars.group(1)) if bars else 0)
-            assert contrast(bar, tokens["paper"]) >= 3.0, number
+            for opacity in (bars, leaders):
+                line = mixed(tokens[f"c{number}"], tokens["paper"], float(opacity.group(1)) if opacity else 0)
+                assert contrast(line, tokens["paper"]) >= 3.0, (number, opacity)
 
 
 def test_the_command_builds_a_site_of_a_folder_of_entries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
