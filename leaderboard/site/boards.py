@@ -1,17 +1,14 @@
-"""Boards as the index shows them: their rankings, curves, cost, and what has to be known of them."""
+"""Boards as the index shows them: their rankings, and what has to be known of them."""
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from harness.records import SessionState
 from harness.views import text
-from leaderboard import standings
 from leaderboard.aggregate import Board
 from leaderboard.published import Collection, Tier
-from leaderboard.site import answers, charts, rankings, tables, titles, words
-from leaderboard.site.charts import Chart, Line
+from leaderboard.site import answers, rankings, tables, titles, words
 from leaderboard.site.links import Links, board_id
 from leaderboard.site.rankings import BoardRow, Ranking
 from leaderboard.site.tables import Table
@@ -32,9 +29,6 @@ class BoardView:
     is_study: bool
     aside: Table  # shown, never ranked
     notes: tuple[str, ...]
-    anytime: Chart | None
-    anytime_table: Table | None
-    cost: Chart | None
 
 
 def views(collection: Collection, links: Links) -> list[BoardView]:
@@ -67,7 +61,6 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
     )
     classes = sorted({name for row in board.rows for name in rankings.classes(row, collection)})
     title = f"{words.task(board)}, {words.length(board.conditions)}"
-    first = {row.researcher for row in opened.rows}
     shown = rankings.rankings(board, parts, collection, links)
     return BoardView(
         id=board_id(board),
@@ -83,9 +76,6 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
         is_study=_is_study(board, collection),
         aside=tables.aside(board),
         notes=tuple(words.notes(board)),
-        anytime=_anytime(board, first),
-        anytime_table=tables.anytime(board),
-        cost=_cost(board, collection, first),
     )
 
 
@@ -126,31 +116,3 @@ def _facts(board: Board, collection: Collection, links: Links) -> list[tuple[str
 def _hashes(board: Board) -> list[tuple[str, str]]:
     names = {"stock_sha256": "stock train.py", "data_sha256": "text", "tokenizer_sha256": "tokenizer"}
     return [(shown, text.line(str(board.key[name]), 64)) for name, shown in names.items() if name in board.key]
-
-
-def _anytime(board: Board, first: Set[str]) -> Chart | None:
-    rows = [(number, row) for number, row in enumerate(board.rows) if "experiments" in row.anytime]
-    series = [
-        Line(row.label, number, row.anytime["experiments"], (), row.group is not None, row.researcher in first)
-        for number, row in rows
-    ]
-    return charts.lines(series, "Gain while the session goes on", "experiments", "mean gain on val, bpb")
-
-
-def _cost(board: Board, collection: Collection, first: Set[str]) -> Chart | None:
-    """Gain against dollars; None until somebody's price above 0 is known."""
-    series, num_unknown = [], 0
-    for number, row in enumerate(board.rows):
-        if row.mean_bpb is None:
-            continue
-        cost = standings.row_cost_usd(collection, row.sessions)
-        if cost is None:
-            num_unknown += 1
-            continue
-        ranked = row.group is not None
-        both = (row.low_bpb, row.high_bpb) if ranked and row.low_bpb is not None and row.high_bpb is not None else None
-        series.append(Line(row.label, number, [(cost, row.mean_bpb)], [both], ranked, row.researcher in first))
-    if not any(item.points[0][0] > 0 for item in series):
-        return None
-    unknown = f"{num_unknown} without a known price" if num_unknown else ""
-    return charts.scatter(series, "Gain against cost", "dollars a session", "mean gain, bpb", unknown)

@@ -71,13 +71,12 @@ class Line:
     points: Sequence[tuple[float, float]]
     intervals: Sequence[tuple[float, float] | None] = ()
     ranked: bool = True  # others do not stretch the axes: what lies beyond is drawn at the edge
-    first: bool = True  # of the rows that the page opens on: drawn before all others where there is no room for all
 
 
 def lines(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Chart | None:
     """Step functions of a count, each holding its last value to the right edge; None where nothing can be drawn."""
     usable = [item for item in series if _usable(item)]
-    drawn = _drawn(usable)
+    drawn = usable[:_MAX_SERIES]
     if not drawn:
         return None
     x, y = _axes(drawn)
@@ -99,7 +98,7 @@ def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unkn
     `unknown`: what else is not drawn, and why.
     """
     usable = [item for item in series if _usable(item)]
-    drawn = _drawn(usable)
+    drawn = usable[:_MAX_SERIES]
     if not drawn:
         return None
     x, y = _axes(drawn)
@@ -174,11 +173,6 @@ def shorts(names: Sequence[str]) -> list[str]:
 
 def _middle_cut(name: str) -> str:
     return name if len(name) <= _MAX_NAME else f"{name[:8]}…{name[-8:]}"
-
-
-def _drawn(usable: Sequence[Line]) -> list[Line]:
-    """As many as there is room for, in the order of the board."""
-    return sorted(sorted(usable, key=lambda item: not item.first)[:_MAX_SERIES], key=lambda item: item.row)
 
 
 def _more(usable: Sequence[Line], unknown: str = "") -> str:

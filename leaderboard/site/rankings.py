@@ -14,8 +14,9 @@ from leaderboard import standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.outcome import Outcome
 from leaderboard.published import Collection, Published, Tier, heads
-from leaderboard.site import strips, tables, words
+from leaderboard.site import charts, strips, tables, words
 from leaderboard.site.axis import bearable
+from leaderboard.site.charts import Chart, Line
 from leaderboard.site.links import Links
 from leaderboard.site.strips import Scale, Strip
 from leaderboard.site.tables import Table
@@ -64,7 +65,7 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A table of rows with the axis and the tests that are its own."""
+    """A table of rows with the axis, tests and charts that are its own."""
 
     id: str  # within its board
     choices: str  # the values of the tier filter that show it, separated by spaces
@@ -72,6 +73,9 @@ class Ranking:
     scale: Scale
     rows: tuple[BoardRow, ...]
     tests: Table
+    anytime: Chart | None
+    anytime_table: Table | None
+    cost: Chart | None
 
 
 def parts(board: Board, collection: Collection) -> dict[Tier, list[Board]]:
@@ -126,7 +130,17 @@ def _ranking(part: Board, board: Board, choice: str, title: str, collection: Col
     on = strips.scale(_values(part))
     numbers = {row.researcher: number for number, row in enumerate(board.rows)}
     rows = tuple(_row(row, part, numbers[row.researcher], board, on, collection, links) for row in part.rows)
-    return Ranking(choice, choice, title, on, rows, tables.tests(part))
+    return Ranking(
+        id=choice,
+        choices=choice,
+        title=title,
+        scale=on,
+        rows=rows,
+        tests=tables.tests(part),
+        anytime=_anytime(part, numbers),
+        anytime_table=tables.anytime(part),
+        cost=_cost(part, numbers, collection),
+    )
 
 
 def _values(board: Board) -> list[float]:
@@ -224,3 +238,31 @@ def devices(board: Board, collection: Collection, links: Links) -> list[str]:
     by_head = collection.by_head
     found = [by_head[head].outcome for row in board.rows for head in heads(row) if head in by_head]
     return sorted({links.device_name(item.device, item.device_label) for item in found if item is not None})
+
+
+def _anytime(part: Board, numbers: Mapping[str, int]) -> Chart | None:
+    series = [
+        Line(row.label, numbers[row.researcher], row.anytime["experiments"], (), row.group is not None)
+        for row in part.rows
+        if "experiments" in row.anytime
+    ]
+    return charts.lines(series, "Gain while the session goes on", "experiments", "mean gain on val, bpb")
+
+
+def _cost(part: Board, numbers: Mapping[str, int], collection: Collection) -> Chart | None:
+    """Gain against dollars; None until somebody's price above 0 is known."""
+    series, num_unknown = [], 0
+    for row in part.rows:
+        if row.mean_bpb is None:
+            continue
+        cost = standings.row_cost_usd(collection, row.sessions)
+        if cost is None:
+            num_unknown += 1
+            continue
+        ranked = row.group is not None
+        both = (row.low_bpb, row.high_bpb) if ranked and row.low_bpb is not None and row.high_bpb is not None else None
+        series.append(Line(row.label, numbers[row.researcher], [(cost, row.mean_bpb)], [both], ranked))
+    if not any(item.points[0][0] > 0 for item in series):
+        return None
+    unknown = f"{num_unknown} without a known price" if num_unknown else ""
+    return charts.scatter(series, "Gain against cost", "dollars a session", "mean gain, bpb", unknown)

@@ -79,7 +79,9 @@ def index(found: dict[str, bytes]) -> Page:
 
 def rankings(found: dict[str, bytes]) -> dict[str, Page]:
     """The tables of rows by the choices of the tier filter that show them."""
-    parts = re.findall(r'<div class="ranking" data-choices="([a-z ]+)">(.*?)</div>', found["index.html"].decode(), re.S)
+    parts = re.findall(
+        r'<div class="ranking" data-choices="([a-z ]+)">(.*?)<div class="charts">', found["index.html"].decode(), re.S
+    )
     return {choices: Page(part) for choices, part in parts}
 
 
@@ -564,12 +566,20 @@ def test_many_rows_stay_within_their_chart(base: Published) -> None:
     assert sum(value.startswith("series ") for value in page.values("class")) == 12
 
 
-def test_rows_that_the_page_opens_on_come_first_into_the_charts(base: Published) -> None:
-    """There is room for twelve; the reproduced one is the worst of fourteen."""
+def test_the_charts_of_a_ranking_are_of_its_sessions(base: Published) -> None:
+    """There is room for twelve rows; the reproduced one is the worst of fourteen, and has a seed more."""
     made = [sessions.rows(base, f"row{number:02d}", 0.5 - 0.01 * number, tier=Tier.CONSISTENT) for number in range(13)]
     last = sessions.rows(base, "last", 0.01, tier=Tier.REPRODUCED)
+    later = sessions.again(base, "last", 5, 1.0, tier=Tier.CONSISTENT)
     drawn = [item["data-row"] for item in index(built(*made, last)).named("g") if "data-row" in item]
-    assert drawn == [*map(str, range(11)), "13"]
+    assert drawn == ["13", *map(str, range(12))]
+    assert later.outcome is not None
+    higher = tuple(replace(point, gain_bpb=point.gain_bpb + 1.0) for point in later.outcome.anytime)
+    alone, both = (
+        re.findall(r'<polyline points="([^"]*)"', built(last, *more)["index.html"].decode())
+        for more in ([], [[with_outcome(later, anytime=higher)]])
+    )
+    assert both[0] == alone[0] and len(both) == 2
 
 
 def test_rows_without_a_known_price_are_counted(base: Published) -> None:

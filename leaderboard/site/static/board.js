@@ -26,10 +26,10 @@
 
   // A row may count fewer sessions where more is asked of them: each choice of tier has a table of its own.
   function rank(board, tier) {
-    board.querySelectorAll("[data-choices]").forEach(function (part) {
-      part.hidden = !part.dataset.choices.split(" ").includes(tier);
+    return Array.from(board.querySelectorAll(".ranking")).filter(function (ranking) {
+      ranking.hidden = !ranking.dataset.choices.split(" ").includes(tier);
+      return !ranking.hidden;
     });
-    return Array.from(board.querySelectorAll(".ranking:not([hidden])"));
   }
 
   // The bracket of a tie group ends where its visible rows end.
@@ -43,24 +43,26 @@
     });
   }
 
+  // Shows the rows that pass, and what the charts draw of them; returns how many.
+  function narrow(ranking, here, wanted) {
+    var rows = Array.from(ranking.querySelectorAll(".rows tbody tr")), visible = new Set();
+    rows.forEach(function (row) {
+      row.hidden = !(here && passes(row, wanted));
+      if (!row.hidden) visible.add(row.dataset.row);
+    });
+    ranking.querySelectorAll(".series").forEach(function (series) {
+      series.toggleAttribute("hidden", !visible.has(series.dataset.row));
+    });
+    bracket(rows);
+    return visible.size;
+  }
+
   function apply() {
     var wanted = state(), total = 0, count = 0;
     boards.forEach(function (board) {
-      var here = !wanted.board || board.id === wanted.board, left = 0, visible = new Set();
-      rank(board, wanted.tier).forEach(function (ranking) {
-        var rows = Array.from(ranking.querySelectorAll("tbody tr"));
-        rows.forEach(function (row) {
-          row.hidden = !(here && passes(row, wanted));
-          if (row.hidden) return;
-          left += 1;
-          visible.add(row.dataset.row);
-        });
-        bracket(rows);
-      });
-      board.querySelectorAll(".series").forEach(function (series) {
-        series.toggleAttribute("hidden", !visible.has(series.dataset.row));
-      });
-      var rows = board.querySelectorAll(whole + " tbody tr").length;
+      var here = !wanted.board || board.id === wanted.board, left = 0;
+      rank(board, wanted.tier).forEach(function (ranking) { left += narrow(ranking, here, wanted); });
+      var rows = board.querySelectorAll(whole + " .rows tbody tr").length;
       board.hidden = !here || (rows > 0 && left === 0);
       total += rows;
       count += left;
