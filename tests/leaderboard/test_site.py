@@ -425,6 +425,21 @@ def test_a_contested_row_is_in_the_ranking_of_all_rows_alone(base: Published) ->
     }  # fmt: skip
 
 
+def test_devices_that_only_all_sessions_show_to_agree_are_ranked_apart(base: Published) -> None:
+    best = sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED, device="a" * 16, device_label="One")
+    tpe = sessions.rows(base, "tpe", 0.03, tier=Tier.CONSISTENT, device="b" * 16, device_label="Two")
+    found = built(best, [replace(tpe[0], tier=Tier.REPRODUCED), *tpe[1:]])
+    page = index(found)
+    assert broken(parsed(found), found) == []
+    parts = re.findall(r'<div class="ranking" data-choices="([a-z ]+)">\s*<h3>(.*?)</h3>', found["index.html"].decode())
+    assert parts == [
+        ("reproduced", "Reproduced rows, ranked among themselves: One"),
+        ("reproduced", "Reproduced rows, ranked among themselves: Two"),
+        ("consistent all", "All rows"),
+    ]
+    assert "By reproduced rows: best alone has a verdict." in page.text and "4 later sessions not" in page.text
+
+
 def test_a_label_is_the_same_in_every_ranking(base: Published) -> None:
     """Two researchers of one label are told apart, also where only one of them is shown."""
     made = [
