@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,10 @@ def _site(arguments: Namespace) -> int:
     from leaderboard.site.build import build
 
     collection = published.load(arguments.entries, boards=official.read(arguments.official))
-    num_bytes = build(collection, arguments.output, arguments.base_url, bundles_path(arguments.entries))
-    print(f"{arguments.output / 'index.html'}: {len(collection.sessions):,} sessions, {num_bytes:,} bytes")
+    made = build(collection, arguments.output, arguments.base_url, bundles_path(arguments.entries))
+    print(f"{arguments.output / 'index.html'}: {len(collection.sessions):,} sessions, {made.num_bytes:,} bytes")
+    for warning in made.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
     return 0
 
 

@@ -33,7 +33,7 @@ def portability(sessions: Sequence[Outcome]) -> list[Portability]:
     """The groups of devices, in order of their first session."""
     devices = list(dict.fromkeys(session.device for session in sessions))
     baselines = {device: _by_seed(item for item in sessions if item.device == device) for device in devices}
-    margin = _margin(sessions) if len(devices) > 1 else 0.0
+    margin = margin_bpb(sessions) if len(devices) > 1 else 0.0
     measured = {}
     for one, other in combinations(devices, 2):
         found = _gap(baselines[one], baselines[other])
@@ -50,8 +50,8 @@ def portability(sessions: Sequence[Outcome]) -> list[Portability]:
     return [_describe(group, measured) for group in groups]
 
 
-def _margin(sessions: Sequence[Outcome]) -> float:
-    """One seed-to-seed sigma in bpb.
+def margin_bpb(sessions: Sequence[Outcome]) -> float:
+    """One seed-to-seed sigma: within it two devices agree.
 
     Sessions pool theirs with baselines that only they know of, so a single one could make every device alike. What
     counts is what this installation says of the task; of an unknown one the smallest sigma that a session states.

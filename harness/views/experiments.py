@@ -7,6 +7,7 @@ are clean (harness/views/text.py); templates escape them.
 from __future__ import annotations
 
 import difflib
+import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,29 +20,33 @@ from harness.views import rows, text
 
 _MAX_SOURCE_LINES = 4000  # matching longer files line by line could take minutes
 _MAX_LINE_CHARS = 400
+_LINE_MARKUP_BYTES = len('<span class="same"></span>')
 _MAX_MEMORY_BYTES = 2**60
 _CURVE_WIDTH, _CURVE_HEIGHT = 600.0, 150.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of an experiment is shown."""
+    """How much of an experiment is shown. Bytes are those of the page, where a quote takes five."""
 
     diff_lines: int = 1200
+    diff_bytes: int = 200_000
     note_chars: int = 4000
     log_chars: int = 6000
+    log_bytes: int = 20_000
     curve_points: int = 240  # a curve is drawn with fewer than twice as many
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A training curve as SVG polylines in a box of 600 x 150, with the labels of its axes."""
+    """A training curve as SVG polylines in a box of 600 x 150, the labels of its axes, and what it shows in words."""
 
     points: str
     baseline_points: str
     loss_high: str
     loss_low: str
     seconds: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def _entry(item: Experiment, incumbent: str, edit: Any, reference: Sequence[Curv
         diff=tuple(lines),
         diff_note=note,
         curve=curve(run.curve, reference, run.budget_seconds, limits) if run else None,
-        log=text.tail(run.log_tail, limits.log_chars).strip("\n") if run else "",
+        log=_log(run, limits) if run else "",
     )
 
 
@@ -141,9 +146,33 @@ def diff(before: str, after: str, limits: Limits = Limits()) -> tuple[list[tuple
     ]
     if not lines:
         return [], "No visible change against the incumbent."
-    if len(lines) > limits.diff_lines:
-        return lines[: limits.diff_lines], f"{len(lines) - limits.diff_lines:,} more lines are not shown."
+    return _cut(lines, limits)
+
+
+def _cut(lines: list[tuple[str, str]], limits: Limits) -> tuple[list[tuple[str, str]], str]:
+    """As many lines from the start as a page has room for, and how many more there are."""
+    room = limits.diff_bytes
+    for place, (_, line) in enumerate(lines):
+        room -= _num_bytes(line) + _LINE_MARKUP_BYTES
+        if place == limits.diff_lines or room < 0:
+            return lines[:place], f"{len(lines) - place:,} more lines are not shown."
     return lines, ""
+
+
+def _log(run: RunResult, limits: Limits) -> str:
+    """The end of the log, as much as a page has room for."""
+    log = text.tail(run.log_tail, limits.log_chars).strip("\n")
+    room = limits.log_bytes
+    for place in range(len(log) - 1, -1, -1):
+        room -= _num_bytes(log[place])
+        if room < 0:
+            return f"… cut: only its end fits here\n{log[place + 1 :]}"
+    return log
+
+
+def _num_bytes(words: str) -> int:
+    """Of `words` in a page."""
+    return len(html.escape(words).encode("utf-8", "replace"))
 
 
 def _refused(edit: Any, limits: Limits) -> tuple[list[tuple[str, str]], str]:
@@ -158,7 +187,8 @@ def _refused(edit: Any, limits: Limits) -> tuple[list[tuple[str, str]], str]:
         lines += [("add", f"+{line}") for line in text.block(replacement).split("\n")]
     if made.source is not None:
         lines += [("add", f"+{line}") for line in text.block(made.source).split("\n")]
-    return [(kind, line[:_MAX_LINE_CHARS]) for kind, line in lines[: limits.diff_lines]], note
+    shown, more = _cut([(kind, line[:_MAX_LINE_CHARS]) for kind, line in lines], limits)
+    return shown, f"{note} {more}".rstrip()
 
 
 def _line_class(line: str) -> str:
@@ -169,7 +199,8 @@ def curve(
     points: Sequence[CurvePoint], reference: Sequence[CurvePoint], budget: float | None, limits: Limits = Limits()
 ) -> Curve | None:
     """The loss of a run, and behind it a baseline's; None below two points."""
-    shown, behind = _usable(points, limits), _usable(reference, limits)
+    own, stock = _usable(points), _usable(reference)
+    shown, behind = _thinned(own, limits), _thinned(stock, limits)
     if len(shown) < 2:
         return None
     losses = sorted(loss for _, loss in shown + behind)
@@ -186,14 +217,20 @@ def curve(
             for at, loss in values
         )
 
-    return Curve(line(shown), line(behind), f"{high:.3g}", f"{low:.3g}", text.duration(seconds))
+    label = f"training loss from {own[0][1]:.4g} to {own[-1][1]:.4g} over {text.duration(seconds)}"
+    if stock:
+        label += f"; the baseline's from {stock[0][1]:.4g} to {stock[-1][1]:.4g}"
+    return Curve(line(shown), line(behind), f"{high:.3g}", f"{low:.3g}", text.duration(seconds), label)
 
 
-def _usable(points: Sequence[CurvePoint], limits: Limits) -> list[tuple[float, float]]:
-    """(seconds, loss) thinned out; the losses are the code's claims and may be anything."""
-    values = [
+def _usable(points: Sequence[CurvePoint]) -> list[tuple[float, float]]:
+    """(seconds, loss); the losses are the code's claims and may be anything."""
+    return [
         (point.seconds, point.loss)
         for point in points
         if math.isfinite(point.loss) and abs(point.loss) < 1e6 and 0 <= point.seconds < math.inf
     ]
+
+
+def _thinned(values: list[tuple[float, float]], limits: Limits) -> list[tuple[float, float]]:
     return values[:: max(1, len(values) // limits.curve_points)]

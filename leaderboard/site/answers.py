@@ -16,16 +16,12 @@ _KINDS = {
 }
 
 
-def answer(board: Board, tier: Tier, *, named: bool) -> str:
-    """The best answer of `board`, whose rows have `tier` or a stronger one.
-
-    `named`: say which rows it is about even where they are reproduced.
-    """
+def answer(board: Board, tier: Tier) -> str:
+    """The best answer of `board`, whose rows have `tier` or a stronger one. It says which rows it is about."""
     ranked = [row for row in board.rows if row.group is not None]
     if not ranked:
         return f"No {_KINDS[tier]} has a verdict yet (fewer than {MIN_SESSIONS} sessions, or contested)."
-    found = _order(board, ranked)
-    return f"By {_KINDS[tier]}s: {found}" if named or tier is not Tier.REPRODUCED else found
+    return f"By {_KINDS[tier]}s: {_order(board, ranked)}"
 
 
 def _order(board: Board, ranked: Sequence[Row]) -> str:

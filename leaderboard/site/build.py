@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.errors import ConfigError, HarnessError
 from leaderboard.published import Collection
 from leaderboard.site import pages
-from leaderboard.site.links import Links, checked_base, device_pages
+from leaderboard.site.links import Links, checked_base, device_names, device_pages
 
 MARKER = ".bpbench-site"
+MAX_PAGE_BYTES = 1_500_000  # what a phone loads in some seconds
+MAX_SITE_BYTES = 1_000_000_000  # what GitHub Pages publishes
+_MAX_NAMED = 5
 _NAMES = {MARKER, ".nojekyll", "index.html", "method.html", "style.css", "board.js", "session", "device"}
 _MARKED = "Made by `bpbench site`, which replaces this folder as a whole.\n"
 
 
+@dataclass(frozen=True)
+class Built:
+    """A site that was written."""
+
+    num_bytes: int
+    warnings: tuple[str, ...]  # what is too large to be read with ease, or to be published
+
+
 def build(
     collection: Collection, target: Path, base_url: str | None = None, bundles: PurePosixPath | None = None
-) -> int:
-    """Write the site to `target`, replacing an older one; returns its size in bytes.
+) -> Built:
+    """Write the site to `target`, replacing an older one.
 
     `base_url`: where the repository's files can be read, for links to documents and bundles. `bundles`: the entries'
     folder, from the repository's root.
@@ -46,7 +58,22 @@ def build(
             old.rename(target)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return sum(map(len, content.values()))
+    sizes = {path: len(data) for path, data in content.items()}
+    return Built(sum(sizes.values()), tuple(too_large(sizes)))
+
+
+def too_large(sizes: Mapping[str, int]) -> Iterator[str]:
+    """What to say of a site whose files have so many bytes.
+
+    No error: a board that has grown honestly must still be published, and whoever sees this decides what to shorten.
+    """
+    large = sorted(((size, path) for path, size in sizes.items() if size > MAX_PAGE_BYTES), reverse=True)
+    if large:
+        named = ", ".join(f"{path} ({size:,} bytes)" for size, path in large[:_MAX_NAMED])
+        more = f" and {len(large) - _MAX_NAMED} more" if len(large) > _MAX_NAMED else ""
+        yield f"pages above {MAX_PAGE_BYTES:,} bytes are slow to open: {named}{more}"
+    if (total := sum(sizes.values())) > MAX_SITE_BYTES:
+        yield f"the site has {total:,} bytes, and GitHub Pages publishes {MAX_SITE_BYTES:,}"
 
 
 def files(
@@ -57,6 +84,7 @@ def files(
         base_url=checked_base(base_url),
         bundles=bundles or PurePosixPath("leaderboard/entries"),
         devices=device_pages(collection.sessions),
+        names=device_names(collection.sessions),
     )
     made = {MARKER: _MARKED.encode(), ".nojekyll": b""}
     for path, page in pages.render(collection, links):

@@ -20,7 +20,7 @@ NUM_STYLES = 7
 _LINE = 14.0
 _MAX_NAME = 17
 _MAX_SERIES = 12  # names beside the plot; more would run out of it
-_LIMIT_SIGMAS = 12.0  # what is worse than the baseline by more is drawn at the edge
+_LIMIT_SIGMAS = 12.0  # what is worse than the baseline by more is an arrow at the edge
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
+    row: int  # its number on the board
     style: int
     name: str
     short: str
@@ -66,7 +67,7 @@ class Line:
     """Input of `lines` and `scatter`: points (x, y), and y intervals where there are any."""
 
     name: str
-    style: int  # the same for a researcher in all charts of a board
+    row: int  # its number on the board: a researcher looks the same in all charts
     points: Sequence[tuple[float, float]]
     intervals: Sequence[tuple[float, float] | None] = ()
     ranked: bool = True  # others do not stretch the axes: what lies beyond is drawn at the edge
@@ -83,16 +84,19 @@ def lines(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Cha
     places = apart(ends, _LINE, TOP + 4, HEIGHT - BOTTOM - 2)
     made = []
     for item, short, end, place in zip(drawn, shorts([item.name for item in drawn]), ends, places, strict=True):
-        path, marks = _steps(item.points, x, y, item.style)
-        made.append(_series(item.style, item.name, short, path, marks, (), x.end, end, place))
+        path, marks = _steps(item.points, x, y, item.row)
+        made.append(_series(item.row, item.name, short, path, marks, (), x.end, end, place))
     described = "; ".join(
         f"{text.line(item.name, 40)} ends at {text.bpb(item.points[-1][1], sign=True)}" for item in drawn
     )
     return replace(_chart(x, y, title, described, x_title, y_title, made, whole=True), more=_more(usable))
 
 
-def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Chart | None:
-    """One point a series, with its vertical interval, named at the right edge; None where nothing can be drawn."""
+def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unknown: str = "") -> Chart | None:
+    """One point a series, with its vertical interval, named at the right edge; None where nothing can be drawn.
+
+    `unknown`: what else is not drawn, and why.
+    """
     usable = [item for item in series if _usable(item)]
     drawn = usable[:_MAX_SERIES]
     if not drawn:
@@ -105,10 +109,10 @@ def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str) -> C
         at = x.at(item.points[0][0])
         interval = item.intervals[0] if item.intervals else None
         bars = ((px(at), px(y.at(interval[0])), px(y.at(interval[1]))),) if interval else ()
-        mark = Mark(px(at), px(height), shape=f"m{item.style % NUM_STYLES}")
-        made.append(_series(item.style, item.name, short, "", (mark,), bars, at + 6, height, place, always_lead=True))
+        mark = Mark(px(at), px(height), shape=f"m{item.row % NUM_STYLES}")
+        made.append(_series(item.row, item.name, short, "", (mark,), bars, at + 6, height, place, always_lead=True))
     described = "; ".join(f"{text.line(item.name, 40)}: {item.points[0][0]:,.2f} dollars" for item in drawn)
-    return replace(_chart(x, y, title, described, x_title, y_title, made), more=_more(usable))
+    return replace(_chart(x, y, title, described, x_title, y_title, made), more=_more(usable, unknown))
 
 
 def progress(state: SessionState) -> Chart | None:
@@ -126,14 +130,17 @@ def progress(state: SessionState) -> Chart | None:
         if value is None or not bearable(value):
             marks.append(Mark(px(place), px(TOP + 6), f"{item.index + 1}", "failed"))
             continue
-        marks.append(Mark(px(place), px(y.at(value)), f"{item.index + 1}", "kept" if item.kept else "discarded"))
+        shape = "kept" if item.kept else "discarded" if value <= y.high else "worse"
+        marks.append(Mark(px(place), px(y.at(value)), f"{item.index + 1}", shape))
         if item.kept:
             best = value
             steps.append((item.index + 1.0, best))
     path, _ = _steps(steps, x, y, 0)
-    line = Series(0, "best so far", "", path, tuple(marks), (), Mark("0", "0"), None)
+    line = Series(0, 0, "best so far", "", path, tuple(marks), (), Mark("0", "0"), None)
     high, low = y.at(base + 2 * sigma), y.at(base - 2 * sigma)
     described = f"baseline {text.bpb(base)}, best {text.bpb(best)}, {text.count(len(state.experiments), 'experiment')}"
+    if num_worse := sum(mark.shape == "worse" for mark in marks):
+        described += f", {num_worse} worse than the axis reaches"
     made = _chart(x, y, "Validation bits per byte of every experiment", described, "experiment", "val bpb", [line])
     ticks = tuple(Mark(px(x.at(n)), "", "base" if n == 0 else str(n)) for n in _every(len(state.experiments)))
     return replace(made, x_ticks=ticks, band=(px(high), px(low - high)), zero_y=None)
@@ -168,9 +175,9 @@ def _middle_cut(name: str) -> str:
     return name if len(name) <= _MAX_NAME else f"{name[:8]}…{name[-8:]}"
 
 
-def _more(usable: Sequence[Line]) -> str:
+def _more(usable: Sequence[Line], unknown: str = "") -> str:
     left = len(usable) - _MAX_SERIES
-    return f"{left} more in the table" if left > 0 else ""
+    return "; ".join(filter(None, (f"{left} more in the table" if left > 0 else "", unknown)))
 
 
 def _usable(line: Line) -> bool:
@@ -186,7 +193,7 @@ def _axes(series: Sequence[Line]) -> tuple[Axis, Axis]:
     return Axis(0.0, far or 1.0, LEFT, right), y
 
 
-def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, style: int) -> tuple[str, tuple[Mark, ...]]:
+def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, row: int) -> tuple[str, tuple[Mark, ...]]:
     """A step line that holds each value until the next, and a marker where it changes."""
     path: list[str] = []
     marks: list[Mark] = []
@@ -197,7 +204,7 @@ def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, style: int) 
         if last is not None:
             path.append(f"{px(x.at(at))},{px(y.at(last))}")
         path.append(f"{px(x.at(at))},{px(y.at(value))}")
-        marks.append(Mark(px(x.at(at)), px(y.at(value)), shape=f"m{style % NUM_STYLES}"))
+        marks.append(Mark(px(x.at(at)), px(y.at(value)), shape=f"m{row % NUM_STYLES}"))
         last = value
     if last is not None:
         path.append(f"{px(x.end)},{px(y.at(last))}")
@@ -205,7 +212,7 @@ def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, style: int) 
 
 
 def _series(
-    style: int,
+    row: int,
     name: str,
     short: str,
     path: str,
@@ -219,7 +226,8 @@ def _series(
     label_x = WIDTH - RIGHT - LABELS + 14
     leads = always_lead or abs(end_y - label_y) > 1
     return Series(
-        style=style % NUM_STYLES,
+        row=row,
+        style=row % NUM_STYLES,
         name=text.line(name, 60),
         short=short,
         points=path,

@@ -12,6 +12,7 @@ from harness.stats import mean, t_interval
 from harness.views import text
 from leaderboard.outcome import Outcome
 from leaderboard.plausible import BPB_BAND
+from leaderboard.portability import margin_bpb
 from leaderboard.published import Published
 from leaderboard.site import strips, titles, words
 from leaderboard.site.axis import bearable
@@ -74,17 +75,16 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
     for item in sorted(outcomes, key=lambda item: (item.device_label, item.device, item.head)):
         by_device.setdefault(item.device, []).append(item)
     known = [value for item in outcomes if _likely(value := item.baseline_bpb) and value is not None]
-    sigmas = [value for item in outcomes if (value := item.sigma_bpb) is not None and 0 <= value < _MAX_SIGMA_BPB]
     most = max(by_device.values(), key=len)
     centre = [value for item in most if _likely(value := item.baseline_bpb) and value is not None]
-    band = None
-    if sigmas and centre:
-        band = (mean(centre) - mean(sigmas), mean(centre) + mean(sigmas))
+    margin = margin_bpb(outcomes)
+    drawn = bool(centre) and 0 < margin < _MAX_SIGMA_BPB
+    band = (mean(centre) - margin, mean(centre) + margin) if drawn else None
     on = strips.scale(known, zero=False, sign=False, band=band)
     key = outcomes[0].key
     return Panel(
         title=f"{text.line(str(key.get('task')), 40)}, protocol {words.number(key.get('protocol'))}",
-        sentence=_sentence(by_device, most[0].device_label),
+        sentence=_sentence(by_device, links.device_name(most[0].device, most[0].device_label) if band else None),
         scale=on,
         rows=tuple(_device_row(found, on, links) for found in by_device.values()),
     )
@@ -95,13 +95,14 @@ def _likely(baseline_bpb: float | None) -> bool:
     return baseline_bpb is not None and BPB_BAND[0] < baseline_bpb < BPB_BAND[1]
 
 
-def _sentence(by_device: Mapping[str, Sequence[Outcome]], most: str) -> str:
+def _sentence(by_device: Mapping[str, Sequence[Outcome]], centre: str | None) -> str:
+    """`centre`: the device that the band is around; None: there is no band."""
     count = text.count(sum(map(len, by_device.values())), "session")
-    band = f"The band is one seed-to-seed sigma around {most}."
+    band = f"The band is one seed-to-seed sigma of the task around {centre}. " if centre else ""
     if len(by_device) == 1:
-        return f"One device so far, {count}: whether numbers travel takes a second one. {band}"
+        return f"One device so far, {count}: whether numbers travel takes a second one. {band}".rstrip()
     return (
-        f"{len(by_device)} devices, {count}. {band} Devices whose baselines were shown to agree within one sigma "
+        f"{len(by_device)} devices, {count}. {band}Devices whose baselines were shown to agree within that sigma "
         "share a board; the others have boards of their own."
     )
 
@@ -110,7 +111,7 @@ def _device_row(found: Sequence[Outcome], on: Scale, links: Links) -> DeviceRow:
     values = [item.baseline_bpb for item in found if item.baseline_bpb is not None]
     centre = mean(values) if all(map(bearable, values)) else None
     low, high = t_interval(values) if len(values) > 1 and centre is not None else (None, None)
-    label = text.line(found[0].device_label, 80)
+    label = links.device_name(found[0].device, found[0].device_label)
     shown = words.interval(low, high).replace("+", "")
     drawn = f"{label}: mean baseline {words.bpb(centre)} bpb, 95 % interval {shown or 'unknown'}"
     return DeviceRow(
@@ -131,7 +132,7 @@ def view(fingerprint: str, here: Sequence[Published], everywhere: Sequence[Publi
     keys = {canonical(dict(session.outcome.key)) for session in here if session.outcome is not None}
     same = [item for item in everywhere if item.outcome and canonical(dict(item.outcome.key)) in keys]
     return DeviceView(
-        label=text.line(outcome.device_label, 80),
+        label=links.device_name(fingerprint, outcome.device_label),
         fingerprint=text.line(fingerprint, 60),
         recorded_by=text.line(recorded.name, 100) if recorded else "",
         facts=tuple(facts(opened)),

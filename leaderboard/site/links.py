@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ from leaderboard import entry
 from leaderboard.aggregate import Board
 from leaderboard.bundle import SUFFIX
 from leaderboard.published import Published
+from leaderboard.site.titles import told_apart
 
 _ODD = frozenset("{}|^")  # browsers write these differently: an address that is shown is the one that is opened
 _PLAIN = re.compile(r"[a-wyz0-9][a-z0-9_-]{0,79}")  # x is taken: see `slug`
@@ -36,12 +37,16 @@ class Links:
     base_url: str | None
     bundles: PurePosixPath  # the folder of the entries, from the repository's root
     devices: Mapping[str, str]  # pages of devices by fingerprint
+    names: Mapping[str, str] = field(default_factory=dict)  # of devices by fingerprint, no two alike
 
     def session(self, name: str) -> str:
         return f"session/{slug(name)}.html"
 
     def device(self, fingerprint: str) -> str | None:
         return self.devices.get(fingerprint)
+
+    def device_name(self, fingerprint: str, label: str) -> str:
+        return self.names.get(fingerprint, text.line(label, 80))
 
     def document(self, path: str) -> Link:
         """A file of the repository, such as docs/statistics.md."""
@@ -58,6 +63,19 @@ def device_pages(sessions: Iterable[Published]) -> dict[str, str]:
     """A page for every device that a session ran on."""
     found = {item.outcome.device for item in sessions if item.outcome is not None}
     return {device: f"device/{slug(device)}.html" for device in sorted(found)}
+
+
+def device_names(sessions: Iterable[Published]) -> dict[str, str]:
+    """What every device is called, also those of reproductions; fingerprints tell devices of one label apart."""
+    found: dict[str, str] = {}
+    for session in sessions:
+        if session.outcome is not None:
+            found.setdefault(session.outcome.device, session.outcome.device_label)
+        for made in session.retrained:
+            found.setdefault(made.device, made.device_label)
+    devices = sorted(found)
+    labels = [text.line(found[device], 80) for device in devices]
+    return dict(zip(devices, told_apart(labels, [[text.line(device[:8], 8)] for device in devices]), strict=True))
 
 
 def slug(name: str) -> str:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import views
 from harness.views import text
-from leaderboard.published import Category, Collection, Tier
+from leaderboard.published import Collection, Tier
 from leaderboard.site import boards, devices, sessions, words
-from leaderboard.site.boards import BoardRow
 from leaderboard.site.links import Links
+from leaderboard.site.rankings import ALL, CHOICES
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
-_TIERS = (
-    (Tier.REPRODUCED.value, "reproduced"),
-    (Tier.CONSISTENT.value, "consistent or better"),
-    ("all", "all tiers"),
-)
 
-# By the strongest tier that some row has: what the page opens on, and what is to be said of it.
+# By the strongest tier that some row counts at: what the page opens on, and what is to be said of it.
 _PRESETS = {
     Tier.REPRODUCED: (Tier.REPRODUCED.value, ""),
     Tier.CONSISTENT: (Tier.CONSISTENT.value, "No row is reproduced yet: these are the consistent ones."),
-    Tier.SELF_REPORTED: ("all", "No row is reproduced or checked yet."),
+    Tier.SELF_REPORTED: (ALL, "No row counts at a tier yet: each is contested, or has no session that counts."),
 }
 _NOTHING = "Nobody knows yet: no session of a ranked task has been published."
 _UNSEEN = "Nobody knows yet: what is published has not been checked here, for its bundles are elsewhere."
@@ -91,11 +86,11 @@ def _index(collection: Collection, links: Links) -> dict[str, Any]:
     return {
         "boards": shown,
         "first": first,
-        "answer": first.headline if first else _UNSEEN if unseen else _NOTHING,
+        "answer": first.answer if first else _UNSEEN if unseen else _NOTHING,
         "has_llm": any(row.category == "llm" for row in rows),
         "device_classes": sorted({name for row in rows for name in row.device_classes.split()}),
-        "categories": _categories(rows),
-        "tiers": _TIERS,
+        "categories": sorted({row.category_label for row in rows if row.category}),
+        "tiers": CHOICES.items(),
         "preset": preset,
         "preset_note": note,
         "panels": devices.panels(collection.sessions, links),
@@ -104,15 +99,3 @@ def _index(collection: Collection, links: Links) -> dict[str, Any]:
             for item in unseen
         ],
     }
-
-
-def _categories(rows: Sequence[BoardRow]) -> list[tuple[str, str]]:
-    """Of a filter: value and label, that of the rows where all of a kind have the same."""
-    labels: dict[str, set[str]] = {}
-    for row in rows:
-        if row.category:
-            labels.setdefault(row.category, set()).add(row.category_label)
-    named = []
-    for kind, found in labels.items():
-        named.append((kind, min(found) if len(found) == 1 else words.CATEGORIES[Category(kind)]))
-    return sorted(named, key=lambda item: item[1])

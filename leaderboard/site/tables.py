@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.views import text
-from leaderboard.aggregate import Board
+from leaderboard.aggregate import Board, Comparison
 from leaderboard.inference import MIN_SESSIONS
 from leaderboard.site import words
 
@@ -19,6 +20,7 @@ _TESTS = (
     "gap shown at 80 %",
     "sessions for this gap",
 )
+_MAX_TESTS = 300  # what 25 rows have
 _ASIDE = (
     "researcher",
     "of TPE's gain",
@@ -41,12 +43,14 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     num_words: int = 1  # columns at the left that hold words; the others hold numbers
+    note: str = ""  # what is left out
 
 
 def tests(board: Board) -> Table:
-    """Every comparison of the board."""
+    """Every comparison of the board; of very many those that say most."""
+    shown = board.comparisons if len(board.comparisons) <= _MAX_TESTS else _telling(board)
     rows = []
-    for item in board.comparisons:
+    for item in shown:
         word = "different" if item.different else "indistinguishable"
         rows.append(
             (
@@ -60,7 +64,31 @@ def tests(board: Board) -> Table:
                 words.number(item.sessions_needed),
             )
         )
-    return Table("Every two researchers on the session seeds that they share, paired t tests", _TESTS, tuple(rows))
+    left = len(board.comparisons) - len(shown)
+    caption = "Every two researchers on the session seeds that they share, paired t tests"
+    if not left:
+        return Table(caption, _TESTS, tuple(rows))
+    return Table(
+        "Neighbours in the ranking, and pairs that differ, on the session seeds that they share; paired t tests",
+        _TESTS,
+        tuple(rows),
+        note=f"{words.number(left)} more pairs: `bpbench leaderboard --json FILE` writes those of all rows.",
+    )
+
+
+def _telling(board: Board) -> list[Comparison]:
+    """Neighbours in the ranking, then pairs that differ, as many as there is room for, in the order of the board.
+
+    The number of pairs grows with the square of the rows.
+    """
+    neighbours = {frozenset((one.label, other.label)) for one, other in pairwise(board.rows)}
+    weights = {
+        place: 0 if frozenset((item.first, item.second)) in neighbours else 1
+        for place, item in enumerate(board.comparisons)
+        if item.different or frozenset((item.first, item.second)) in neighbours
+    }
+    chosen = sorted(weights, key=lambda place: (weights[place], place))[:_MAX_TESTS]
+    return [board.comparisons[place] for place in sorted(chosen)]
 
 
 def _p(value: float | None) -> str:

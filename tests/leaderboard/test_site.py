@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any, Self
 
@@ -15,11 +16,12 @@ from site_pages import Page, broken, contrast, mixed, parsed
 from harness.errors import ConfigError
 from harness.records import Gain
 from leaderboard import cli
+from leaderboard.installed import task
 from leaderboard.portability import Portability
 from leaderboard.published import Category, Collection, Published, Tier
-from leaderboard.site import charts, devices, words
+from leaderboard.site import charts, devices, tables, words
 from leaderboard.site.axis import Axis, around
-from leaderboard.site.build import MARKER, build, files
+from leaderboard.site.build import MARKER, build, files, too_large
 from leaderboard.site.links import Links, board_id, https, slug
 from leaderboard.site.titles import told_apart
 from leaderboard.verdict import Word
@@ -73,6 +75,18 @@ def with_outcome(session: Published, **fields: object) -> Published:
 
 def index(found: dict[str, bytes]) -> Page:
     return Page(found["index.html"].decode())
+
+
+def rankings(found: dict[str, bytes]) -> dict[str, Page]:
+    """The tables of rows by the choices of the tier filter that show them."""
+    parts = re.findall(
+        r'<div class="ranking" data-choices="([a-z ]+)">(.*?)<div class="charts">', found["index.html"].decode(), re.S
+    )
+    return {choices: Page(part) for choices, part in parts}
+
+
+def names(ranking: Page) -> list[str]:
+    return [row["data-name"] for row in ranking.named("tr") if "data-name" in row]
 
 
 def three_rows(base: Published) -> Collection:
@@ -130,6 +144,18 @@ def test_everything_leads_somewhere(base: Published) -> None:
     assert "https://example.org/repo/blob/main/docs/statistics.md" in pages["method.html"].values("href")
 
 
+def test_every_page_says_what_it_is(base: Published) -> None:
+    found = parsed(files(three_rows(base)))
+    said = {
+        path: meta["content"]
+        for path, page in found.items()
+        for meta in page.named("meta")
+        if meta.get("name") == "description"
+    }
+    assert said.keys() == found.keys() and min(map(len, said.values())) > 40
+    assert said["session/tiny-best-s0.html"].startswith("best on tiny, session seed 0: ")
+
+
 def test_a_check_of_pages_finds_what_is_broken() -> None:
     page = Page("<h1>a</h1><h3>b</h3><p id=x><a href='gone.html' style='' onclick=''>c</a><a href='#no'>d</a>")
     problems = str(broken({"index.html": page}, {"index.html": b""}))
@@ -154,20 +180,43 @@ def test_every_page_forbids_what_it_does_not_need(base: Published) -> None:
     assert "http" not in found["board.js"].decode() and "innerHTML" not in found["board.js"].decode()
 
 
-def test_the_site_stays_small(base: Published) -> None:
-    """Twenty sessions of six experiments and two of twelve, with logs and curves of real length."""
+def test_pages_stay_small(base: Published) -> None:
+    """Sessions of six experiments with logs and curves of real length."""
     found = built(sessions.rows(base, "tpe", 0.03), sessions.rows(base, "random", 0.02))
-    page = next(len(content) for path, content in found.items() if path.startswith("session/"))
-    rest = sum(len(content) for path, content in found.items() if not path.startswith("session/"))
-    assert 20 * page + 2 * 2 * page + 2 * rest < 1_500_000
-    assert page / 6 < 9_000
+    assert max(len(content) for path, content in found.items() if path.startswith("session/")) < 6 * 9_000
+    assert len(found["index.html"]) < 60_000
+
+
+def test_no_session_makes_its_page_large(base: Published) -> None:
+    """Whatever is in scripts and logs: here what takes most room in a page."""
+    assert base.bundle is not None
+    state = base.bundle.state
+    grown = []
+    for number, item in enumerate(state.experiments):
+        assert item.run is not None
+        lines = (f"{number} {line:3d} " + "\"'" * 200 for line in range(300))
+        run = replace(item.run, log_tail="'" * 5000, reason="&" * 5000)
+        source, idea, note = "\n".join(lines), "<" * 5000, '"' * 5000
+        grown.append(replace(item, source=source, kept=True, run=run, rerun=None, hypothesis=idea, note=note))
+    bundle = replace(base.bundle, state=replace(state, experiments=tuple(grown)))
+    page = built([replace(base, bundle=bundle)])[f"session/{slug(base.name)}.html"]
+    assert len(page) < 6 * 40_000 + 20_000
+    assert b"more lines are not shown." in page and "… cut: only its end fits here".encode() in page
+
+
+def test_what_is_too_large_is_named() -> None:
+    sizes = {"index.html": 10_000, "session/a.html": 1_600_000, "session/b.html": 1_700_000, "style.css": 20_000}
+    (warning,) = too_large(sizes)
+    assert "session/b.html (1,700,000 bytes), session/a.html" in warning and "index.html" not in warning
+    assert list(too_large({"index.html": 1_500_000})) == []
+    many = list(too_large({f"session/{number}.html": 2_000_000 for number in range(600)}))
+    assert "and 595 more" in many[0] and "GitHub Pages" in many[1]
 
 
 def test_ties_and_their_brackets(base: Published) -> None:
-    page = index(files(three_rows(base)))
-    rows = [attributes for attributes in page.named("tr") if "data-tier" in attributes]
-    assert [row["data-name"] for row in rows] == ["best", "near", "tpe", "few"]
-    assert [row["data-group"] for row in rows] == ["1", "2", "2", ""]
+    page = rankings(files(three_rows(base)))["consistent all"]
+    assert names(page) == ["best", "near", "tpe", "few"]
+    assert [row["data-group"] for row in page.named("tr") if "data-group" in row] == ["1", "2", "2", ""]
     cells = [attributes["class"] for attributes in page.named("td") if attributes.get("class", "").startswith("tie")]
     assert [cell.split() for cell in cells] == [
         ["tie", "first", "last", "g1"],
@@ -180,7 +229,7 @@ def test_ties_and_their_brackets(base: Published) -> None:
 
 def test_the_page_opens_with_the_answer_of_the_rows_it_opens_on(base: Published) -> None:
     told = index(files(three_rows(base))).text
-    assert ": best alone has a verdict. Its gain over the stock script is +0.0500 bpb a session" in told
+    assert "By reproduced rows: best alone has a verdict. Its gain over the stock script is +0.0500 bpb" in told
     assert "ahead of" not in told
     tied = index(built(sessions.rows(base, "near", 0.0301), sessions.rows(base, "tpe", 0.03))).text
     assert ": Nobody can be told apart: near and tpe are tied. All of them gain" in tied
@@ -272,6 +321,22 @@ def test_boards_of_one_task_are_told_apart_by_device(base: Published) -> None:
     assert "2 devices, 10 sessions" in page.text and len({*page.values("data-device")}) == 2
 
 
+def test_devices_of_one_name_are_told_apart_by_their_fingerprints(base: Published) -> None:
+    rows = [
+        sessions.rows(base, name, 0.03, device=name[0] * 16, device_label="A processor", baseline_bpb=value)
+        for name, value in (("aa", 2.0), ("bb", 2.5))
+    ]
+    other = [sessions.rows(base, "cc", 0.03, device="c" * 16, device_label="Another", baseline_bpb=3.0)]
+    found = built(*rows, *other)
+    pages = parsed(found)
+    for name in ("aaaaaaaa", "bbbbbbbb"):
+        page = pages[f"device/{name * 2}.html"]
+        assert page.text.count(f"A processor, {name}") >= 3  # title, heading, panel
+        assert f"deviceA processor, {name}" in pages["index.html"].text  # its board
+        assert f"run on A processor, {name}" in pages[f"session/tiny-{name[:2]}-s0.html"].text
+    assert "Another, cccc" not in pages["index.html"].text
+
+
 def test_boards_of_one_title_are_told_apart_by_what_differs(base: Published) -> None:
     assert base.outcome is not None
     key = {**base.outcome.key, "data_sha256": "1" * 64}
@@ -294,7 +359,7 @@ def test_the_address_of_a_board_stays_when_a_device_joins_it(base: Published) ->
 
 def test_intervals_are_drawn_where_they_are(base: Published) -> None:
     """Further right is a larger gain, and 0 is where the axis says."""
-    page = index(files(three_rows(base)))
+    page = rankings(files(three_rows(base)))["consistent all"]
     strips = [svg["aria-label"] for svg in page.named("svg") if svg.get("class", "").startswith("strip gain")]
     assert strips[0].startswith("best: mean gain +0.0500 bpb, 95 % interval +0.04")
     means = [float(attributes["cx"]) for attributes in page.named("circle") if attributes.get("class") == "mean"]
@@ -318,9 +383,72 @@ def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
 def test_a_row_is_as_good_as_its_weakest_session(base: Published) -> None:
     row = sessions.rows(base, "tpe", 0.03, tier=Tier.REPRODUCED)
     row[3] = replace(row[3], tier=Tier.CONSISTENT, contested=True)
-    page = index(built(row))
-    assert [tr["data-tier"] for tr in page.named("tr") if "data-tier" in tr] == ["consistent"]
+    (page,) = rankings(built(row)).values()
+    assert [name for name in page.values("class") if name.startswith("tier ")] == ["tier consistent"]
     assert "4 of 5 sessions reproduced" in page.text and "1 of 5 sessions contested" in page.text
+
+
+def test_a_new_session_moves_nothing_in_the_reproduced_ranking(base: Published) -> None:
+    """Not even the tier of its row: the page still opens on it."""
+    best = sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED)
+    near = sessions.rows(base, "near", 0.0301, tier=Tier.REPRODUCED)
+    alone = rankings(built(best, near))["reproduced consistent all"]
+    later = sessions.again(base, "best", 5, -0.4, tier=Tier.CONSISTENT)
+    found = built(best, near, [later])
+    ranking = rankings(found)["reproduced"]
+    assert names(ranking) == ["best", "near"] == names(alone)
+    assert names(rankings(found)["consistent all"]) == ["near", "best"]
+    for name in ("cx", "d", "data-gain", "data-group", "data-sessions"):
+        assert ranking.values(name) == alone.values(name), name
+    assert "1 later session not reproduced yet" in ranking.text and "not reproduced yet" not in alone.text
+    page = index(found)
+    assert page.named("form")[0]["data-preset"] == "reproduced"
+    assert "By reproduced rows: best is ahead of near." in page.text
+
+
+def test_rows_that_nobody_retrained_decide_nothing_in_the_reproduced_ranking(base: Published) -> None:
+    two = [sessions.rows(base, name, gain, tier=Tier.REPRODUCED) for name, gain in (("best", 0.05), ("tpe", 0.03))]
+    others = [sessions.rows(base, name, gain, tier=Tier.CONSISTENT) for name, gain in (("near", 0.0501), ("far", 2.0))]
+    alone, found = rankings(built(*two))["reproduced consistent all"], rankings(built(*two, *others))
+    assert names(found["consistent all"]) == ["far", "near", "best", "tpe"]
+    for name in ("cx", "d", "data-group", "class"):
+        assert found["reproduced"].values(name) == alone.values(name), name
+    assert "tied" not in "".join(found["reproduced"].words).split("The bar is")[0]
+
+
+def test_a_contested_row_is_in_the_ranking_of_all_rows_alone(base: Published) -> None:
+    row = sessions.rows(base, "odd", 0.06, tier=Tier.REPRODUCED)
+    row[4] = replace(row[4], tier=Tier.CONSISTENT, contested=True)
+    found = rankings(built(sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED), row))
+    assert {choices: names(page) for choices, page in found.items()} == {
+        "reproduced": ["best"], "consistent": ["best"], "all": ["best", "odd"],
+    }  # fmt: skip
+
+
+def test_devices_that_only_all_sessions_show_to_agree_are_ranked_apart(base: Published) -> None:
+    best = sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED, device="a" * 16, device_label="One")
+    tpe = sessions.rows(base, "tpe", 0.03, tier=Tier.CONSISTENT, device="b" * 16, device_label="Two")
+    found = built(best, [replace(tpe[0], tier=Tier.REPRODUCED), *tpe[1:]])
+    page = index(found)
+    assert broken(parsed(found), found) == []
+    parts = re.findall(r'<div class="ranking" data-choices="([a-z ]+)">\s*<h3>(.*?)</h3>', found["index.html"].decode())
+    assert parts == [
+        ("reproduced", "Reproduced rows, ranked among themselves: One"),
+        ("reproduced", "Reproduced rows, ranked among themselves: Two"),
+        ("consistent all", "All rows"),
+    ]
+    assert "By reproduced rows: best alone has a verdict." in page.text and "4 later sessions not" in page.text
+
+
+def test_a_label_is_the_same_in_every_ranking(base: Published) -> None:
+    """Two researchers of one label are told apart, also where only one of them is shown."""
+    made = [
+        [with_outcome(item, label="twin") for item in sessions.rows(base, name, 0.05, tier=tier)]
+        for name, tier in (("one-twin", Tier.REPRODUCED), ("two-twin", Tier.CONSISTENT))
+    ]
+    found = files(built_collection(*made))
+    assert names(rankings(found)["reproduced"]) == ["twin one-"]
+    assert "By reproduced rows: twin one- alone has a verdict." in index(found).text
 
 
 def test_costs_are_drawn_when_somebody_has_one(base: Published) -> None:
@@ -363,7 +491,12 @@ def test_a_session_page_has_its_experiments_and_who_retrained_it(base: Published
     assert sum(tag == "article" for tag, _ in page.tags) == 6
     for said in (*sessions.IDEAS, "EMBED_LR = 0.6", "a reproducer", "reproduced", "End of the training log"):
         assert said in page.text
-    assert any("training loss" in attributes.get("aria-label", "") for attributes in page.named("svg"))
+    labels = [label for label in page.values("aria-label") if re.match(r"Experiment \d", label)]
+    assert len(set(labels)) == 6
+    assert re.fullmatch(r"Experiment 1: training loss from \d[\d.]+ to .* over \d.*; the baseline's from .*", labels[0])
+    scrolling = [pre for pre in page.named("pre") if pre["aria-label"] != "Commands"]
+    assert len({pre["aria-label"] for pre in scrolling}) == len(scrolling) >= 10
+    assert all(pre["tabindex"] == "0" and pre["role"] == "group" for pre in scrolling)
 
 
 def test_bundles_are_found_beside_the_entries_or_at_their_own_address(base: Published) -> None:
@@ -413,10 +546,75 @@ def test_one_odd_row_leaves_the_others_their_room(base: Published) -> None:
     assert panel.scale.axis.high < 9
 
 
+def test_runs_worse_than_the_axis_reaches_are_arrows_and_said_to_be(base: Published) -> None:
+    assert base.bundle is not None
+    path = f"session/{slug(base.name)}.html"
+    plain = Page(built([base])[path].decode())
+    assert "worse than the axis reaches" not in plain.text and "worse" not in plain.values("class")
+    state = base.bundle.state
+    item = next(item for item in state.experiments if not item.kept and item.val_bpb is not None)
+    worse = tuple(replace(other, val_bpb=9.0) if other is item else other for other in state.experiments)
+    bundle = replace(base.bundle, state=replace(state, experiments=worse))
+    page = Page(built([replace(base, bundle=bundle)])[path].decode())
+    (arrow,) = [path["d"] for path in page.named("path") if path.get("class") == "worse"]
+    assert " 12l" in arrow and "1 worse than the axis reaches" in page.text  # at the upper edge
+
+
+def test_the_band_of_a_panel_is_the_sigma_that_decides_about_devices(base: Published) -> None:
+    """Whatever sessions say of theirs."""
+    known = task("demo")
+    assert known is not None and base.outcome is not None
+    key = {**base.outcome.key, "task": "demo"}
+    made = [with_outcome(item, key=key, baseline_bpb=2.0, sigma_bpb=0.5) for item in sessions.rows(base, "tpe", 0.03)]
+    (panel,) = devices.panels(made, Links(None, ENTRIES, {}))
+    assert panel.scale.band is not None
+    x, width = map(float, panel.scale.band)
+    assert (x, x + width) == pytest.approx(
+        [panel.scale.axis.at(2.0 + sign * known.sigma_prior_bpb) for sign in (-1, 1)], abs=0.2
+    )
+    assert "one seed-to-seed sigma of the task" in panel.sentence
+
+
 def test_many_rows_stay_within_their_chart(base: Published) -> None:
     page = index(built(*(sessions.rows(base, f"row{number:02d}", 0.01 * number) for number in range(15))))
     assert "up is better; 3 more in the table" in page.text
     assert sum(value.startswith("series ") for value in page.values("class")) == 12
+
+
+def test_the_charts_of_a_ranking_are_of_its_sessions(base: Published) -> None:
+    """There is room for twelve rows; the reproduced one is the worst of fourteen, and has a seed more."""
+    made = [sessions.rows(base, f"row{number:02d}", 0.5 - 0.01 * number, tier=Tier.CONSISTENT) for number in range(13)]
+    last = sessions.rows(base, "last", 0.01, tier=Tier.REPRODUCED)
+    later = sessions.again(base, "last", 5, 1.0, tier=Tier.CONSISTENT)
+    drawn = [item["data-row"] for item in index(built(*made, last)).named("g") if "data-row" in item]
+    assert drawn == ["13", *map(str, range(12))]
+    assert later.outcome is not None
+    higher = tuple(replace(point, gain_bpb=point.gain_bpb + 1.0) for point in later.outcome.anytime)
+    alone, both = (
+        re.findall(r'<polyline points="([^"]*)"', built(last, *more)["index.html"].decode())
+        for more in ([], [[with_outcome(later, anytime=higher)]])
+    )
+    assert both[0] == alone[0] and len(both) == 2
+
+
+def test_rows_without_a_known_price_are_counted(base: Published) -> None:
+    assert base.bundle is not None
+    model = sessions.rows(base, "model", 0.04, category=Category.LLM, bundle=sessions.priced(base.bundle, 0.84))
+    other = sessions.rows(base, "agent", 0.03, category=Category.EXTERNAL)
+    assert "up is better; 1 without a known price" in index(built(model, other)).text
+
+
+def test_a_table_of_very_many_tests_has_neighbours_and_what_differs(base: Published) -> None:
+    """The pairs of 40 rows are 780. In two clusters, 400 of them differ."""
+    made = [sessions.rows(base, f"r{number:02d}", 0.05 if number < 20 else 0.01) for number in range(40)]
+    (board,) = built_collection(*made).boards
+    table = tables.tests(board)
+    pairs = {row[0] for row in table.rows}
+    assert len(pairs) == 300 and table.note.startswith("480 more pairs: `bpbench leaderboard --json FILE`")
+    assert {f"{one.label} - {other.label}" for one, other in pairwise(board.rows)} <= pairs
+    assert sum(row[5] == "different" for row in table.rows) > 250 and table.caption.startswith("Neighbours")
+    few = tables.tests(replace(board, comparisons=board.comparisons[:300]))
+    assert len(few.rows) == 300 and not few.note and few.caption.startswith("Every two")
 
 
 def test_short_names_differ() -> None:
@@ -440,14 +638,18 @@ def test_a_row_without_sessions_that_count_has_no_tier(base: Published) -> None:
     assert [span.get("class") for span in page.named("span")].count("tier self-reported") == 1  # what the words mean
 
 
-def test_who_researched_is_named_by_the_agent(base: Published) -> None:
+def test_who_researched_is_named_and_filtered_by_the_agent(base: Published) -> None:
     assert base.bundle is not None
     state = base.bundle.state
     config = {**state.config, "agent": {**state.config["agent"], "name": "claude_code"}}
     known = replace(base.bundle, state=replace(state, config=config))
-    for bundle, label in ((known, "coding agent"), (base.bundle, "other researcher")):
-        found = built(sessions.rows(base, "x", 0.03, category=Category.EXTERNAL, bundle=bundle))
-        assert found["index.html"].decode().count(f">{label}<") == 2, label  # the row and the filter
+    agent = sessions.rows(base, "agent", 0.03, bundle=known, category=Category.EXTERNAL)
+    found = built(agent, sessions.rows(base, "other", 0.02, category=Category.EXTERNAL))
+    page = index(found)
+    kinds = ["coding agent", "other researcher"]
+    assert [row["data-category"] for row in page.named("tr") if "data-row" in row] == kinds
+    assert [item["value"] for item in page.named("option") if item["value"] in kinds] == kinds
+    assert found["index.html"].decode().count(">coding agent<") == 2  # the row and the filter
 
 
 def test_a_session_that_kept_nothing_says_so(base: Published) -> None:
@@ -510,7 +712,7 @@ def test_the_site_replaces_itself_and_nothing_else(base: Published, tmp_path: Pa
     target = tmp_path / "site"
     build(sessions.collection([base]), target)
     (target / "session" / "old.html").write_text("old")
-    num_bytes = build(sessions.collection([]), target)
+    num_bytes = build(sessions.collection([]), target).num_bytes
     assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) == num_bytes
     assert not (target / "session").exists()
     other = tmp_path / "other"
@@ -568,10 +770,15 @@ def test_letters_can_be_read_on_both_papers() -> None:
             assert used and contrast(tokens[used.group(1)], tokens["paper"]) >= 3.0, rule
         dots = re.search(r"\.strip \.dot \{ fill: var\(--ink\); opacity: ([.\d]+); \}", css)
         assert dots and contrast(mixed(tokens["ink"], tokens["paper"], float(dots.group(1))), tokens["paper"]) >= 3.0
+        arrow = re.search(r"\.sortable button::after \{[^}]*opacity: ([.\d]+); \}", css)
+        assert arrow
+        assert contrast(mixed(tokens["muted"], tokens["paper"], float(arrow.group(1))), tokens["paper"]) >= 3.0
+        leaders = re.search(r"\.series \.leader \{ stroke-width: 1; opacity: ([.\d]+);", css)
         bars = re.search(r"\.series \.bar \{ stroke-width: 2; opacity: ([.\d]+); \}", css)
         for number in range(7):
-            bar = mixed(tokens[f"c{number}"], tokens["paper"], float(bars.group(1)) if bars else 0)
-            assert contrast(bar, tokens["paper"]) >= 3.0, number
+            for opacity in (bars, leaders):
+                line = mixed(tokens[f"c{number}"], tokens["paper"], float(opacity.group(1)) if opacity else 0)
+                assert contrast(line, tokens["paper"]) >= 3.0, (number, opacity)
 
 
 def test_the_command_builds_a_site_of_a_folder_of_entries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,35 @@ def test_filters_narrow_announce_and_are_kept_in_the_address(watched: Watched) -
     assert watched.rows() == ["best", "near"] and page.input_value("[name=device]") == ""
 
 
+def test_links_to_places_in_the_page_keep_the_filters_in_the_address(watched: Watched) -> None:
+    page = watched.open("index.html#category=control&tier=consistent")
+    for link, place in ((".skip", "main"), ("nav a[href$='#add']", "add")):
+        page.focus(link)
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == place
+        page.wait_for_function(
+            "place => Math.abs(document.getElementById(place).getBoundingClientRect().top) < innerHeight", arg=place
+        )
+        assert page.evaluate("location.hash") == "#category=control&tier=consistent"
+    page.reload()
+    assert watched.rows() == ["near", "tpe"]
+    watched.open("index.html").click("nav a[href$='#add']")
+    assert page.evaluate("location.hash") == "#add"
+
+
+RESTORED = """document.addEventListener('readystatechange', () => {
+  const form = document.getElementById('filters');
+  if (form && document.readyState === 'interactive') form.elements.sort.value = 'name';
+})"""
+
+
+def test_the_choice_of_an_order_starts_with_what_is_shown(watched: Watched) -> None:
+    """Whatever a browser brings back after a reload."""
+    watched.page.add_init_script(RESTORED)
+    page = watched.open("index.html")
+    assert page.get_attribute("#filters", "autocomplete") == "off" and page.input_value("[name=sort]") == ""
+
+
 def test_an_address_of_a_board_shows_all_of_it(watched: Watched) -> None:
     page = watched.open("index.html")
     board = page.locator("section.board").last.get_attribute("id")
@@ -143,14 +172,15 @@ def test_filters_work_from_the_keyboard(watched: Watched) -> None:
     page.focus("[name=tier]")
     page.keyboard.press("ArrowDown")
     assert page.input_value("[name=tier]") == "consistent" and watched.rows()[:2] == ["best", "near"]
-    page.focus(".count summary")
+    page.focus(".ranking:visible .count summary")
     page.keyboard.press("Enter")
-    assert page.is_visible("text=seed 0")
+    assert page.is_visible(".ranking:visible >> text=seed 0")
 
 
 def test_rows_are_sorted_and_come_back(watched: Watched) -> None:
     page = watched.open("index.html#tier=all")
-    heading = page.locator(".board").first.locator("th[data-key=name]")
+    ranking = page.locator(".ranking:visible").first
+    heading = ranking.locator("th[data-key=name]")
     order = []
     for _ in range(3):
         heading.locator("button").click()
@@ -160,23 +190,59 @@ def test_rows_are_sorted_and_come_back(watched: Watched) -> None:
         ("descending", ["tpe", "near", "few", "best"]),
         (None, ["best", "near", "tpe", "few"]),
     ]
-    page.locator(".board").first.locator("th[data-key=cost] button").click()
+    ranking.locator("th[data-key=cost] button").click()
     assert watched.rows()[:4] == ["near", "tpe", "best", "few"]  # $0, $0, $0.84, unknown
 
 
 def test_the_bracket_of_a_tie_ends_with_what_is_shown(watched: Watched) -> None:
     page = watched.open("index.html")
-    tie = page.locator(".board tr[data-name=near] .tie")
+    tie = page.locator(".ranking:visible tr[data-name=near] .tie")
     assert {"first", "last"} <= set((tie.get_attribute("class") or "").split())
     page.click("#all")
     assert "last" not in (tie.get_attribute("class") or "").split()
+    page.evaluate("document.querySelectorAll('tr[data-name=tpe]').forEach(row => { row.dataset.device = 'other' })")
+    page.select_option("[name=device]", "cpu")
+    assert watched.rows()[:2] == ["best", "near"] and "last" in (tie.get_attribute("class") or "").split()
+
+
+def test_every_tier_has_a_ranking_of_its_own(watched: Watched) -> None:
+    page = watched.open("index.html")
+    near = page.locator(".ranking:visible tr[data-name=near] .tie")
+    assert "tied" not in near.inner_text() and page.locator(".ranking:visible").count() == 1
+    page.select_option("[name=tier]", "consistent")
+    assert "tied" in near.inner_text() and page.locator("section:visible .ranking:visible").count() == 2
+    assert page.locator(".ranking:visible summary >> text=paired tests").count() == 1
+
+
+def test_charts_draw_the_rows_that_are_shown(watched: Watched) -> None:
+    page = watched.open("index.html")
+    shown = ".board:not([hidden]) .ranking:not([hidden]) .series:not([hidden]) title"
+    names = f"[...document.querySelectorAll('{shown}')].map(item => item.textContent)"
+    assert page.evaluate(names) == ["best", "near", "best", "near"]  # curves, costs
+    page.select_option("[name=category]", "language model")
+    assert page.evaluate(names) == ["best", "best"] and page.locator(".series:visible").count() == 2
+    page.click("#all")
+    assert {"best", "near", "tpe", "few"} <= set(page.evaluate(names))
+
+
+def test_paper_has_everything_and_says_what_was_filtered(watched: Watched) -> None:
+    page = watched.open("index.html")
+    page.emulate_media(media="print")
+    assert page.is_visible("text=2 of 5 rows shown") and page.is_visible("[name=tier]") and not page.is_visible("#all")
+    page = watched.open("session/tiny-best-s0.html")
+    page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    cut = "[...document.querySelectorAll('pre')].filter(item => item.scrollHeight > item.clientHeight + 1).length"
+    assert page.evaluate(cut) == 0
+    page.emulate_media(media="screen")
+    assert page.evaluate(cut) > 0
 
 
 def test_without_scripts_every_row_is_there(browser: Browser, site: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((site / "index.html").as_uri())
-    assert page.locator(".board .rows tbody tr:visible").count() == 5 and not page.is_visible("#filters")
+    assert page.locator("[data-choices=reproduced] tbody tr:visible").count() == 2
+    assert page.locator("[data-choices~=all] tbody tr:visible").count() == 5 and not page.is_visible("#filters")
     context.close()
 
 
@@ -243,12 +309,12 @@ def test_a_phone_names_its_numbers_and_sorts(watched: Watched) -> None:
     page = watched.open("index.html#tier=all")
     assert not page.is_visible("[name=sort]") and not page.is_visible("td .label")
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-    cells = page.locator(".board tr[data-name=best] td.gain")
+    cells = page.locator(".ranking:visible tr[data-name=best] td.gain")
     assert cells.inner_text().startswith("gain, bpb") and "val bpb" in page.inner_text(".panels tbody .gain")
     # What cannot be seen cannot be reached with the keyboard, and yet the columns have names.
     hidden = "[...document.querySelectorAll('.rows thead button')].map(item => getComputedStyle(item).visibility)"
     assert set(page.evaluate(hidden)) == {"hidden"}
-    assert page.locator("thead").first.get_by_role("columnheader", name="researcher").count() == 1
+    assert page.locator(".ranking:visible thead").first.get_by_role("columnheader", name="researcher").count() == 1
     page.select_option("[name=sort]", "name")
     assert watched.rows()[:4] == ["best", "few", "near", "tpe"]
     page.select_option("[name=sort]", "")

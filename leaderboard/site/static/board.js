@@ -1,15 +1,15 @@
-// Filters and sorts the rows that are in the page. Without it, all of them are shown in the board's own order.
+// Filters and sorts the rows that are in the page, and shows the rankings of one tier. Without it, all are shown, in
+// their own order.
 "use strict";
 (function () {
   var form = document.getElementById("filters");
   if (!form) return;
   var fields = ["board", "device", "category", "tier"];
-  var atLeast = { all: 0, consistent: 1, reproduced: 2 };
-  var strength = { "self-reported": 0, consistent: 1, reproduced: 2 };
   var boards = Array.from(document.querySelectorAll("section.board"));
   var shown = document.getElementById("shown");
   var none = document.getElementById("none");
   var all = document.getElementById("all");
+  var whole = ".ranking[data-choices~=all]";
   var notice = "";
   var preset = { board: "", device: "", category: "", tier: form.dataset.preset };
 
@@ -21,8 +21,15 @@
 
   function passes(row, wanted) {
     return (!wanted.category || row.dataset.category === wanted.category)
-      && (!wanted.device || row.dataset.device.split(" ").includes(wanted.device))
-      && strength[row.dataset.tier] >= atLeast[wanted.tier];
+      && (!wanted.device || row.dataset.device.split(" ").includes(wanted.device));
+  }
+
+  // A row may count fewer sessions where more is asked of them: each choice of tier has a table of its own.
+  function rank(board, tier) {
+    return Array.from(board.querySelectorAll(".ranking")).filter(function (ranking) {
+      ranking.hidden = !ranking.dataset.choices.split(" ").includes(tier);
+      return !ranking.hidden;
+    });
   }
 
   // The bracket of a tie group ends where its visible rows end.
@@ -36,25 +43,34 @@
     });
   }
 
+  // Shows the rows that pass, and what the charts draw of them; returns how many.
+  function narrow(ranking, here, wanted) {
+    var rows = Array.from(ranking.querySelectorAll(".rows tbody tr")), visible = new Set();
+    rows.forEach(function (row) {
+      row.hidden = !(here && passes(row, wanted));
+      if (!row.hidden) visible.add(row.dataset.row);
+    });
+    ranking.querySelectorAll(".series").forEach(function (series) {
+      series.toggleAttribute("hidden", !visible.has(series.dataset.row));
+    });
+    bracket(rows);
+    return visible.size;
+  }
+
   function apply() {
     var wanted = state(), total = 0, count = 0;
     boards.forEach(function (board) {
-      var rows = Array.from(board.querySelectorAll(".rows:not(.panels) tbody tr"));
-      var here = !wanted.board || board.id === wanted.board;
-      var left = 0;
-      rows.forEach(function (row) {
-        row.hidden = !(here && passes(row, wanted));
-        if (!row.hidden) left += 1;
-      });
-      board.hidden = !here || (rows.length > 0 && left === 0);
-      bracket(rows);
-      total += rows.length;
+      var here = !wanted.board || board.id === wanted.board, left = 0;
+      rank(board, wanted.tier).forEach(function (ranking) { left += narrow(ranking, here, wanted); });
+      var rows = board.querySelectorAll(whole + " .rows tbody tr").length;
+      board.hidden = !here || (rows > 0 && left === 0);
+      total += rows;
       count += left;
     });
     var message = notice + count + " of " + total + (total === 1 ? " row" : " rows") + " shown";
     if (shown.textContent !== message) shown.textContent = message;
     none.hidden = count > 0;
-    all.hidden = count === total;
+    all.hidden = count === total && !document.querySelector(whole + "[hidden]");
   }
 
   function choose(wanted) {
@@ -88,6 +104,19 @@
     fields.forEach(function (name) { if (wanted[name] !== preset[name]) parts.set(name, wanted[name]); });
     var fragment = parts.toString();
     if (fragment || location.hash) history.replaceState(null, "", "#" + fragment);
+  }
+
+  // A link to a place in the page would take the filters out of the address: they stay, and the place is shown.
+  function follow(event) {
+    var link = event.target.closest("a[href]");
+    if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (link.href.split("#")[0] !== location.href.split("#")[0] || !location.hash.includes("=")) return;
+    var place = document.getElementById(link.hash.slice(1));
+    if (!place) return;
+    event.preventDefault();
+    if (!place.hasAttribute("tabindex")) place.tabIndex = -1;
+    place.focus({ preventScroll: true });
+    place.scrollIntoView();
   }
 
   function firstOrder(key) {
@@ -127,9 +156,7 @@
   }
 
   var tables = [];
-  boards.forEach(function (board) {
-    var table = board.querySelector(".rows");
-    if (!table) return;
+  document.querySelectorAll(".ranking .rows").forEach(function (table) {
     tables.push(table);
     Array.from(table.tBodies[0].rows).forEach(function (row, index) { row.dataset.place = index; });
     table.querySelectorAll("th.sortable").forEach(function (heading) {
@@ -161,6 +188,8 @@
     form.elements.tier.focus();
   });
   window.addEventListener("hashchange", read);
+  document.addEventListener("click", follow);
+  form.elements.sort.value = "";  // a browser may bring back what was chosen before a reload
   choose(preset);
   read();
 })();
