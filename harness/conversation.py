@@ -103,7 +103,9 @@ class Conversation:
             return
         if not select.select([self.channel], [], [], wait_seconds)[0]:
             return
-        self.channel.sock.settimeout(1.0)
+        # lab.py waits for each answer before it asks again, so there is room for every answer. Whoever lets them pile up
+        # would hold the clock's bursts back, and let them go when it likes the speed.
+        self.channel.sock.settimeout(0.0)
         try:
             for message, fds in self.channel.read():
                 try:
