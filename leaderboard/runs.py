@@ -69,7 +69,7 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
 
 def _meter_problems(case: Case, made: Calibration, result: RunResult, metered: Metered) -> Iterator[str]:
     """The integral again, from its bursts."""
-    if made.pattern is None or not metered.bursts or not result.budget_seconds or result.train_seconds is None:
+    if made.pattern is None or not metered.bursts or result.budget_seconds is None or result.train_seconds is None:
         yield "a metered run without a pattern, bursts or times"
         return
     rates = [burst.tokens_per_second for burst in metered.bursts]

@@ -305,6 +305,19 @@ def longer(lines: Lines) -> None:
     meter["used_tokens"] = 950.0 * made["pattern"]["stock_per_burst"] * run["train_seconds"]
 
 
+def test_a_setup_that_uses_up_the_whole_budget_is_consistent(metered: list[Record]) -> None:
+    """A budget of 0 s is known, and none was exceeded."""
+
+    def change(lines: Lines) -> None:
+        run = finished(lines, "experiment-000")
+        run.update(status="timeout", bpb=None, audit=None, setup_seconds=1000.0, wall_seconds=1001.0)
+        run.update(budget_seconds=0.0, train_seconds=0.0, eval_seconds=None, num_snapshots=0, snapshot_bytes=None)
+        run["metered"].update(bursts=run["metered"]["bursts"][:1], budget_tokens=0.0, used_tokens=0.0, correction=1.0)
+
+    told = said(examine(doctored(metered, change)))
+    assert "runs and audits" not in told, told
+
+
 METER_CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "ratio": (lambda x: data(x, "calibration")["pattern"].update(stock_per_burst=0.9), "stock_per_burst is 0.9"),
     "no bursts at calibration": (lambda x: data(x, "calibration").update(burst_tokens_per_second=[]), "no pattern"),
