@@ -141,6 +141,9 @@ def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
+    # Here, for it loads what attacks walls with, and few sessions are resumed.
+    from harness.sandbox.canaries import weakest
+
     typed = part_from_json(_Resumed, {"walls": None, "unranked": [], **data})
     state = fold_llm.settle(state)
     reasons = (*state.unranked, *(reason for reason in typed.unranked if reason not in state.unranked))
@@ -149,7 +152,7 @@ def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
         num_restarts=state.num_restarts + 1,
         active=None,
         proposing=None,
-        walls=typed.walls or state.walls,
+        walls=weakest(state.walls, typed.walls) if state.walls and typed.walls else typed.walls or state.walls,
         unranked=reasons,
     )
 

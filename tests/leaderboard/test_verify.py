@@ -17,6 +17,7 @@ from harness import stats
 from harness.errors import HarnessError
 from harness.journal import Record, read
 from harness.records import Status
+from harness.sandbox import canaries
 from leaderboard import checks, runs, show
 from leaderboard.aggregate import aggregate
 from leaderboard.bundle import write
@@ -132,6 +133,14 @@ def late_calibration(lines: Lines) -> None:
     lines.insert(8, lines.pop(1))
 
 
+def better_walls_later(lines: Lines) -> None:
+    """Begun behind an open wall, and resumed behind others that all hold."""
+    data(lines, "session_open").update(unranked=[])
+    held = {"name": "bubblewrap", "level": 3, "canaries": dict.fromkeys(canaries.NEEDED, canaries.HELD)}
+    line = {"time": lines[1]["time"], "type": "resumed", "data": {"reason": "x", "walls": held, "unranked": []}}
+    lines.insert(2, line)
+
+
 FREE = {"prompt_tokens": None, "completion_tokens": None, "cost_usd": None, "seconds": None}
 CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "gain": (better_gain, "confirmed gain: confirmation: mean_bpb"),
@@ -206,6 +215,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "unseen restart": (dropped_run, "without a visible restart"),
     "late calibration": (late_calibration, "calibration is out of place"),
     "open walls": (lambda x: data(x, "session_open").update(unranked=[]), "does not say that it is not ranked"),
+    "better walls later": (better_walls_later, "does not say that it is not ranked: wall tcp is open"),
     "too many": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=2), "2 were planned"),
     "too few": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=9), "nothing says why"),
 }
