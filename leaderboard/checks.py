@@ -14,7 +14,7 @@ from typing import Any
 from harness import seeds, stats
 from harness.errors import JournalError
 from harness.rate import between
-from harness.records import Calibration, Gain, Role
+from harness.records import Calibration, Gain, Role, Status
 from harness.sandbox import canaries
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.decisions import check_decisions, check_history
@@ -213,7 +213,7 @@ def check_baseline(case: Case) -> Iterator[Finding]:
 
 
 def check_gain(case: Case) -> Iterator[Finding]:
-    """The confirmed gain from its runs."""
+    """The confirmed gain from its runs, those of the stock script all ok: a session ends where one is not."""
     state, planned = case.state, case.opening.num_confirm
     if state.gain is None:
         if state.closed:
@@ -222,6 +222,9 @@ def check_gain(case: Case) -> Iterator[Finding]:
     if not len(state.confirm_baseline) == len(state.confirm_candidate) == planned:
         yield broken("confirmation", f"not all of its {planned} pairs were run")
         return
+    for index, run in enumerate(state.confirm_baseline):
+        if run.status is not Status.OK:
+            yield broken("confirmation", f"the stock script failed in pair {index + 1}: there is no gain over it")
     derived = stats.confirmed_gain(state.confirm_baseline, state.confirm_candidate)
     for name in Gain.__dataclass_fields__:
         if not same(getattr(state.gain, name), getattr(derived, name)):

@@ -14,6 +14,7 @@ from doctored import Lines, bundled, data, doctored, finished, lines_of
 from rich.console import Console
 
 from harness import stats
+from harness.codec import to_json
 from harness.errors import HarnessError
 from harness.journal import Record, read
 from harness.records import Status
@@ -21,7 +22,7 @@ from harness.sandbox import canaries
 from leaderboard import checks, runs, show
 from leaderboard.aggregate import aggregate
 from leaderboard.bundle import write
-from leaderboard.outcome import outcome
+from leaderboard.outcome import counted_gain, outcome
 from leaderboard.verify import Verified, examine, verify
 from trainer.trusted import audit
 
@@ -133,6 +134,13 @@ def late_calibration(lines: Lines) -> None:
     lines.insert(8, lines.pop(1))
 
 
+def failed_stock(lines: Lines) -> None:
+    """The pair in which the winner gained least is one in which the stock script failed; the gain follows from it."""
+    finished(lines, "confirm_baseline-001").update(status="crash", bpb=None, audit=None)
+    state = bundled(lines[:-1]).state
+    data(lines, "confirmed").update(to_json(stats.confirmed_gain(state.confirm_baseline, state.confirm_candidate)))
+
+
 def better_walls_later(lines: Lines) -> None:
     """Begun behind an open wall, and resumed behind others that all hold."""
     data(lines, "session_open").update(unranked=[])
@@ -215,6 +223,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "unseen restart": (dropped_run, "without a visible restart"),
     "late calibration": (late_calibration, "calibration is out of place"),
     "open walls": (lambda x: data(x, "session_open").update(unranked=[]), "does not say that it is not ranked"),
+    "failed stock": (failed_stock, "the stock script failed in pair 2"),
     "better walls later": (better_walls_later, "does not say that it is not ranked: wall tcp is open"),
     "too many": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=2), "2 were planned"),
     "too few": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=9), "nothing says why"),
@@ -227,6 +236,11 @@ def test_a_contradiction_is_found(records: list[Record], name: str) -> None:
     result = examine(doctored(records, change))
     assert not result.consistent
     assert any(line.startswith("broken") and expected in line for line in said(result).splitlines()), said(result)
+
+
+def test_a_stock_script_that_failed_leaves_no_gain(records: list[Record]) -> None:
+    gain, num_failed = counted_gain(doctored(records, failed_stock).state)
+    assert (gain, num_failed) == (0.0, 1)
 
 
 ODDITIES: dict[str, tuple[Callable[[Lines], object], str]] = {
