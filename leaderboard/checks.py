@@ -35,6 +35,8 @@ _PHASES = {
     "confirmed": 6,
     "closed": 7,
 }
+# A resumed session goes on from what there is. Of two, readers could differ about which one they mean.
+_ONCE = ("calibration", "baseline", "confirmed")
 _RUN_PHASES = {
     Role.BASELINE: 2,
     Role.EXPERIMENT: 4,
@@ -93,6 +95,7 @@ def check_nonce(case: Case) -> Iterator[Finding]:
 def check_order(case: Case) -> Iterator[Finding]:
     """Calibrate, baselines, experiments one after the other, confirmation in ABBA order; every restart visible."""
     yield from _after_the_end(case)
+    yield from _more_than_once(case)
     latest = 0
     for record in case.records:
         phase = _PHASES.get(record.type, latest)
@@ -120,6 +123,13 @@ def _after_the_end(case: Case) -> Iterator[Finding]:
     if ends and ends[0] + 1 < len(case.records):
         late = case.records[ends[0] + 1]
         yield broken(f"record {late.seq}", f"{late.type} comes after the session had closed")
+
+
+def _more_than_once(case: Case) -> Iterator[Finding]:
+    kinds = [record.type for record in case.records]
+    for kind in _ONCE:
+        if (times := kinds.count(kind)) > 1:
+            yield broken(kind, f"is there {times} times, and a session has one")
 
 
 def check_seeds(case: Case) -> Iterator[Finding]:
@@ -156,6 +166,8 @@ def check_calibration(case: Case) -> Iterator[Finding]:
 
 def _check_budget(made: Calibration, case: Case) -> Iterator[Finding]:
     task = case.task
+    if task.clock == "wall" and made.sentinel is None:
+        yield broken("calibration", "the clock is the wall's, and no sentinel's rate says when a run is to be repeated")
     rate, low, high = stats.median_interval(made.block_tokens_per_second)
     gate = 50.0 * (high - low) / rate * task.slope_bpb_per_percent
     if task.clock == "metered":

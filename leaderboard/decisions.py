@@ -14,8 +14,10 @@ from harness.errors import EditRefused
 from harness.records import Edit, Experiment, RunResult
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.history import history
+from leaderboard.standard import group
 
 SLACK_SIGMAS = 1e-6
+_REPLAY = "replay"  # the one agent that follows decisions of another session
 MAX_SCRIPT_CHARACTERS = 1 << 20  # a stock script and all that may be added to it have a twentieth of it
 
 
@@ -28,6 +30,7 @@ def check_decisions(case: Case) -> Iterator[Finding]:
     """Every edit gives the script that ran; every keep follows the rule; the incumbent is what the rule says."""
     state = case.state
     best_source, best_bpb = case.opening.stock_source, state.baseline_bpb
+    agent = group(state, "agent").get("name")
     proposals = [record.data for record in case.records if record.type == "proposal"]
     if state.experiments and best_bpb is None:
         yield broken("experiments", "there are some, but no baseline")
@@ -35,6 +38,8 @@ def check_decisions(case: Case) -> Iterator[Finding]:
     for item, proposal in zip(state.experiments, proposals, strict=True):
         where = f"experiment {item.index + 1}"
         yield from (broken(where, what) for what in _edit_problems(item, proposal, best_source))
+        if item.recorded is not None and agent != _REPLAY:
+            yield broken(where, f"repeats a decision of another session, which only agent={_REPLAY} does")
         yield from _door_problems(item, where, case)
         if item.kept is None:
             if state.closed or item.index + 1 < len(state.experiments):
@@ -60,9 +65,12 @@ def check_history(case: Case) -> Iterator[Finding]:
 
 def _edit_problems(item: Experiment, proposal: dict[str, Any], best_source: str) -> Iterator[str]:
     edit = part_from_json(_Edit, proposal).edit
+    refused = proposal.get("refused") is not None
+    if refused == (item.source is not None):
+        yield "has both a script and a refusal" if refused else "has neither a script nor a refusal"
     if item.source is None:
-        if item.run is None:
-            yield "has neither a script nor a refusal"
+        if item.rerun is not None or (item.run is not None and not refused):
+            yield "ran without a script"
         return
     if edit is None:
         yield "a script ran that no edit made"

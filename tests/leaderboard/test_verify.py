@@ -141,6 +141,32 @@ def failed_stock(lines: Lines) -> None:
     data(lines, "confirmed").update(to_json(stats.confirmed_gain(state.confirm_baseline, state.confirm_candidate)))
 
 
+def ran_without_a_script(lines: Lines) -> None:
+    """No script and no refusal, and two runs that were better than everything."""
+    data(lines, "proposal", 1).update(source=None, edit=None)
+
+
+def refused_and_rerun(lines: Lines) -> None:
+    """A refused proposal with a second run, whose score is recorded."""
+    data(lines, "proposal", 1).update(source=None, refused="x", code="edit")
+    lines[:] = [line for line in lines if line["data"].get("run_id") != "experiment-001"]
+
+
+def copied_decision(lines: Lines) -> None:
+    """The keep rule of a replay, in a session that repeats no other."""
+    made = {"status": "ok", "val_bpb": 1.9, "delta_sigma": 1.0, "kept": True, "rerun": False}
+    data(lines, "proposal", 2).update(recorded=made)
+    data(lines, "decision", 2).update(kept=True)
+
+
+def twice(kind: str) -> Callable[[Lines], None]:
+    def change(lines: Lines) -> None:
+        at = next(place for place, line in enumerate(lines) if line["type"] == kind)
+        lines.insert(at, lines[at])
+
+    return change
+
+
 def better_walls_later(lines: Lines) -> None:
     """Begun behind an open wall, and resumed behind others that all hold."""
     data(lines, "session_open").update(unranked=[])
@@ -224,6 +250,22 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "late calibration": (late_calibration, "calibration is out of place"),
     "open walls": (lambda x: data(x, "session_open").update(unranked=[]), "does not say that it is not ranked"),
     "failed stock": (failed_stock, "the stock script failed in pair 2"),
+    "no budget": (lambda x: finished(x, "experiment-001").update(budget_seconds=None), "ok without its budget"),
+    "no setup": (lambda x: finished(x, "experiment-001").update(setup_seconds=None), "ok without its budget, setup"),
+    "no training": (lambda x: finished(x, "experiment-001").update(train_seconds=None), "ok without its budget, setup"),
+    "no speeds": (
+        lambda x: finished(x, "experiment-001").update(sentinel=[]),
+        "just before and just after it is missing",
+    ),
+    "one speed": (lambda x: finished(x, "experiment-001").update(sentinel=[1000.0]), "just after it is missing"),
+    "no sentinel": (lambda x: data(x, "calibration").update(sentinel=None), "no sentinel's rate says"),
+    "no script": (ran_without_a_script, "has neither a script nor a refusal"),
+    "no script, and a run": (ran_without_a_script, "ran without a script"),
+    "refused and run": (refused_and_rerun, "ran without a script"),
+    "a decision of elsewhere": (copied_decision, "which only agent=replay does"),
+    "two calibrations": (twice("calibration"), "calibration: is there 2 times"),
+    "two baselines": (twice("baseline"), "baseline: is there 2 times"),
+    "two confirmations": (twice("confirmed"), "confirmed: is there 2 times"),
     "better walls later": (better_walls_later, "does not say that it is not ranked: wall tcp is open"),
     "too many": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=2), "2 were planned"),
     "too few": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=9), "nothing says why"),
@@ -379,7 +421,7 @@ def test_a_device_that_was_another_is_not_ranked(tmp_path: Path, speed: float) -
 def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -> None:
     """Unconditionally: what is recorded is the second one, even where it is worse, and a second change is only told."""
     bench = simulated.SimulatedBench(
-        {"0.6": 0.03}, sentinel=True, drifting={"baseline-001": 1, "experiment-001": 2, "confirm_candidate-000": 1}
+        {"0.6": 0.03}, drifting={"baseline-001": 1, "experiment-001": 2, "confirm_candidate-000": 1}
     )
     folder = simulated.run_session(tmp_path / "drift", "session.experiments=9", bench=bench)
     assert bench.cooled == 3
@@ -399,7 +441,7 @@ def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -
 def test_a_device_that_changes_all_the_time_does_not_make_a_session_endless(tmp_path: Path) -> None:
     """A fifth of the planned runs, here two of twelve, is repeated; what changed after that is told."""
     runs = ("baseline-000", "baseline-002", "experiment-000", "confirm_baseline-001")
-    bench = simulated.SimulatedBench({"0.6": 0.03}, sentinel=True, drifting=dict.fromkeys(runs, 1))
+    bench = simulated.SimulatedBench({"0.6": 0.03}, drifting=dict.fromkeys(runs, 1))
     folder = simulated.run_session(tmp_path / "endless", bench=bench)
     result = verify(write(folder, tmp_path / "endless.bundle.tar"))
     assert result.consistent and said(result) == ""
