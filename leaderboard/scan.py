@@ -112,8 +112,6 @@ def _session(found: _Reading, name: str, made: Entry) -> Published:
     whole = checked.bundle
     if whole.sha256 != made.bundle_sha256:
         raise HarnessError(f"bundle_sha256 is not that of {path.name} ({whole.sha256}); submit it again")
-    if not checked.consistent:
-        raise HarnessError(f"its bundle is not consistent: see `bpbench verify {path}`")
     if entry.name_of(whole) != name:
         raise HarnessError(f"its session calls for the name {entry.name_of(whole)}; `bpbench submit` names it so")
     if reasons := eligible.reasons(whole, found.boards):
@@ -125,8 +123,14 @@ def _session(found: _Reading, name: str, made: Entry) -> Published:
 
 @lru_cache(maxsize=256)
 def _verified(path: Path, _sha256: str) -> Verified:
-    """Verifying is most of the work, and one command may read a folder twice. The hash is part of what is asked."""
-    return verify(path)
+    """Verifying is most of the work, and one command may read a folder twice. The hash is part of what is asked.
+
+    Raises HarnessError where it is not consistent; of those nothing is kept, however much they hold.
+    """
+    checked = verify(path)
+    if not checked.consistent:
+        raise HarnessError(f"its bundle is not consistent: see `bpbench verify {path}`")
+    return checked
 
 
 def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:

@@ -13,13 +13,13 @@ import simulated
 from doctored import Lines, bundled, data, doctored, finished, lines_of
 from rich.console import Console
 
-from harness import stats
+from harness import edits, fold, stats
 from harness.codec import to_json
 from harness.errors import HarnessError
 from harness.journal import Record, read
-from harness.records import Status
+from harness.records import Edit, Status
 from harness.sandbox import canaries
-from leaderboard import checks, runs, show
+from leaderboard import checks, decisions, runs, show
 from leaderboard.aggregate import aggregate
 from leaderboard.bundle import write
 from leaderboard.outcome import counted_gain, outcome
@@ -454,6 +454,56 @@ def test_a_device_that_changes_all_the_time_does_not_make_a_session_endless(tmp_
 
 def drifted(lines: Lines) -> dict[str, Any]:
     return next(line["data"] for line in lines if line["type"] == "run_drifted")
+
+
+def repeated(kind: str, count: int, **values: Any) -> Callable[[Lines], None]:
+    """So many lines of a kind behind the first one; `{}` in a text is their number."""
+
+    def change(lines: Lines) -> None:
+        made = [{name: v.format(i) if isinstance(v, str) else v for name, v in values.items()} for i in range(count)]
+        lines[1:1] = [{"time": lines[0]["time"], "type": kind, "data": {**each}} for each in made]
+
+    return change
+
+
+def test_what_a_state_copies_with_every_record_has_an_end(records: list[Record]) -> None:
+    """A small file of many lines takes no time that grows with their square, and nothing that matters is lost."""
+    noted = {"run_id": "baseline-000", "family": "leak"}
+    many = [f"reason {number}" for number in range(500)]
+    state = doctored(records, repeated("resumed", 3, reason="x", unranked=many)).state
+    assert len(state.unranked) == fold.MAX_REASONS
+    state = doctored(records, repeated("integrity", fold.MAX_ATTEMPTS + 5, evidence="{}", **noted)).state
+    assert len(state.attempts) == fold.MAX_ATTEMPTS
+    state = doctored(records, repeated("integrity", 5, evidence="the same", **noted)).state
+    assert len(state.attempts) == 1
+    state = doctored(records, repeated("incident", fold.MAX_INCIDENTS + 5, text="{}")).state
+    assert len(state.incidents) == fold.MAX_INCIDENTS
+
+
+def test_more_experiments_than_a_session_has_are_refused(records: list[Record]) -> None:
+    def change(lines: Lines) -> None:
+        first = next(place for place, line in enumerate(lines) if line["type"] == "proposal")
+        told = {**lines[first]["data"], "source": None, "edit": None, "refused": "x"}
+        lines[first:] = [{**lines[first], "data": {**told, "index": index}} for index in range(fold.MAX_OF_A_KIND + 1)]
+
+    with pytest.raises(HarnessError, match="more than 10,000 of a kind"):
+        doctored(records, change)
+
+
+def test_edits_are_measured_before_they_are_applied(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of thousands of blocks fit into a line, and each one searches the whole script."""
+    blocks = [["EMBED_LR = ", "EMBED_LR = "]] * 200_000
+    many = examine(doctored(records, lambda x: data(x, "proposal")["edit"].update(blocks=blocks)))
+    assert "experiment 1: the edits up to here have more blocks" in said(many)
+    applied: list[Edit] = []
+
+    def edited(edit: Edit, best_source: str) -> str:
+        applied.append(edit)
+        return edits.edited(edit, best_source)
+
+    monkeypatch.setattr(decisions, "edited", edited)
+    endless = examine(doctored(records, script(lambda source: source + "#" * (1 << 20))))
+    assert "experiment 3: a script of more than" in said(endless) and len(applied) == 2
 
 
 HOSTILE_VALUES: tuple[Any, ...] = (
