@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from harness.records import RunResult, SessionState
 
@@ -19,8 +19,21 @@ def unranked(state: SessionState) -> tuple[str, ...]:
 
 def mean_correction(state: SessionState) -> float | None:
     """How fast the device was in all metered runs, relative to its calibration; None: no run was metered."""
-    values = [run.metered.correction for run in all_runs(state) if run.metered]
+    return correction_of(all_runs(state))
+
+
+def correction_of(runs: Iterable[RunResult]) -> float | None:
+    values = [run.metered.correction for run in runs if run.metered]
     return statistics.fmean(values) if values else None
+
+
+def beyond_limits(correction: float | None) -> Iterator[str]:
+    """Why runs with this mean correction say nothing, if it is outside the limits."""
+    if correction is not None and not MIN_CORRECTION <= correction <= MAX_CORRECTION:
+        yield (
+            f"the device ran at {100 * correction:.0f} % of its calibrated speed, "
+            f"expected {100 * MIN_CORRECTION:.0f} to {100 * MAX_CORRECTION:.0f} %: something else was using it"
+        )
 
 
 def all_runs(state: SessionState) -> Iterator[RunResult]:
@@ -33,9 +46,4 @@ def all_runs(state: SessionState) -> Iterator[RunResult]:
 def _of_the_clock(state: SessionState) -> Iterator[str]:
     if state.calibration and not state.calibration.calibrated:
         yield "uncalibrated: the device's rate was too noisy for the task's gate"
-    correction = mean_correction(state)
-    if correction is not None and not MIN_CORRECTION <= correction <= MAX_CORRECTION:
-        yield (
-            f"the device ran at {100 * correction:.0f} % of its calibrated speed, "
-            f"expected {100 * MIN_CORRECTION:.0f} to {100 * MAX_CORRECTION:.0f} %: something else was using it"
-        )
+    yield from beyond_limits(mean_correction(state))

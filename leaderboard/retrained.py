@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import seeds
+from harness import ranking, seeds
 from harness.codec import from_json, part_from_json, to_json
 from harness.errors import ConfigError, HarnessError
 from harness.journal import Record, parse
-from harness.records import RunResult, Status
+from harness.records import RunResult, Status, Walls
+from harness.sandbox import canaries
 from harness.session import PAIR_ORDER
 from harness.views import rows, text
 from leaderboard.bundle import Bundle
@@ -126,20 +127,30 @@ def _problems(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
 
 def _wrong_terms(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     """What it ran under each time that it began or went on: walls, and the numbers of the session's own task."""
+    weakest: Walls | None = None
     for record in records:
         if record.type not in _BEGINNINGS:
             continue
-        level, task = record.data.get("isolation_level"), record.data.get("task")
-        if type(level) is not int or not isinstance(task, dict):
+        stated, task = record.data.get("walls"), record.data.get("task")
+        if not isinstance(stated, dict) or not isinstance(task, dict):
             yield f"record {record.seq}: does not say under which walls and numbers it ran; reproduce it again"
             return
-        if level < MIN_LEVEL and not _ticks(whole):
-            yield f"made without walls (isolation_level below {MIN_LEVEL}): code that cheats would cheat there too"
+        walls = from_json(Walls, stated)
+        weakest = canaries.weakest(weakest, walls) if weakest else walls
         for name in other_numbers(whole.state.config.get("task"), task):
             yield f"record {record.seq}: its task.{name} is not the session's; reproduce it with the same KEY=VALUE"
+    if weakest and not _ticks(whole):
+        yield from _open_walls(weakest)
     order = [record.type for record in records if record.type == "calibration" or record.type in _RUNS]
     if not _ticks(whole) and (order.count("calibration") != 1 or order[0] != "calibration"):
         yield "expected one calibration, before all runs: their budgets follow from it"
+
+
+def _open_walls(walls: Walls) -> Iterator[str]:
+    """What would leave a session unranked: code that cheats would cheat here too."""
+    if walls.level < MIN_LEVEL:
+        yield f"made without walls (isolation level {walls.level}, expected {MIN_LEVEL} or more)"
+    yield from canaries.missing(walls)
 
 
 def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
@@ -167,6 +178,7 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         yield from _wrong_result(run, whole.state.config["task"]["audit_cuts"])
     if any(run.status is not Status.OK for run in state.baseline):
         yield "a run of the stock script failed"
+    yield from ranking.beyond_limits(ranking.correction_of((*state.baseline, *state.winner)))
 
 
 def _wrong_result(run: RunResult, audit_cuts: int) -> Iterator[str]:

@@ -153,11 +153,11 @@ def reproduced(
             device={**simulated.DEVICE.identity, "fingerprint": fingerprint},
             nonce=hashlib.sha256(nonce.encode()).hexdigest()[:32],
             num_pairs=pairs,
-            **terms(_demo(), 3),
+            **terms(_demo(), WALLS),
         )
         records = [opened]
     with journal:
-        Reproduction(subject, _demo(), journal, records, bench, lambda _: None, isolation_level=3).run(pairs)
+        Reproduction(subject, _demo(), journal, records, bench, lambda _: None, walls=WALLS).run(pairs)
     return folder
 
 
