@@ -31,6 +31,7 @@ MAX_ENTRY_BYTES = 8 << 10
 MAX_BESIDE_BYTES = 2 << 20
 MAX_NAME, MAX_NOTE, MAX_URL, MAX_SLUG = 60, 500, 300, 40  # characters
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_PLACE = re.compile(r"(.+)-s([0-9]{1,10})-[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _URL = re.compile(r"https://[!-~]+")  # printable ASCII, no blank
 
@@ -120,6 +121,12 @@ def name_of(whole: Bundle) -> str:
     if type(seed) is not int or seed < 0 or not NAME.fullmatch(name):
         raise ConfigError(f"the session's seed is {text.line(str(seed), 40)}: expected 0, 1, 2, ...")
     return name
+
+
+def place(name: str) -> tuple[str, int]:
+    """Task and researcher, and the session seed, of a name as `name_of` makes it; other names have no seed (-1)."""
+    match = _PLACE.fullmatch(name)
+    return (match.group(1), int(match.group(2))) if match else (name, -1)
 
 
 def slug(words: str) -> str:

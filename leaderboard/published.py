@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from leaderboard.aggregate import Board, Row
 from leaderboard.bundle import Bundle
+from leaderboard.lines import incomplete
 from leaderboard.outcome import Outcome
 from leaderboard.paths import ENTRIES, REPRODUCERS
 from leaderboard.verdict import Verdict
@@ -85,6 +86,16 @@ class Collection:
         """The sessions with a bundle by the head of their journal."""
         return {session.outcome.head: session for session in self.sessions if session.outcome is not None}
 
+    @cached_property
+    def incomplete(self) -> Mapping[str, tuple[Published, ...]]:
+        """By head: published sessions that may be of the same line, and whose bundle is not here."""
+        return incomplete(self.sessions)
+
+    def missing(self, row: Row) -> tuple[Published, ...]:
+        """The sessions that may be of the row and whose bundle is not here. With any, the row has no group."""
+        found = (item for head in sorted(heads(row)) for item in self.incomplete.get(head, ()))
+        return tuple({item.name: item for item in found}.values())
+
     def tier(self, row: Row) -> Tier:
         """Of a row: the weakest of the sessions that count."""
         order = list(Tier)
@@ -93,11 +104,10 @@ class Collection:
     def contested(self, row: Row) -> bool:
         """Whether a listed reproducer found that a session of the row does not reproduce. Such a row has no group.
 
-        Also a session that does not count: what is left out of a row is no place to put a failure.
+        Also a session that does not count, or whose bundle is not here: neither is a place to put a failure.
         """
-        of_row = heads(row)
-        contested = (item.outcome for item in self.sessions if item.contested)
-        return any(outcome is not None and outcome.head in of_row for outcome in contested)
+        found = [self.by_head[head] for head in heads(row) if head in self.by_head]
+        return any(item.contested for item in (*found, *self.missing(row)))
 
 
 def heads(row: Row) -> frozenset[str]:

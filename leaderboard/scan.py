@@ -20,7 +20,7 @@ from leaderboard.official import Official
 from leaderboard.outcome import Outcome, outcome
 from leaderboard.paths import OFFICIAL
 from leaderboard.published import Category, Published, Tier
-from leaderboard.retrained import MAX_JOURNAL_BYTES, Attested, examine
+from leaderboard.retrained import MAX_JOURNAL_BYTES, Attested, examine, recall
 from leaderboard.standard import group
 from leaderboard.verify import Verified, verify
 
@@ -203,12 +203,13 @@ def _attach(found: _Reading, sessions: dict[str, Published], reproducers: frozen
         if by not in reproducers:
             found.note(file, f"{by} is not on leaderboard/reproducers.txt, so it counts for nothing")
             continue
-        whole = sessions[name].bundle
-        if whole is None:
-            continue  # without its bundle nothing can be compared; `check --download` has it
+        session = sessions[name]
         try:
             content = entry.read_capped(found.listed.folder / file, MAX_JOURNAL_BYTES)
-            made = examine(content, file, by, whole)
+            if session.bundle is None:  # what it found must not be gone with a bundle
+                made = recall(content, file, by, session.bundle_sha256)
+            else:
+                made = examine(content, file, by, session.bundle)
         except ConfigError as error:
             found.problem(file, str(error).removeprefix(f"{file}: "))
             continue

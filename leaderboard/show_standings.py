@@ -52,6 +52,7 @@ def _facts(collection: Collection, row: Row) -> dict[str, Any]:
         "category": standings.category(collection, row),
         "tier": collection.tier(row),
         "contested": collection.contested(row),
+        "missing": [session.name for session in collection.missing(row)],
         "mean_cost_usd": standings.row_cost_usd(collection, row.sessions),
         "entries": [collection.of(session).name for session in row.sessions],
     }
@@ -139,6 +140,9 @@ def _unicode(console: Console) -> bool:
 
 def _notes(collection: Collection, board: Board) -> Iterator[str]:
     for row in board.rows:
+        for session in collection.missing(row):
+            words = "not reproduced, and its bundle" if session.contested else "its bundle"
+            yield f"{row.label}: no verdict while {session.name} may be of it: {words} cannot be had"
         if 0 < row.num_sessions < MIN_SESSIONS and not collection.contested(row):
             count = text.count(row.num_sessions, "session")
             yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"

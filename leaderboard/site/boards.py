@@ -127,7 +127,7 @@ def _of_tier(board: Board, collection: Collection, tier: Tier) -> Board:
     """The rows of `board` that the page opens on, ranked among themselves."""
     tiers = frozenset(other for other, strength in words.STRENGTH.items() if strength >= words.STRENGTH[tier])
     members = frozenset(head for row in board.rows for head in heads(row))
-    mine = tuple(item for item in collection.sessions if item.outcome is not None and item.outcome.head in members)
+    mine = tuple(item for item in collection.sessions if item.outcome is None or item.outcome.head in members)
     found = standings.of_tier(replace(collection, sessions=mine, boards=(board,)), tiers)
     # Fewer sessions may no longer show that two devices agree: then the larger part answers.
     return max(found, key=_num_sessions, default=replace(board, rows=(), comparisons=()))
@@ -164,7 +164,8 @@ def _row(row: Row, board: Board, on: Scale, collection: Collection, links: Links
     gains = [item.gain_bpb for item in row.sessions if item.gain_bpb is not None]
     tier = collection.tier(row)
     by_head = collection.by_head
-    contested = _contested([by_head[head] for head in sorted(heads(row)) if head in by_head])
+    missing = collection.missing(row)
+    contested = _contested([*(by_head[head] for head in sorted(heads(row)) if head in by_head), *missing])
     cost = standings.row_cost_usd(collection, row.sessions)
     category = next((item.category for item in published if item.category), None)
     tied = [other for other in board.rows if row.group is not None and other.group == row.group]
@@ -177,7 +178,7 @@ def _row(row: Row, board: Board, on: Scale, collection: Collection, links: Links
         group=row.group,
         edge=" ".join(name for name, at in (("first", 0), ("last", -1)) if tied and tied[at] is row),
         num_tied=len(tied),
-        no_verdict=words.no_verdict(row, bool(contested)),
+        no_verdict=words.no_verdict(row, bool(contested), len(missing)),
         num_sessions=row.num_sessions,
         mean=words.bpb(row.mean_bpb, True),
         interval=shown,

@@ -81,6 +81,25 @@ def test_a_contested_row_leaves_the_ranking_and_stays_to_be_seen(folder: Path, r
     assert loaded.contested(board.rows[0]) and board.rows[0].group is None and board.rows[0].mean_bpb
 
 
+def test_a_contest_outlasts_the_bundle(folder: Path, root: Path) -> None:
+    """The submitter's server is away, or the file on it gone: what a reproduction found stays."""
+    name = put(folder, root / "false").session.name
+    entry_file = folder / f"{name}.json"
+    entry_file.write_text(entry_file.read_text().replace('"url": null', '"url": "https://example.org/a"'))
+    (folder / f"{name}.bundle.tar").rename(folder.parent / "elsewhere.tar")
+    assert problems(folder) == ""
+    (session,) = load(folder).sessions
+    assert (session.bundle, session.tier, session.contested) == (None, Tier.SELF_REPORTED, True)
+    assert [item.verdict.word for item in session.retrained] == [Word.NOT_REPRODUCED]
+    put_by_bob = folder / "reproductions" / f"{name}.bob.jsonl"
+    shutil.copy(root / "true" / "journal.jsonl", put_by_bob)
+    assert not load(folder).sessions[0].contested  # which of the two is on its own device nobody can tell now
+    lines = lines_of(read(root / "true" / "journal.jsonl")[0])
+    lines[0]["data"]["bundle_sha256"] = "0" * 64
+    put_by_bob.write_bytes(chained(lines))
+    assert "its bundle_sha256 is not that of the entry" in problems(folder)
+
+
 def test_it_can_be_continued_but_not_replaced(folder: Path, root: Path, tmp_path: Path) -> None:
     before = put(folder, root / "true").path.read_bytes()
     longer = Path(shutil.copytree(root / "true", tmp_path / "longer"))

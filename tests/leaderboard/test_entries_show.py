@@ -144,6 +144,60 @@ def test_a_contested_row_has_no_rank_and_nobody_is_measured_against_it() -> None
     assert "ann did not reproduce llm best-model-s2" in everything.replace("\n", " ")
 
 
+def named(group: Sequence[Published]) -> list[Published]:
+    """As entries are named."""
+    return [replace(item, name=f"demo-best-s{seed}-0123abcd") for seed, item in enumerate(group)]
+
+
+def gone(session: Published, **fields: object) -> Published:
+    """Published, and its bundle cannot be had."""
+    absent = replace(session, bundle=None, outcome=None, category=None, tier=Tier.SELF_REPORTED)
+    return replace(absent, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [0, 3, 5])
+def test_a_bad_seed_is_not_taken_back_by_letting_its_bundle_vanish(seed: int) -> None:
+    """The row of what is left has no verdict, and says why; nobody is compared with it."""
+    best = named(BEST)
+    best[seed] = gone(best[seed])
+    found = collection(best, TPE)
+    (board,) = found.boards
+    left = next(item for item in board.rows if item.label == "llm best-model")
+    assert left.group is None and [item.name for item in found.missing(left)] == [best[seed].name]
+    assert board.comparisons == ()
+    everything = shown(found, all_tiers=True)
+    assert f"no verdict while {best[seed].name} may be of it" in " ".join(everything.split())
+
+
+def test_of_whom_a_vanished_bundle_is_its_name_must_allow() -> None:
+    """Other labels, seeds that a line has, and seeds beyond a gap are no reason to doubt it."""
+    best = named(BEST)
+    for name in ("demo-other-s6-0123abcd", "demo-best-s2-0123abce", "demo-best-s8-0123abcd", "other"):
+        found = collection(best, TPE, [gone(replace(BEST[0], name=name))])
+        assert all(item.group for item in found.boards[0].rows), name
+    both = [gone(replace(BEST[0], name=f"demo-best-s{seed}-0123abcd")) for seed in (6, 7)]
+    (board,) = collection(best, TPE, both).boards
+    assert [item.group for item in board.rows] == [1, None]
+
+
+def test_a_reproduced_row_stays_where_what_vanished_never_was_reproduced() -> None:
+    best = named(BEST)
+    again = Retrained("ann", "cpu", "here", 0.0, replace(LOST, word=Word.REPRODUCED))
+    beyond = gone(replace(BEST[0], name="demo-best-s6-0123abcd"))
+    assert "best-model" in shown(collection(best, TPE, [beyond]))
+    assert "best-model" not in shown(collection(best, TPE, [replace(beyond, retrained=(again,))]))
+
+
+def test_a_contested_session_stays_contested_without_its_bundle() -> None:
+    best = named(BEST)
+    lost = Retrained("ann", "cpu", "here", 0.0, LOST)
+    best[5] = gone(best[5], contested=True, retrained=(lost,))
+    found = collection(best, TPE)
+    left = next(item for item in found.boards[0].rows if item.label == "llm best-model")
+    assert found.contested(left) and "best-model" not in shown(found)
+    assert "not reproduced, and its bundle cannot be had" in " ".join(shown(found, all_tiers=True).split())
+
+
 def test_a_share_of_a_contested_tpe_is_not_shown() -> None:
     found = collection(BEST, sessions("tpe", [0.02 + x for x in SPREAD], contested=0, category=Category.CONTROL))
     assert all(item.share_of_tpe is None for item in found.boards[0].rows)
