@@ -60,13 +60,17 @@ def prepare(
     listed = official.read(OFFICIAL) if boards is None else boards
     prepared = [_prepare(source, wish, today, listed) for source in sources]
     known = {mark: name for name, _, mark in doubles.all_marks(found)}
+    measured = {session.name: doubles.figures(session) for session in found.sessions}
     for item in prepared:
         identity = [doubles.bundle_mark(item.entry.bundle_sha256), *doubles.marks(item.session)]
-        if other := next((known[mark] for mark in identity if mark in known), None):
+        figures = doubles.figures(item.session)
+        same = [*(known[mark] for mark in identity if mark in known), *doubles.copies(figures, measured)]
+        if other := next(iter(same), None):
             raise ConfigError(f"{item.source}: this session is {other} already; each is submitted once")
         if item.name in found.entries or item.name in found.withdrawn:
             raise ConfigError(f"{item.source}: {item.name} is there already, or was withdrawn")
         known |= dict.fromkeys(identity, str(item.source))
+        measured[str(item.source)] = figures
     return prepared
 
 
