@@ -58,7 +58,7 @@ def check(
         boards: the official ones (default: leaderboard/official.json).
         base: the folder that is published now; None: nothing to compare with.
         fetch: gets the bundle of an entry into a file; None: nothing is fetched.
-        author: the account that proposes the changes; new reproductions must be its own. Needs `base`.
+        author: the account that proposes the changes; new entries and reproductions must be its own. Needs `base`.
         today: no entry may be later than tomorrow; None: any may.
 
     Raises ConfigError where `folder` or `base` is no folder.

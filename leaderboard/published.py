@@ -67,6 +67,7 @@ class Published:
     tier: Tier
     contested: bool  # a listed reproducer found: not reproduced
     retrained: tuple[Retrained, ...]
+    account: str | None = None  # that proposed the entry
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
         tier=Tier.CONSISTENT if whole else Tier.SELF_REPORTED,
         contested=False,
         retrained=(),
+        account=made.submitted_by.account,
     )
 
 

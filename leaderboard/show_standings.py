@@ -13,6 +13,7 @@ from harness.views import text
 from leaderboard import intervals, standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.inference import MIN_SESSIONS
+from leaderboard.lines import strangers_failures
 from leaderboard.published import Collection, Tier
 from leaderboard.show import heading
 
@@ -68,6 +69,9 @@ def _closing(collection: Collection, wanted: Sequence[Board], shown: Sequence[Bo
         hidden = sum(len(board.rows) for board in wanted) - sum(len(board.rows) for board in shown)
         if hidden:
             yield f"Not shown: {text.count(hidden, 'row')} not reproduced, or contested. `bpbench leaderboard --all`."
+    if failures := sorted(strangers_failures(collection.sessions)):
+        names = ", ".join(text.line(name, 100) for name in failures)
+        yield f"Not reproduced, by another account than began the row, which ends before it: {names}."
     absent = sum(session.bundle is None for session in collection.sessions)
     if absent:
         yield f"{text.count(absent, 'bundle')} elsewhere: self-reported until `bpbench check --download` has looked."

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from leaderboard import spent
 from leaderboard.aggregate import Board, Row, aggregate, compare, grouped, yardstick
-from leaderboard.lines import incomplete
+from leaderboard.lines import incomplete, strangers_failures
 from leaderboard.outcome import Outcome
 from leaderboard.published import Category, Collection, Published, Tier, heads
 from leaderboard.verdict import Word
@@ -16,11 +16,14 @@ from leaderboard.verdict import Word
 def boards(sessions: Iterable[Published]) -> tuple[Board, ...]:
     """The boards of all sessions with a bundle.
 
-    A row that is contested, or lacks a session whose bundle cannot be had, is on its board, last, without a group.
+    A row that is contested, or lacks a session whose bundle cannot be had, is on its board, last, without a group. A
+    contested session that another account put behind the row is on none, and the row ends before it.
     """
-    found = tuple(sessions)
+    listed = tuple(sessions)
+    failures = strangers_failures(listed)
+    found = [session for session in listed if session.name not in failures]
     contested = {session.outcome.head for session in found if session.outcome is not None and session.contested}
-    without = contested | incomplete(found).keys()
+    without = contested | incomplete(listed).keys()
 
     def is_whole(row: Row) -> bool:
         return without.isdisjoint(heads(row))
@@ -50,9 +53,10 @@ def of_tier(collection: Collection, tiers: frozenset[Tier]) -> tuple[Board, ...]
 
     A row counts its seeds 0, 1, ... as far as they have the tier. So a new session, whoever adds it, neither hides nor
     changes a row here before it has that tier itself. A contested session keeps its whole row out, counted or not;
-    so does one that has the tier and whose bundle cannot be had. Boards without a row that counts a session are left
-    out.
+    so does one that has the tier and whose bundle cannot be had; but those of another account than began the row only
+    end it. Boards without a row that counts a session are left out.
     """
+    failures = strangers_failures(collection.sessions)
 
     def is_out(row: Row) -> bool:
         return collection.contested(row) or any(_had(tiers, session) for session in collection.missing(row))
@@ -61,7 +65,10 @@ def of_tier(collection: Collection, tiers: frozenset[Tier]) -> tuple[Board, ...]
     outcomes = [
         session.outcome
         for session in collection.sessions
-        if session.outcome is not None and session.tier in tiers and session.outcome.head not in out
+        if session.outcome is not None
+        and session.tier in tiers
+        and session.outcome.head not in out
+        and session.name not in failures
     ]
     parts = (ranked(board, lambda row: bool(row.sessions)) for board in aggregate(outcomes))
     return tuple(part for part in parts if part.rows)

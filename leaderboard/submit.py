@@ -31,6 +31,7 @@ class Wish:
     link: str | None
     url: str | None  # of the bundle; with a slash at its end, of the folder that will hold NAME.bundle.tar
     note: str
+    account: str | None = None  # that opens the pull request
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _entry(source: Path, wish: Wish, today: date, boards: Sequence[Official]) ->
             f"{source} has {size:,} bytes; the repository takes {entry.MAX_BESIDE_BYTES:,} at most: put it where it "
             "can be fetched (an asset of a release, for example) and give --url"
         )
-    made = Entry(entry.FORMAT, whole.sha256, size, url, Submitter(wish.by, wish.link), today.isoformat(), wish.note)
+    by = Submitter(wish.by, wish.link, account_of(wish))
+    made = Entry(entry.FORMAT, whole.sha256, size, url, by, today.isoformat(), wish.note)
     if wrong := entry.fault(made):
         raise ConfigError(wrong)
     return Prepared(name, made, source, described(name, made, whole))
@@ -141,6 +143,12 @@ def _bundle_bytes(item: Prepared) -> bytes:
 def warnings(prepared: Sequence[Prepared], found: Scan) -> list[str]:
     """What `bpbench check` would still miss once these are there."""
     return check.missing_seeds(found, {item.name: item.session for item in prepared})
+
+
+def account_of(wish: Wish) -> str | None:
+    """The account that was given, or whose page the link is."""
+    named = wish.account or (wish.link or "").partition("https://github.com/")[2].strip("/")
+    return named.lower() if named and "/" not in named else None
 
 
 def git_name() -> str | None:

@@ -102,7 +102,7 @@ def publish(folder: Path, packed_bundle: Path, *, url: str | None = None, **chan
         bundle_sha256=whole.sha256,
         bundle_bytes=packed_bundle.stat().st_size,
         url=url,
-        submitted_by=entry.Submitter("Somebody", "https://example.org/somebody"),
+        submitted_by=entry.Submitter("Somebody", "https://example.org/somebody", "ann"),
         submitted_on=TODAY.isoformat(),
         note="",
     )

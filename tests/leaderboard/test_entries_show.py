@@ -198,6 +198,38 @@ def test_a_contested_session_stays_contested_without_its_bundle() -> None:
     assert "not reproduced, and its bundle cannot be had" in " ".join(shown(found, all_tiers=True).split())
 
 
+def by(account: str | None, group: Sequence[Published]) -> list[Published]:
+    return [replace(item, account=account) for item in group]
+
+
+def test_a_strangers_failure_ends_a_row_and_does_not_take_it_away() -> None:
+    """Seed 6 copies researcher and device; a listed reproducer finds that it is made up."""
+    best = by("ann", named(BEST))
+    assert best[0].outcome is not None
+    seventh = replace(best[0].outcome, head="forged", session_seed=6, gain_bpb=-0.5)
+    lost = Retrained("bob", "cpu", "here", 0.0, LOST)
+    forged = replace(best[0], name="demo-best-s6-0123abcd", outcome=seventh, contested=True, retrained=(lost,))
+    for account, groups in (("eve", [1, 2]), ("ann", [1, None]), (None, [1, None])):
+        found = collection(best, [replace(forged, account=account)], TPE)
+        rows = found.boards[0].rows
+        assert [item.group for item in rows] == groups
+        assert [item.num_sessions for item in rows if item.label != "tpe"] == [6 if account == "eve" else 7]
+        assert ("best-model" in shown(found)) == (account == "eve")
+        told = "by another account than began the row, which ends before it: demo-best-s6-0123abcd."
+        assert (told in " ".join(shown(found, all_tiers=True).split())) == (account == "eve")
+        for tiers in (frozenset(Tier), frozenset({Tier.REPRODUCED})):
+            counted = [row for board in standings.of_tier(found, tiers) for row in board.rows if row.label != "tpe"]
+            assert [row.num_sessions for row in counted] == ([6] if account == "eve" else [])
+
+
+def test_a_strangers_server_does_not_keep_a_row_from_its_rank() -> None:
+    best = by("ann", named(BEST))
+    beyond = gone(replace(best[0], name="demo-best-s6-0123abcd"))
+    for account, groups in (("eve", [1, 2]), ("ann", [1, None]), (None, [1, None])):
+        found = collection(best, [replace(beyond, account=account)], TPE)
+        assert [item.group for item in found.boards[0].rows] == groups
+
+
 def test_a_share_of_a_contested_tpe_is_not_shown() -> None:
     found = collection(BEST, sessions("tpe", [0.02 + x for x in SPREAD], contested=0, category=Category.CONTROL))
     assert all(item.share_of_tpe is None for item in found.boards[0].rows)

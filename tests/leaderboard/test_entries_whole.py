@@ -18,7 +18,7 @@ from harness import seeds
 from harness.errors import ConfigError
 from harness.journal import read
 from harness.records import Role, SessionState
-from leaderboard import attest, check, scan, submit
+from leaderboard import attest, check, entry, scan, submit
 from leaderboard import doubles as doubles_of
 from leaderboard.check import Checked
 from leaderboard.doubles import doubles
@@ -153,7 +153,35 @@ def test_scores_that_are_not_there_are_nothing_in_common(root: Path) -> None:
     assert list(doubles(replace(found, sessions=tuple(map(failing, found.sessions))))) == []
 
 
-# Reproductions of others.
+# Entries and reproductions of others.
+
+
+def test_a_new_entry_names_the_account_that_proposes_it(root: Path, tmp_path: Path) -> None:
+    folder, base = tmp_path / "entries", tmp_path / "base"
+    base.mkdir()
+    for account in ("ann", None):
+        by = entry.Submitter("Ann", None, account)
+        publishing.publish(folder, root / "session0.bundle.tar", submitted_by=by)
+        assert (problems(folder, base, author="Ann") == "") == (account == "ann")
+        assert f"names the account {account or 'of nobody'}, and is proposed by eve" in problems(
+            folder, base, author="eve"
+        )
+        assert problems(folder, folder, author="eve") == problems(folder, base) == ""
+
+
+@pytest.mark.parametrize(
+    ("link", "account", "expected"),
+    [
+        (None, None, None),
+        (None, "Ann", "ann"),
+        ("https://github.com/Ann/", None, "ann"),
+        ("https://github.com/ann", "bob", "bob"),
+        ("https://github.com/ann/project", None, None),
+        ("https://example.org/ann", None, None),
+    ],
+)
+def test_whose_account_submit_writes(link: str | None, account: str | None, expected: str | None) -> None:
+    assert submit.account_of(submit.Wish("Ann", link, None, "", account)) == expected
 
 
 def test_a_new_reproduction_is_proposed_by_who_made_it(root: Path, folder: Path) -> None:
