@@ -146,7 +146,7 @@ def _notes(collection: Collection, board: Board) -> Iterator[str]:
     for row in board.rows:
         for session in collection.missing(row):
             words = "not reproduced, and its bundle" if session.contested else "its bundle"
-            yield f"{row.label}: no verdict while {session.name} may be of it: {words} cannot be had"
+            yield f"{row.label}: no verdict while {session.name} may be of it: {words} is not here"
         if 0 < row.num_sessions < MIN_SESSIONS and not collection.contested(row):
             count = text.count(row.num_sessions, "session")
             yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"

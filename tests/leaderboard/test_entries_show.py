@@ -195,7 +195,7 @@ def test_a_contested_session_stays_contested_without_its_bundle() -> None:
     found = collection(best, TPE)
     left = next(item for item in found.boards[0].rows if item.label == "llm best-model")
     assert found.contested(left) and "best-model" not in shown(found)
-    assert "not reproduced, and its bundle cannot be had" in " ".join(shown(found, all_tiers=True).split())
+    assert "not reproduced, and its bundle is not here" in " ".join(shown(found, all_tiers=True).split())
 
 
 def by(account: str | None, group: Sequence[Published]) -> list[Published]:
