@@ -105,7 +105,7 @@ def run_on(
     """The part of `run_session` that has the device to itself."""
     config.task.clock = choose_clock(config, device)
     chosen = choose_sandbox(config, device)
-    walls = canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
+    walls = tried(chosen, data)
     folder, journal, records = started or begin(config, data, device, agent, walls)
     witness = Witness()
     mirror = tracking.load(config.tracker, folder)
@@ -168,6 +168,11 @@ def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
     if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
         return None
     return sandbox.load(config.sandbox.level, device=device, allow_unsafe=config.sandbox.allow_unsafe)
+
+
+def tried(chosen: Sandbox | None, data: DataInfo) -> Walls:
+    """What `chosen` really holds back from this text, as attacked now."""
+    return canaries.try_walls(chosen, Targets.of(data.path)) if chosen else canaries.untried("forked", 0)
 
 
 def stage_progress(event: dict[str, Any]) -> Progress:

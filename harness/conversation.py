@@ -103,7 +103,7 @@ class Conversation:
             return
         if not select.select([self.channel], [], [], wait_seconds)[0]:
             return
-        # lab.py waits for each answer before it asks again, so there is room for every answer. Whoever lets them pile up
+        # lab.py waits for each answer before it asks again, so there is room for every one. Whoever lets them pile up
         # would hold the clock's bursts back, and let them go when it likes the speed.
         self.channel.sock.settimeout(0.0)
         try:

@@ -27,6 +27,12 @@ from harness.records import (
 )
 from harness.turn import LLMCall
 
+# Strangers write journals too, and a state is copied with every record. What is beyond these is not kept.
+MAX_REASONS = 100  # the first one keeps a session off the leaderboard
+MAX_ATTEMPTS = MAX_INCIDENTS = 10_000
+MAX_OF_A_KIND = 10_000  # experiments, runs of a role, repeats: more is no session
+RECENT_ATTEMPTS = 64  # one run has at most three of a family
+
 Data = dict[str, Any]
 T = TypeVar("T")
 
@@ -137,19 +143,22 @@ def apply(state: SessionState, record: Record) -> SessionState:
 def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
     typed = part_from_json(_Opened, {"walls": None, **data})
     opened = {key: value for key, value in data.items() if key != "config"}
-    return replace(state, config=typed.config, opened=opened, unranked=typed.unranked, walls=typed.walls)
+    return replace(state, config=typed.config, opened=opened, unranked=typed.unranked[:MAX_REASONS], walls=typed.walls)
 
 
 def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
+    # Here, for it loads what attacks walls with, and few sessions are resumed.
+    from harness.sandbox.canaries import weakest
+
     typed = part_from_json(_Resumed, {"walls": None, "unranked": [], **data})
     state = fold_llm.settle(state)
-    reasons = (*state.unranked, *(reason for reason in typed.unranked if reason not in state.unranked))
+    reasons = tuple(dict.fromkeys((*state.unranked, *typed.unranked[:MAX_REASONS])))[:MAX_REASONS]
     return replace(
         state,
         num_restarts=state.num_restarts + 1,
         active=None,
         proposing=None,
-        walls=typed.walls or state.walls,
+        walls=weakest(state.walls, typed.walls) if state.walls and typed.walls else typed.walls or state.walls,
         unranked=reasons,
     )
 
@@ -183,6 +192,8 @@ def _run_drifted(state: SessionState, data: Data, _: Record) -> SessionState:
     run = part_from_json(_Finished, data)
     if (run.role, run.index) in state.drifted:
         raise JournalError(f"{run.role} {run.index} was repeated already")
+    if len(state.drifted) >= MAX_OF_A_KIND:
+        raise JournalError(f"more than {MAX_OF_A_KIND:,} runs were repeated: no session does that")
     return replace(state, active=None, drifted=(*state.drifted, (run.role, run.index)))
 
 
@@ -252,13 +263,16 @@ def _stopped(state: SessionState, data: Data, _: Record) -> SessionState:
 
 
 def _incident(state: SessionState, data: Data, _: Record) -> SessionState:
-    return replace(state, incidents=(*state.incidents, part_from_json(_Text, data).text))
+    incident = part_from_json(_Text, data).text
+    full = len(state.incidents) >= MAX_INCIDENTS
+    return state if full else replace(state, incidents=(*state.incidents, incident))
 
 
 def _integrity(state: SessionState, data: Data, _: Record) -> SessionState:
     attempt = part_from_json(Attempt, data)
     # A run that was cut off is made again, and tries the same again.
-    return state if attempt in state.attempts else replace(state, attempts=(*state.attempts, attempt))
+    known = attempt in state.attempts[-RECENT_ATTEMPTS:] or len(state.attempts) >= MAX_ATTEMPTS
+    return state if known else replace(state, attempts=(*state.attempts, attempt))
 
 
 def _confirmed(state: SessionState, data: Data, _: Record) -> SessionState:
@@ -296,6 +310,8 @@ _STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
 def _next(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
     if index != len(items):
         raise JournalError(f"index {index} after {len(items)} of its kind")
+    if index >= MAX_OF_A_KIND:
+        raise JournalError(f"more than {MAX_OF_A_KIND:,} of a kind: no session has so many")
     return (*items, item)
 
 

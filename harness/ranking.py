@@ -22,7 +22,21 @@ def unranked(state: SessionState) -> tuple[str, ...]:
 
 def mean_correction(state: SessionState) -> float | None:
     """How fast the device was in all metered runs, relative to its calibration; None: no run was metered."""
-    return _mean_correction(all_runs(state))
+    return correction_of(all_runs(state))
+
+
+def correction_of(runs: Iterable[RunResult]) -> float | None:
+    values = [run.metered.correction for run in runs if run.metered]
+    return statistics.fmean(values) if values else None
+
+
+def beyond_limits(correction: float | None) -> Iterator[str]:
+    """Why runs with this mean correction say nothing, if it is outside the limits."""
+    if correction is not None and not MIN_CORRECTION <= correction <= MAX_CORRECTION:
+        yield (
+            f"the device ran at {100 * correction:.0f} % of its calibrated speed, "
+            f"expected {100 * MIN_CORRECTION:.0f} to {100 * MAX_CORRECTION:.0f} %: something else was using it"
+        )
 
 
 def all_runs(state: SessionState) -> Iterator[RunResult]:
@@ -32,21 +46,11 @@ def all_runs(state: SessionState) -> Iterator[RunResult]:
         yield from (run for run in (experiment.run, experiment.rerun) if run is not None)
 
 
-def _mean_correction(runs: Iterable[RunResult]) -> float | None:
-    values = [run.metered.correction for run in runs if run.metered]
-    return statistics.fmean(values) if values else None
-
-
 def _of_the_clock(state: SessionState) -> Iterator[str]:
     if state.calibration and not state.calibration.calibrated:
         yield "uncalibrated: the device's rate was too noisy for the task's gate"
-    correction = mean_correction(state)
-    if correction is not None and not MIN_CORRECTION <= correction <= MAX_CORRECTION:
-        yield (
-            f"the device ran at {100 * correction:.0f} % of its calibrated speed, "
-            f"expected {100 * MIN_CORRECTION:.0f} to {100 * MAX_CORRECTION:.0f} %: something else was using it"
-        )
-    stock, candidate = _mean_correction(state.confirm_baseline), _mean_correction(state.confirm_candidate)
+    yield from beyond_limits(mean_correction(state))
+    stock, candidate = correction_of(state.confirm_baseline), correction_of(state.confirm_candidate)
     if stock and candidate and not 1 / MAX_CONFIRM_RATIO <= candidate / stock <= MAX_CONFIRM_RATIO:
         yield (
             f"in the confirmation the device was measured {100 * abs(candidate / stock - 1):.0f} % "

@@ -43,6 +43,8 @@ MANIFEST, JOURNAL, CONFIG, CALIBRATION, ENVIRONMENT, WORKSPACE = NAMES = (
 )
 MAX_RECORDS = 200_000
 MAX_LINE_BYTES = 8 << 20
+MAX_JOURNAL_BYTES = 128 << 20  # of a thousand experiments: about 70 MB
+MAX_VALUES = 8_000_000  # commas and open brackets in it; of a thousand experiments: about 5 million
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 _SHORTEST_SECRET = 8  # characters; a shorter value would be found everywhere
 
@@ -153,7 +155,11 @@ def refuse_secrets(packed: bytes, environment: Mapping[str, str]) -> None:
 
 
 def _bound(journal: bytes) -> None:
-    """Refuse what would take long to parse."""
+    """Refuse what would take long to parse, or much memory: an empty list of two bytes takes thirty times as much."""
+    if len(journal) > MAX_JOURNAL_BYTES:
+        raise BadArchive(f"a journal of {len(journal):,} bytes: at most {MAX_JOURNAL_BYTES:,} are read")
+    if sum(map(journal.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise BadArchive(f"a journal of more than {MAX_VALUES:,} values: refused")
     if journal.count(b"\n") > MAX_RECORDS:
         raise BadArchive(f"a journal of more than {MAX_RECORDS:,} lines: refused")
     longest = max((len(line) for line in journal.splitlines()), default=0)

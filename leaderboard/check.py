@@ -7,20 +7,19 @@ seeds, and, against the folder that is published now, whatever vanished or chang
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 from harness.errors import ConfigError, HarnessError
-from harness.journal import canonical
 from harness.views import text
 from leaderboard import entry, kept, standings
 from leaderboard.aggregate import contiguous
 from leaderboard.doubles import doubles
 from leaderboard.entry import Entry
+from leaderboard.lines import lines_of_seeds
 from leaderboard.listing import UNEXPECTED, WITHDRAWN, Listing, Problem, listing, problem
 from leaderboard.official import Official
 from leaderboard.published import Published
@@ -29,7 +28,6 @@ from leaderboard.scan import Scan, cached, scan
 Fetch = Callable[[Entry, Path], None]
 ALL_SECONDS = 1500.0  # for all bundles that lie elsewhere, one after the other
 FIRST_DAY = date(2026, 1, 1)  # there was nothing to submit to before
-_PLACE = re.compile(r"(.+)-s([0-9]{1,10})-[0-9a-f]{8}")  # of a session among those of its researcher: entry.name_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def check(
         boards: the official ones (default: leaderboard/official.json).
         base: the folder that is published now; None: nothing to compare with.
         fetch: gets the bundle of an entry into a file; None: nothing is fetched.
-        author: the account that proposes the changes; new reproductions must be its own. Needs `base`.
+        author: the account that proposes the changes; new entries and reproductions must be its own. Needs `base`.
         today: no entry may be later than tomorrow; None: any may.
 
     Raises ConfigError where `folder` or `base` is no folder.
@@ -117,20 +115,6 @@ def _is_whole(path: Path, made: Entry) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == made.bundle_sha256
 
 
-def lines_of_seeds(sessions: Iterable[Published]) -> dict[bytes, list[Published]]:
-    """The sessions that belong to one sequence of seeds: of one researcher, under one key, on one kind of device.
-
-    Finer than a board: which devices a board pools depends on everybody's baselines, and an entry that was accepted
-    must not become wrong because of somebody else's.
-    """
-    lines: dict[bytes, list[Published]] = {}
-    for session in sessions:
-        if (out := session.outcome) is not None:
-            line = canonical([out.researcher, dict(out.key), dict(out.conditions), out.device])
-            lines.setdefault(line, []).append(session)
-    return lines
-
-
 def _gaps(sessions: Sequence[Published], absent: Sequence[str], elsewhere: Collection[str] = ()) -> Iterator[Problem]:
     """Session seeds of a researcher are 0 .. n-1, each once: what was run and not shown could be what disappointed.
 
@@ -157,15 +141,10 @@ def _gaps(sessions: Sequence[Published], absent: Sequence[str], elsewhere: Colle
 
 def _is_filled(session: Published, there: Sequence[int], elsewhere: Collection[str]) -> bool:
     """Whether the seeds before `session` are all there once those of `elsewhere` are counted too."""
-    stem, seed = _place(session.name)
-    places = (_place(name) for name in elsewhere)
+    stem, seed = entry.place(session.name)
+    places = (entry.place(name) for name in elsewhere)
     seeds = {*there, *(other for whose, other in places if whose == stem)}
     return there.count(seed) == 1 and len([each for each in seeds if 0 <= each < seed]) == seed
-
-
-def _place(name: str) -> tuple[str, int]:
-    match = _PLACE.fullmatch(name)
-    return (match.group(1), int(match.group(2))) if match else (name, -1)
 
 
 def _returned(found: Scan) -> Iterator[Problem]:

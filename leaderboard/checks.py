@@ -14,7 +14,7 @@ from typing import Any
 from harness import seeds, stats
 from harness.errors import JournalError
 from harness.rate import between
-from harness.records import Calibration, Gain, Role
+from harness.records import Calibration, Gain, Role, Status
 from harness.sandbox import canaries
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.decisions import check_decisions, check_history
@@ -35,6 +35,8 @@ _PHASES = {
     "confirmed": 6,
     "closed": 7,
 }
+# A resumed session goes on from what there is. Of two, readers could differ about which one they mean.
+_ONCE = ("calibration", "baseline", "confirmed")
 _RUN_PHASES = {
     Role.BASELINE: 2,
     Role.EXPERIMENT: 4,
@@ -93,6 +95,7 @@ def check_nonce(case: Case) -> Iterator[Finding]:
 def check_order(case: Case) -> Iterator[Finding]:
     """Calibrate, baselines, experiments one after the other, confirmation in ABBA order; every restart visible."""
     yield from _after_the_end(case)
+    yield from _more_than_once(case)
     latest = 0
     for record in case.records:
         phase = _PHASES.get(record.type, latest)
@@ -120,6 +123,13 @@ def _after_the_end(case: Case) -> Iterator[Finding]:
     if ends and ends[0] + 1 < len(case.records):
         late = case.records[ends[0] + 1]
         yield broken(f"record {late.seq}", f"{late.type} comes after the session had closed")
+
+
+def _more_than_once(case: Case) -> Iterator[Finding]:
+    kinds = [record.type for record in case.records]
+    for kind in _ONCE:
+        if (times := kinds.count(kind)) > 1:
+            yield broken(kind, f"is there {times} times, and a session has one")
 
 
 def check_seeds(case: Case) -> Iterator[Finding]:
@@ -156,6 +166,8 @@ def check_calibration(case: Case) -> Iterator[Finding]:
 
 def _check_budget(made: Calibration, case: Case) -> Iterator[Finding]:
     task = case.task
+    if task.clock == "wall" and made.sentinel is None:
+        yield broken("calibration", "the clock is the wall's, and no sentinel's rate says when a run is to be repeated")
     rate, low, high = stats.median_interval(made.block_tokens_per_second)
     gate = 50.0 * (high - low) / rate * task.slope_bpb_per_percent
     if task.clock == "metered":
@@ -213,7 +225,7 @@ def check_baseline(case: Case) -> Iterator[Finding]:
 
 
 def check_gain(case: Case) -> Iterator[Finding]:
-    """The confirmed gain from its runs."""
+    """The confirmed gain from its runs, those of the stock script all ok: a session ends where one is not."""
     state, planned = case.state, case.opening.num_confirm
     if state.gain is None:
         if state.closed:
@@ -222,6 +234,9 @@ def check_gain(case: Case) -> Iterator[Finding]:
     if not len(state.confirm_baseline) == len(state.confirm_candidate) == planned:
         yield broken("confirmation", f"not all of its {planned} pairs were run")
         return
+    for index, run in enumerate(state.confirm_baseline):
+        if run.status is not Status.OK:
+            yield broken("confirmation", f"the stock script failed in pair {index + 1}: there is no gain over it")
     derived = stats.confirmed_gain(state.confirm_baseline, state.confirm_candidate)
     for name in Gain.__dataclass_fields__:
         if not same(getattr(state.gain, name), getattr(derived, name)):

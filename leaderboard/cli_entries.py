@@ -26,6 +26,9 @@ def add(commands: Commands) -> None:
     submit.add_argument("bundles", nargs="+", metavar="BUNDLE", type=Path, help="a file that `bpbench bundle` made")
     submit.add_argument("--by", default="", metavar="NAME", help="who submits (default: git's user.name)")
     submit.add_argument("--link", metavar="URL", help="https, of who submits")
+    submit.add_argument(
+        "--account", metavar="ACCOUNT", help="that opens the pull request (default: whose page on GitHub --link is)"
+    )
     submit.add_argument("--url", metavar="URL", help="where the bundle can be fetched; a folder of several ends in /")
     submit.add_argument("--note", default="", metavar="TEXT", help="one line, shown with the session")
     submit.add_argument("--entries", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
@@ -49,7 +52,9 @@ def _add_readers(commands: Commands) -> tuple[ArgumentParser, ArgumentParser]:
     check.add_argument("--base", type=Path, metavar="DIR", help="what is published now: nothing of it may vanish")
     check.add_argument("--download", action="store_true", help="fetch bundles that lie elsewhere, and check them too")
     check.add_argument(
-        "--author", metavar="ACCOUNT", help="who proposes the changes: new reproductions must be theirs; needs --base"
+        "--author",
+        metavar="ACCOUNT",
+        help="who proposes the changes: new entries and reproductions must be theirs; needs --base",
     )
 
     board = commands.add_parser("leaderboard", help="print the published leaderboard")
@@ -74,7 +79,7 @@ def _submit(arguments: Namespace) -> int:
     from leaderboard import official, submit
 
     found = _scan(arguments)
-    wish = submit.Wish(arguments.by, arguments.link, arguments.url, arguments.note)
+    wish = submit.Wish(arguments.by, arguments.link, arguments.url, arguments.note, arguments.account)
     today = datetime.now(UTC).date()
     boards = official.read(arguments.official)
     prepared = submit.prepare(arguments.bundles, submit.with_default_name(wish), found, today, boards)
@@ -84,6 +89,8 @@ def _submit(arguments: Namespace) -> int:
     for item in prepared:
         if item.entry.url is not None:
             print(f"{item.name}: put the bundle at {item.entry.url} before you open the pull request")
+    if submit.account_of(wish) is None:
+        print("Still to do: no account is named, and the pull request's check asks for yours: give --account ACCOUNT")
     for line in submit.warnings(prepared, found):
         print(f"Still to do: {line}")
     _say_how_on(prepared, written)

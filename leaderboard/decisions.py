@@ -14,9 +14,15 @@ from harness.errors import EditRefused
 from harness.records import Edit, Experiment, RunResult
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.history import history
+from leaderboard.standard import group
 
 SLACK_SIGMAS = 1e-6
+_REPLAY = "replay"  # the one agent that follows decisions of another session
 MAX_SCRIPT_CHARACTERS = 1 << 20  # a stock script and all that may be added to it have a twentieth of it
+
+
+# Characters that all edits search, each block the whole script: a thousand experiments of twenty blocks have a tenth.
+MAX_SEARCHED_CHARACTERS = 10**10
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,21 @@ def check_decisions(case: Case) -> Iterator[Finding]:
     """Every edit gives the script that ran; every keep follows the rule; the incumbent is what the rule says."""
     state = case.state
     best_source, best_bpb = case.opening.stock_source, state.baseline_bpb
+    agent = group(state, "agent").get("name")
     proposals = [record.data for record in case.records if record.type == "proposal"]
     if state.experiments and best_bpb is None:
         yield broken("experiments", "there are some, but no baseline")
         return
+    searched = 0
     for item, proposal in zip(state.experiments, proposals, strict=True):
         where = f"experiment {item.index + 1}"
+        searched += _searched_characters(item, proposal, best_source)
+        if (why := _too_much(item, case.opening.stock_source, searched)) is not None:
+            yield broken(where, why)
+            return
         yield from (broken(where, what) for what in _edit_problems(item, proposal, best_source))
+        if item.recorded is not None and agent != _REPLAY:
+            yield broken(where, f"repeats a decision of another session, which only agent={_REPLAY} does")
         yield from _door_problems(item, where, case)
         if item.kept is None:
             if state.closed or item.index + 1 < len(state.experiments):
@@ -58,11 +72,31 @@ def check_history(case: Case) -> Iterator[Finding]:
             yield broken(f"experiment {item.index + 1}", f"its commit is {item.commit}, its script makes {made}")
 
 
+def _searched_characters(item: Experiment, proposal: dict[str, Any], best_source: str) -> int:
+    """What applying the edit has to look through, at most: for each block the script and all that was put into it."""
+    edit = part_from_json(_Edit, proposal).edit
+    if edit is None or item.source is None:
+        return 0
+    return len(edit.blocks) * (len(best_source) + sum(len(new) for _, new in edit.blocks))
+
+
+def _too_much(item: Experiment, stock: str, searched: int) -> str | None:
+    """Why the edits cannot be followed any further."""
+    if searched > MAX_SEARCHED_CHARACTERS:
+        return "the edits up to here have more blocks and longer ones than can be followed"
+    if max(len(item.source or ""), len(stock)) > MAX_SCRIPT_CHARACTERS:
+        return f"a script of more than {MAX_SCRIPT_CHARACTERS:,} characters: no stock script is so long"
+    return None
+
+
 def _edit_problems(item: Experiment, proposal: dict[str, Any], best_source: str) -> Iterator[str]:
     edit = part_from_json(_Edit, proposal).edit
+    refused = proposal.get("refused") is not None
+    if refused == (item.source is not None):
+        yield "has both a script and a refusal" if refused else "has neither a script nor a refusal"
     if item.source is None:
-        if item.run is None:
-            yield "has neither a script nor a refusal"
+        if item.rerun is not None or (item.run is not None and not refused):
+            yield "ran without a script"
         return
     if edit is None:
         yield "a script ran that no edit made"
@@ -80,9 +114,6 @@ def _door_problems(item: Experiment, where: str, case: Case) -> Iterator[Finding
     """What harness/edits.py would have refused, however well the edit applies."""
     stock = case.opening.stock_source
     if item.source is None:
-        return
-    if max(len(item.source), len(stock)) > MAX_SCRIPT_CHARACTERS:
-        yield broken(where, f"a script of more than {MAX_SCRIPT_CHARACTERS:,} characters: no stock script is so long")
         return
     try:
         check_source(item.source, stock)

@@ -31,6 +31,8 @@ MAX_ENTRY_BYTES = 8 << 10
 MAX_BESIDE_BYTES = 2 << 20
 MAX_NAME, MAX_NOTE, MAX_URL, MAX_SLUG = 60, 500, 300, 40  # characters
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_ACCOUNT = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,37}[a-z0-9])?")
+_PLACE = re.compile(r"(.+)-s([0-9]{1,10})-[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _URL = re.compile(r"https://[!-~]+")  # printable ASCII, no blank
 
@@ -39,6 +41,7 @@ _URL = re.compile(r"https://[!-~]+")  # printable ASCII, no blank
 class Submitter:
     name: str
     link: str | None  # https
+    account: str | None = None  # that proposed the entry, in lower case; None: nobody compared
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def _faults(entry: Entry) -> Iterator[str]:
         yield f"submitted_on {_shown(entry.submitted_on)}: expected a date, YYYY-MM-DD"
     if not by.name:
         yield "submitted_by.name is empty: say who submits, with `--by NAME`"
+    if by.account is not None and not _ACCOUNT.fullmatch(by.account):
+        yield f"submitted_by.account {_shown(by.account)}: expected an account's name in lower case"
     for field, value, limit in (("submitted_by.name", by.name, MAX_NAME), ("note", entry.note, MAX_NOTE)):
         if text.line(value, limit) != value:
             yield f"{field} {_shown(value)}: expected one line of at most {limit} plain characters"
@@ -120,6 +125,12 @@ def name_of(whole: Bundle) -> str:
     if type(seed) is not int or seed < 0 or not NAME.fullmatch(name):
         raise ConfigError(f"the session's seed is {text.line(str(seed), 40)}: expected 0, 1, 2, ...")
     return name
+
+
+def place(name: str) -> tuple[str, int]:
+    """Task and researcher, and the session seed, of a name as `name_of` makes it; other names have no seed (-1)."""
+    match = _PLACE.fullmatch(name)
+    return (match.group(1), int(match.group(2))) if match else (name, -1)
 
 
 def slug(words: str) -> str:

@@ -41,7 +41,12 @@ def outdated(found: Scan, before: Listing) -> Iterator[Problem]:
 
 
 def of_others(found: Scan, before: Listing, author: str) -> Iterator[Problem]:
-    """Reproductions that are new or were continued, under a name that is not the account of who proposes them."""
+    """Entries and reproductions that are new or were continued, under another account than that which proposes them."""
+    for name, made in sorted(found.entries.items()):
+        account = made.submitted_by.account
+        if name not in before.entries and account != author.lower():
+            what = f"names the account {account or 'of nobody'}, and is proposed by {author}: submit it with --account"
+            yield problem(name + entry.SUFFIX, what)
     for name in found.reproductions:
         where = f"{REPRODUCTIONS}/{name}"
         if name in before.reproductions and _journal(found.folder / where) == _journal(before.folder / where):

@@ -119,16 +119,17 @@ def outcome(records: Sequence[Record]) -> Outcome:
 
 
 def counted_gain(state: SessionState) -> tuple[float | None, int]:
-    """The session's confirmed gain as it counts, and in how many pairs the candidate failed.
+    """The session's confirmed gain as it counts, and in how many pairs a run failed.
 
     A candidate that failed in any pair has no gain, at best: rated by the pairs in which it ended well, code would be
-    rewarded for ending itself when it is unlucky.
+    rewarded for ending itself when it is unlucky. A stock script that failed leaves nothing to gain on either; only a
+    journal that contradicts itself has one.
     """
     if not state.closed or state.gain is None:
         return None, 0
     pairs = list(zip(state.gain.baseline_bpb, state.gain.candidate_bpb, strict=True))
     values = [0.0 if base is None or candidate is None else base - candidate for base, candidate in pairs]
-    failed = sum(candidate is None for _, candidate in pairs)
+    failed = sum(None in pair for pair in pairs)
     value = math.fsum(values) / len(values) if values else 0.0
     return (min(0.0, value) if failed else value), failed
 

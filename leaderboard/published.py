@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from leaderboard.aggregate import Board, Row
 from leaderboard.bundle import Bundle
+from leaderboard.lines import incomplete
 from leaderboard.outcome import Outcome
 from leaderboard.overclaim import overclaims
 from leaderboard.paths import ENTRIES, REPRODUCERS
@@ -67,6 +68,7 @@ class Published:
     tier: Tier
     contested: bool  # a listed reproducer found: not reproduced
     retrained: tuple[Retrained, ...]
+    account: str | None = None  # that proposed the entry
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class Collection:
         """The sessions with a bundle by the head of their journal."""
         return {session.outcome.head: session for session in self.sessions if session.outcome is not None}
 
+    @cached_property
+    def incomplete(self) -> Mapping[str, tuple[Published, ...]]:
+        """By head: published sessions that may be of the same line, and whose bundle is not here."""
+        return incomplete(self.sessions)
+
+    def missing(self, row: Row) -> tuple[Published, ...]:
+        """The sessions that may be of the row and whose bundle is not here. With any, the row has no group."""
+        found = (item for head in sorted(heads(row)) for item in self.incomplete.get(head, ()))
+        return tuple({item.name: item for item in found}.values())
+
     def tier(self, row: Row) -> Tier:
         """Of a row: the weakest of the sessions that count."""
         order = list(Tier)
@@ -94,9 +106,10 @@ class Collection:
     def contested(self, row: Row) -> bool:
         """Whether a session of the row does not reproduce, or all of them overclaim. Such a row has no group.
 
-        Also a session that does not count: what is left out of a row is no place to put a failure.
+        Also a session that does not count, or whose bundle is not here: neither is a place to put a failure.
         """
-        return any(self.by_head[head].contested for head in heads(row)) or self.overclaims(row)
+        found = [self.by_head[head] for head in heads(row) if head in self.by_head]
+        return any(item.contested for item in (*found, *self.missing(row))) or self.overclaims(row)
 
     def overclaims(self, row: Row) -> bool:
         """Whether the researcher's sessions together claim more than was found, those beyond this `row` included."""

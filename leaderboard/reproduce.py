@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import compose, knobs, seeds, views
-from harness.assemble import choose_clock, choose_sandbox, parts, stage_progress
+from harness.assemble import choose_clock, choose_sandbox, parts, stage_progress, tried
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -25,6 +25,8 @@ from harness.integrity import Witness
 from harness.journal import Journal, Record, read
 from harness.lease import lease, physical_name
 from harness.opening import STOCK, key
+from harness.records import Walls
+from harness.sandbox import canaries
 from harness.views import rows, text
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold, other_numbers, terms
@@ -71,17 +73,25 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     subject = subject_of(whole, checked.case.session.seed)
     stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
     device, data = ready(whole, config, stock)
-    if others := other_numbers(whole.state.config.get("task"), to_json(config.task)):
-        say(f"of the task, {text.line(', '.join(others), 80)}: not as in the session, so this cannot be attested")
     with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
         chosen = choose_sandbox(config, device)
-        level = chosen.level if chosen else 0
+        walls = tried(chosen, data)
+        for why in _not_attested(whole, config, walls):
+            say(f"{why}; so this cannot be attested")
         journal, records = open_journal(folder)
         with journal, parts(config, folder, data, device, stock, chosen, Witness(), lambda _: None) as bench:
-            records = begin(journal, records, whole, device, terms(config.task, level), pairs)
-            again = Reproduction(subject, config.task, journal, records, bench, say, isolation_level=level)
+            records = begin(journal, records, whole, device, terms(config.task, walls), pairs)
+            again = Reproduction(subject, config.task, journal, records, bench, say, walls=walls)
             verdict = again.run(pairs)
     return Reproduced(path, folder, verdict, None)
+
+
+def _not_attested(whole: Bundle, config: Config, walls: Walls) -> Iterator[str]:
+    """What `bpbench attest` would refuse, as far as it is known before the first run."""
+    if others := other_numbers(whole.state.config.get("task"), to_json(config.task)):
+        yield f"of the task, {text.line(', '.join(others), 80)}: not as in the session"
+    if config.task.clock != "ticks":
+        yield from canaries.missing(walls)
 
 
 def ready(whole: Bundle, config: Config, stock: str) -> tuple[Device, DataInfo]:

@@ -2,7 +2,7 @@
 
 Its journal has the form of a session's (harness/journal.py) and records of its own: `reproduction_open`,
 `calibration`, `run_started`, `run_finished`, `resumed`, `extended` (more pairs were asked for), `verdict`. Whenever it
-begins or goes on it says under what: the walls' level and the task's configuration.
+begins or goes on it says under what: the walls, as they were tried from inside, and the task's configuration.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.config import TaskConfig
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
 from harness.protocols import Bench
-from harness.records import Calibration, Gain, Role, RunResult, Status
+from harness.records import Calibration, Gain, Role, RunResult, Status, Walls
 from harness.session import PAIR_ORDER
 from harness.views import text
 from leaderboard.verdict import Verdict, differences, judge
@@ -88,9 +88,9 @@ def fold(records: Sequence[Record]) -> State:
     return State(num_pairs, str(opened["nonce"]), calibration, base, winner, tuple(verdicts))
 
 
-def terms(task: TaskConfig, isolation_level: int) -> dict[str, Any]:
+def terms(task: TaskConfig, walls: Walls) -> dict[str, Any]:
     """What runs are made under, as records say it."""
-    return {"isolation_level": isolation_level, "task": to_json(task)}
+    return {"walls": to_json(walls), "task": to_json(task)}
 
 
 def other_numbers(own: Any, here: Any) -> list[str]:
@@ -111,7 +111,7 @@ class Reproduction:
         bench: Bench,
         say: Say,
         *,
-        isolation_level: int,
+        walls: Walls,
     ) -> None:
         self.subject = subject
         self.task = task
@@ -119,7 +119,7 @@ class Reproduction:
         self.records = records
         self._bench = bench
         self.say = say
-        self.isolation_level = isolation_level
+        self.walls = walls
 
     @property
     def state(self) -> State:
@@ -128,7 +128,7 @@ class Reproduction:
     def run(self, num_pairs: int) -> Verdict:
         """Retrain until `num_pairs` pairs are done, and judge. Raises HarnessError."""
         if num_pairs > self.state.num_pairs:
-            self._write("extended", num_pairs=num_pairs, **terms(self.task, self.isolation_level))
+            self._write("extended", num_pairs=num_pairs, **terms(self.task, self.walls))
         if (verdict := self.state.verdict) is not None:
             return verdict
         self._calibrate()

@@ -6,6 +6,7 @@ That a chain holds says nothing of who made it, so a reproduction counts only fr
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import seeds
+from harness import ranking, seeds
 from harness.codec import from_json, part_from_json, to_json
 from harness.errors import ConfigError, HarnessError
 from harness.journal import Record, parse
-from harness.records import RunResult, Status
+from harness.records import Gain, RunResult, Status, Walls
+from harness.sandbox import canaries
 from harness.session import PAIR_ORDER
 from harness.views import rows, text
 from leaderboard.bundle import Bundle
@@ -66,26 +68,54 @@ def examine(content: bytes, where: str, by: str, whole: Bundle) -> Attested:
 
     Raises ConfigError where it is not a finished reproduction of this very session, or contradicts itself.
     """
-    if content.count(b"\n") > MAX_LINES:
-        raise ConfigError(f"{where}: more than {MAX_LINES:,} lines; expected the journal of `bpbench reproduce`")
-    try:
-        records, good_length = parse(content, Path(where))
-        if not records or good_length != len(content):
-            raise ConfigError(f"{where}: empty, or its last line is unfinished; `bpbench reproduce` mends that")
+    with _named(where):
+        records = _records(content, where)
         problem = next(_problems(records, whole), None)
-        verdict = None if problem else _verdict(fold(records), whole)
-        device, fingerprint = _device(records[0].data.get("device"))
+        if problem:
+            raise ConfigError(f"{where}: {text.line(problem, 200)}")
+        return _attested(records, where, by, whole.state.gain)
+
+
+def recall(content: bytes, where: str, by: str, bundle_sha256: str) -> Attested:
+    """What a reproduction came to whose bundle is not here now: it was examined with it when it was published.
+
+    The claim is the journal's. Raises ConfigError where it is not of that bundle, or no finished reproduction.
+    """
+    with _named(where):
+        records = _records(content, where)
+        opened = records[0].data
+        if opened.get("bundle_sha256") != bundle_sha256:
+            raise ConfigError(f"{where}: its bundle_sha256 is not that of the entry: it reproduced something else")
+        return _attested(records, where, by, from_json(Gain, opened["claim"]))
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Whatever a stranger's file makes of our code becomes one line about it."""
+    try:
+        yield
     except ConfigError:
         raise
     except (HarnessError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError) as error:
         shown = text.line(str(error), 160) if isinstance(error, HarnessError) else type(error).__name__
         raise ConfigError(f"{where}: not the journal of a reproduction ({shown})") from None
-    if problem:
-        raise ConfigError(f"{where}: {text.line(problem, 200)}")
+
+
+def _records(content: bytes, where: str) -> list[Record]:
+    if content.count(b"\n") > MAX_LINES:
+        raise ConfigError(f"{where}: more than {MAX_LINES:,} lines; expected the journal of `bpbench reproduce`")
+    records, good_length = parse(content, Path(where))
+    if not records or good_length != len(content):
+        raise ConfigError(f"{where}: empty, or its last line is unfinished; `bpbench reproduce` mends that")
+    return records
+
+
+def _attested(records: Sequence[Record], where: str, by: str, claim: Gain | None) -> Attested:
+    device, fingerprint = _device(records[0].data.get("device"))
+    verdict = _verdict(fold(records), claim)
     if verdict is None:
         raise ConfigError(f"{where}: it has no verdict yet; the same `bpbench reproduce` goes on")
-    made = Retrained(by, device, fingerprint, records[0].time, verdict)
-    return Attested(made, records[0].hash)
+    return Attested(Retrained(by, device, fingerprint, records[0].time, verdict), records[0].hash)
 
 
 def _device(stated: Any) -> tuple[str, str]:
@@ -94,12 +124,12 @@ def _device(stated: Any) -> tuple[str, str]:
     return rows.device_name(stated), text.line(str(fingerprint), 60)
 
 
-def _verdict(state: State, whole: Bundle) -> Verdict | None:
+def _verdict(state: State, claim: Gain | None) -> Verdict | None:
     """The last one in our own words: those in the journal are a stranger's."""
-    if state.verdict is None or whole.state.gain is None:
+    if state.verdict is None or claim is None:
         return None
     values, failed = differences(state.baseline, state.winner)
-    return judge(whole.state.gain, values, failed, look=len(state.verdicts))
+    return judge(claim, values, failed, look=len(state.verdicts))
 
 
 def _problems(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
@@ -126,20 +156,30 @@ def _problems(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
 
 def _wrong_terms(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     """What it ran under each time that it began or went on: walls, and the numbers of the session's own task."""
+    weakest: Walls | None = None
     for record in records:
         if record.type not in _BEGINNINGS:
             continue
-        level, task = record.data.get("isolation_level"), record.data.get("task")
-        if type(level) is not int or not isinstance(task, dict):
+        stated, task = record.data.get("walls"), record.data.get("task")
+        if not isinstance(stated, dict) or not isinstance(task, dict):
             yield f"record {record.seq}: does not say under which walls and numbers it ran; reproduce it again"
             return
-        if level < MIN_LEVEL and not _ticks(whole):
-            yield f"made without walls (isolation_level below {MIN_LEVEL}): code that cheats would cheat there too"
+        walls = from_json(Walls, stated)
+        weakest = canaries.weakest(weakest, walls) if weakest else walls
         for name in other_numbers(whole.state.config.get("task"), task):
             yield f"record {record.seq}: its task.{name} is not the session's; reproduce it with the same KEY=VALUE"
+    if weakest and not _ticks(whole):
+        yield from _open_walls(weakest)
     order = [record.type for record in records if record.type == "calibration" or record.type in _RUNS]
     if not _ticks(whole) and (order.count("calibration") != 1 or order[0] != "calibration"):
         yield "expected one calibration, before all runs: their budgets follow from it"
+
+
+def _open_walls(walls: Walls) -> Iterator[str]:
+    """What would leave a session unranked: code that cheats would cheat here too."""
+    if walls.level < MIN_LEVEL:
+        yield f"made without walls (isolation level {walls.level}, expected {MIN_LEVEL} or more)"
+    yield from canaries.missing(walls)
 
 
 def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
@@ -167,6 +207,7 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         yield from _wrong_result(run, whole.state.config["task"]["audit_cuts"])
     if any(run.status is not Status.OK for run in state.baseline):
         yield "a run of the stock script failed"
+    yield from ranking.beyond_limits(ranking.correction_of((*state.baseline, *state.winner)))
 
 
 def _wrong_result(run: RunResult, audit_cuts: int) -> Iterator[str]:

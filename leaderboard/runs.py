@@ -53,9 +53,12 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
     made = case.state.calibration
     if (case.task.clock == "metered") != (result.metered is not None) and result.budget_seconds is not None:
         yield f"metered, with task.clock={case.task.clock}" if result.metered else "no record of the metered clock"
-    if case.task.clock == "ticks" and result.budget_seconds is not None:
+    ticking = case.task.clock == "ticks"
+    if ticking and result.budget_seconds is not None:
         yield "a budget in seconds on the step clock"
-    if made is None or case.task.clock == "ticks" or result.budget_seconds is None or result.setup_seconds is None:
+    if result.status is Status.OK and not ticking and None in _times(result):
+        yield "ok without its budget, setup or training time"
+    if made is None or ticking or result.budget_seconds is None or result.setup_seconds is None:
         return
     overrun = max(0.0, result.setup_seconds - SETUP_FACTOR * made.setup_seconds)
     due = max(0.0, made.budget_seconds - overrun)
@@ -67,9 +70,14 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
         yield f"trained {result.train_seconds:.3f} s with a budget of {result.budget_seconds:.3f} s"
 
 
+def _times(result: RunResult) -> tuple[float | None, ...]:
+    """What every run that came to a score has, for its clock ran."""
+    return result.budget_seconds, result.setup_seconds, result.train_seconds
+
+
 def _meter_problems(case: Case, made: Calibration, result: RunResult, metered: Metered) -> Iterator[str]:
     """The integral again, from its bursts."""
-    if made.pattern is None or not metered.bursts or not result.budget_seconds or result.train_seconds is None:
+    if made.pattern is None or not metered.bursts or result.budget_seconds is None or result.train_seconds is None:
         yield "a metered run without a pattern, bursts or times"
         return
     rates = [burst.tokens_per_second for burst in metered.bursts]
@@ -107,6 +115,9 @@ def _check_repeats(case: Case) -> Iterator[Finding]:
 def _drift_problems(case: Case, run: Run, final: bool) -> Iterator[str]:
     made, result = case.state.calibration, run.drifted or run.result
     if made is None or result is None or result.status not in (Status.OK, Status.TIMEOUT):
+        return
+    if case.task.clock == "wall" and made.sentinel is not None and len(result.sentinel) != 2:
+        yield "the device's speed just before and just after it is missing"
         return
     limit = drift_limit(made, case.task.slope_bpb_per_percent, case.task.sigma_prior_bpb)
     drifted = drift(made, result.sentinel)

@@ -20,7 +20,7 @@ from leaderboard.official import Official
 from leaderboard.outcome import Outcome, outcome
 from leaderboard.paths import OFFICIAL
 from leaderboard.published import Category, Published, Tier
-from leaderboard.retrained import MAX_JOURNAL_BYTES, Attested, examine
+from leaderboard.retrained import MAX_JOURNAL_BYTES, Attested, examine, recall
 from leaderboard.standard import group
 from leaderboard.verify import Verified, verify
 
@@ -112,8 +112,6 @@ def _session(found: _Reading, name: str, made: Entry) -> Published:
     whole = checked.bundle
     if whole.sha256 != made.bundle_sha256:
         raise HarnessError(f"bundle_sha256 is not that of {path.name} ({whole.sha256}); submit it again")
-    if not checked.consistent:
-        raise HarnessError(f"its bundle is not consistent: see `bpbench verify {path}`")
     if entry.name_of(whole) != name:
         raise HarnessError(f"its session calls for the name {entry.name_of(whole)}; `bpbench submit` names it so")
     if reasons := eligible.reasons(whole, found.boards):
@@ -125,8 +123,14 @@ def _session(found: _Reading, name: str, made: Entry) -> Published:
 
 @lru_cache(maxsize=256)
 def _verified(path: Path, _sha256: str) -> Verified:
-    """Verifying is most of the work, and one command may read a folder twice. The hash is part of what is asked."""
-    return verify(path)
+    """Verifying is most of the work, and one command may read a folder twice. The hash is part of what is asked.
+
+    Raises HarnessError where it is not consistent; of those nothing is kept, however much they hold.
+    """
+    checked = verify(path)
+    if not checked.consistent:
+        raise HarnessError(f"its bundle is not consistent: see `bpbench verify {path}`")
+    return checked
 
 
 def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
@@ -147,6 +151,7 @@ def described(name: str, made: Entry, whole: bundle.Bundle | None) -> Published:
         tier=Tier.CONSISTENT if whole else Tier.SELF_REPORTED,
         contested=False,
         retrained=(),
+        account=made.submitted_by.account,
     )
 
 
@@ -198,12 +203,13 @@ def _attach(found: _Reading, sessions: dict[str, Published], reproducers: frozen
         if by not in reproducers:
             found.note(file, f"{by} is not on leaderboard/reproducers.txt, so it counts for nothing")
             continue
-        whole = sessions[name].bundle
-        if whole is None:
-            continue  # without its bundle nothing can be compared; `check --download` has it
+        session = sessions[name]
         try:
             content = entry.read_capped(found.listed.folder / file, MAX_JOURNAL_BYTES)
-            made = examine(content, file, by, whole)
+            if session.bundle is None:  # what it found must not be gone with a bundle
+                made = recall(content, file, by, session.bundle_sha256)
+            else:
+                made = examine(content, file, by, session.bundle)
         except ConfigError as error:
             found.problem(file, str(error).removeprefix(f"{file}: "))
             continue

@@ -13,6 +13,7 @@ from harness.views import text
 from leaderboard import intervals, standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.inference import MIN_SESSIONS
+from leaderboard.lines import strangers_failures
 from leaderboard.published import Collection, Tier
 from leaderboard.show import heading
 
@@ -52,6 +53,7 @@ def _facts(collection: Collection, row: Row) -> dict[str, Any]:
         "category": standings.category(collection, row),
         "tier": collection.tier(row),
         "contested": collection.contested(row),
+        "missing": [session.name for session in collection.missing(row)],
         "mean_cost_usd": standings.row_cost_usd(collection, row.sessions),
         "entries": [collection.of(session).name for session in row.sessions],
     }
@@ -67,6 +69,9 @@ def _closing(collection: Collection, wanted: Sequence[Board], shown: Sequence[Bo
         hidden = sum(len(board.rows) for board in wanted) - sum(len(board.rows) for board in shown)
         if hidden:
             yield f"Not shown: {text.count(hidden, 'row')} not reproduced, or contested. `bpbench leaderboard --all`."
+    if failures := sorted(strangers_failures(collection.sessions)):
+        names = ", ".join(text.line(name, 100) for name in failures)
+        yield f"Not reproduced, by another account than began the row, which ends before it: {names}."
     absent = sum(session.bundle is None for session in collection.sessions)
     if absent:
         yield f"{text.count(absent, 'bundle')} elsewhere: self-reported until `bpbench check --download` has looked."
@@ -139,6 +144,9 @@ def _unicode(console: Console) -> bool:
 
 def _notes(collection: Collection, board: Board) -> Iterator[str]:
     for row in board.rows:
+        for session in collection.missing(row):
+            words = "not reproduced, and its bundle" if session.contested else "its bundle"
+            yield f"{row.label}: no verdict while {session.name} may be of it: {words} is not here"
         if 0 < row.num_sessions < MIN_SESSIONS and not collection.contested(row):
             count = text.count(row.num_sessions, "session")
             yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"

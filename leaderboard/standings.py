@@ -7,21 +7,32 @@ from dataclasses import replace
 
 from leaderboard import spent
 from leaderboard.aggregate import Board, Row, aggregate, compare, grouped, yardstick
+from leaderboard.lines import incomplete, strangers_failures
 from leaderboard.outcome import Outcome
 from leaderboard.overclaim import overclaims
 from leaderboard.published import Category, Collection, Published, Tier, heads
+from leaderboard.verdict import Word
 
 
 def boards(sessions: Iterable[Published]) -> tuple[Board, ...]:
-    """The boards of all sessions with a bundle; a contested row is on its board, last, without a group."""
-    by_head = {session.outcome.head: session for session in sessions if session.outcome is not None}
-    contested = {head for head, session in by_head.items() if session.contested}
+    """The boards of all sessions with a bundle.
 
-    def uncontested(row: Row) -> bool:
-        return contested.isdisjoint(heads(row)) and not overclaims(by_head[head] for head in heads(row))
+    A row that is contested, or lacks a session whose bundle cannot be had, is on its board, last, without a group. A
+    contested session that another account put behind the row is on none, and the row ends before it.
+    """
+    listed = tuple(sessions)
+    failures = strangers_failures(listed)
+    found = [session for session in listed if session.name not in failures]
+    contested = {session.outcome.head for session in found if session.outcome is not None and session.contested}
+    without = contested | incomplete(listed).keys()
 
-    outcomes = [session.outcome for session in by_head.values() if session.outcome is not None]
-    return tuple(ranked(board, uncontested, keep=True) for board in aggregate(outcomes))
+    by_head = {session.outcome.head: session for session in found if session.outcome is not None}
+
+    def is_whole(row: Row) -> bool:
+        return without.isdisjoint(heads(row)) and not overclaims(by_head[head] for head in heads(row))
+
+    outcomes = [session.outcome for session in found if session.outcome is not None]
+    return tuple(ranked(board, is_whole, keep=True) for board in aggregate(outcomes))
 
 
 def ranked(board: Board, counts: Callable[[Row], bool], *, keep: bool = False) -> Board:
@@ -44,19 +55,32 @@ def of_tier(collection: Collection, tiers: frozenset[Tier]) -> tuple[Board, ...]
     """The boards of the sessions of these tiers, and of nothing else; contested rows are in none.
 
     A row counts its seeds 0, 1, ... as far as they have the tier. So a new session, whoever adds it, neither hides nor
-    changes a row here before it has that tier itself. A contested session keeps its whole row out, counted or not.
-    Boards without a row that counts a session are left out.
+    changes a row here before it has that tier itself. A contested session keeps its whole row out, counted or not;
+    so does one that has the tier and whose bundle cannot be had; but those of another account than began the row only
+    end it. Boards without a row that counts a session are left out.
     """
-    contested = {
-        head for board in collection.boards for row in board.rows if collection.contested(row) for head in heads(row)
-    }
+    failures = strangers_failures(collection.sessions)
+
+    def is_out(row: Row) -> bool:
+        return collection.contested(row) or any(_had(tiers, session) for session in collection.missing(row))
+
+    out = {head for board in collection.boards for row in board.rows if is_out(row) for head in heads(row)}
     outcomes = [
         session.outcome
         for session in collection.sessions
-        if session.outcome is not None and session.tier in tiers and session.outcome.head not in contested
+        if session.outcome is not None
+        and session.tier in tiers
+        and session.outcome.head not in out
+        and session.name not in failures
     ]
     parts = (ranked(board, lambda row: bool(row.sessions)) for board in aggregate(outcomes))
     return tuple(part for part in parts if part.rows)
+
+
+def _had(tiers: frozenset[Tier], absent: Published) -> bool:
+    """Whether a session counted here while its bundle could be had: no entry is accepted below `consistent`."""
+    reproduced = any(item.verdict.word is Word.REPRODUCED for item in absent.retrained)
+    return Tier.CONSISTENT in tiers or (reproduced and Tier.REPRODUCED in tiers)
 
 
 def category(collection: Collection, row: Row) -> Category | None:

@@ -31,6 +31,7 @@ class Wish:
     link: str | None
     url: str | None  # of the bundle; with a slash at its end, of the folder that will hold NAME.bundle.tar
     note: str
+    account: str | None = None  # that opens the pull request
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,17 @@ def prepare(
     listed = official.read(OFFICIAL) if boards is None else boards
     prepared = [_prepare(source, wish, today, listed) for source in sources]
     known = {mark: name for name, _, mark in doubles.all_marks(found)}
+    measured = {session.name: doubles.figures(session) for session in found.sessions}
     for item in prepared:
         identity = [doubles.bundle_mark(item.entry.bundle_sha256), *doubles.marks(item.session)]
-        if other := next((known[mark] for mark in identity if mark in known), None):
+        figures = doubles.figures(item.session)
+        same = [*(known[mark] for mark in identity if mark in known), *doubles.copies(figures, measured)]
+        if other := next(iter(same), None):
             raise ConfigError(f"{item.source}: this session is {other} already; each is submitted once")
         if item.name in found.entries or item.name in found.withdrawn:
             raise ConfigError(f"{item.source}: {item.name} is there already, or was withdrawn")
         known |= dict.fromkeys(identity, str(item.source))
+        measured[str(item.source)] = figures
     return prepared
 
 
@@ -97,7 +102,8 @@ def _entry(source: Path, wish: Wish, today: date, boards: Sequence[Official]) ->
             f"{source} has {size:,} bytes; the repository takes {entry.MAX_BESIDE_BYTES:,} at most: put it where it "
             "can be fetched (an asset of a release, for example) and give --url"
         )
-    made = Entry(entry.FORMAT, whole.sha256, size, url, Submitter(wish.by, wish.link), today.isoformat(), wish.note)
+    by = Submitter(wish.by, wish.link, account_of(wish))
+    made = Entry(entry.FORMAT, whole.sha256, size, url, by, today.isoformat(), wish.note)
     if wrong := entry.fault(made):
         raise ConfigError(wrong)
     return Prepared(name, made, source, described(name, made, whole))
@@ -137,6 +143,12 @@ def _bundle_bytes(item: Prepared) -> bytes:
 def warnings(prepared: Sequence[Prepared], found: Scan) -> list[str]:
     """What `bpbench check` would still miss once these are there."""
     return check.missing_seeds(found, {item.name: item.session for item in prepared})
+
+
+def account_of(wish: Wish) -> str | None:
+    """The account that was given, or whose page the link is."""
+    named = wish.account or (wish.link or "").partition("https://github.com/")[2].strip("/")
+    return named.lower() if named and "/" not in named else None
 
 
 def git_name() -> str | None:

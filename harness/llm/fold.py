@@ -6,6 +6,7 @@ worst case standing, and no line can charge a call twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from harness.errors import JournalError
 from harness.llm.exchange import Outcome
 from harness.records import SessionState, Smoke, Usage
 from harness.turn import LLMCall, LLMTotals, SmokeCall, Turn
+
+MAX_OF_A_TURN = 5_000  # calls, or smoke runs: a journal with more was not written by a session
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def call_started(state: SessionState, call: LLMCall) -> SessionState:
         raise JournalError(f"call {call.number} after {state.llm.num_calls}")
     state = settle(state)
     turn = _turn(state, call.index)
+    _bound(turn.calls)
     turn = replace(turn, calls=(*turn.calls, call))
     totals = replace(_charged(state.llm, call, 1), num_calls=state.llm.num_calls + 1, in_flight=call)
     return replace(state, turn=turn, llm=totals)
@@ -74,7 +78,9 @@ def settle(state: SessionState) -> SessionState:
 
 def smoke_started(state: SessionState, index: int, source_sha256: str) -> SessionState:
     turn = _turn(state, index)
-    finished = tuple(smoke for smoke in turn.smokes if smoke.result is not None)
+    _bound(turn.smokes)
+    cut_off = turn.smokes and turn.smokes[-1].result is None
+    finished = turn.smokes[:-1] if cut_off else turn.smokes
     return replace(state, turn=replace(turn, smokes=(*finished, SmokeCall(source_sha256))))
 
 
@@ -110,6 +116,14 @@ def usage(turn: Turn | None) -> Usage | None:
     )
 
 
+def _bound(of_a_turn: Sequence[object]) -> None:
+    """The state is copied with every record."""
+    if len(of_a_turn) >= MAX_OF_A_TURN:
+        raise JournalError(
+            f"more than {MAX_OF_A_TURN:,} calls or smoke runs for one experiment: no session has so many"
+        )
+
+
 def _turn(state: SessionState, index: int) -> Turn:
     if state.turn is None or state.turn.index != index:
         raise JournalError(f"experiment {index}: the researcher was not asked")
@@ -124,9 +138,8 @@ def _put(state: SessionState, ended: LLMCall) -> SessionState:
     totals = _charged(_charged(state.llm, before, -1), ended, 1)
     totals = replace(totals, outcomes=outcomes, in_flight=None, seconds=totals.seconds + (ended.seconds or 0.0))
     turn = state.turn
-    if turn is not None:
-        calls = tuple(ended if call.number == ended.number else call for call in turn.calls)
-        turn = replace(turn, calls=calls)
+    if turn is not None and turn.calls and turn.calls[-1].number == ended.number:  # it is the last that was begun
+        turn = replace(turn, calls=(*turn.calls[:-1], ended))
     return replace(state, llm=totals, turn=turn)
 
 

@@ -84,13 +84,15 @@ def missing(walls: Walls) -> Iterator[str]:
 
 def weakest(before: Walls, now: Walls) -> Walls:
     """What held all the time, for a session that went on behind other walls."""
-    order = {OPEN: 0, UNKNOWN: 1, HELD: 2}
-    names = (*before.canaries, *(name for name in now.canaries if name not in before.canaries))
-    worst = {
-        name: min(before.canaries.get(name, UNKNOWN), now.canaries.get(name, UNKNOWN), key=lambda state: order[state])
-        for name in names
-    }
+    named = (name for name in (*NEEDED, *USEFUL) if name in before.canaries or name in now.canaries)
+    worst = {name: _worse(before.canaries.get(name), now.canaries.get(name)) for name in named}
     return Walls(*min((before.name, before.level), (now.name, now.level), key=lambda item: item[1]), canaries=worst)
+
+
+def _worse(one: str | None, other: str | None) -> str:
+    """Anything but our own words, as a stranger's journal may have it, is unknown."""
+    states = (one, other)
+    return OPEN if OPEN in states else HELD if states == (HELD, HELD) else UNKNOWN
 
 
 def follow(channel: Channel, process: Process) -> dict[str, bool]:

@@ -84,7 +84,7 @@ def parts(board: Board, collection: Collection) -> dict[Tier, list[Board]]:
     Fewer sessions may no longer show that two devices agree: then a tier has several parts, the largest first.
     """
     members = frozenset(head for row in board.rows for head in heads(row))
-    mine = tuple(item for item in collection.sessions if item.outcome is not None and item.outcome.head in members)
+    mine = tuple(item for item in collection.sessions if item.outcome is None or item.outcome.head in members)
     here, found = replace(collection, sessions=mine, boards=(board,)), {}
     for tier in _TIERS:
         tiers = frozenset(other for other, strength in words.STRENGTH.items() if strength >= words.STRENGTH[tier])
@@ -158,7 +158,7 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
     """A row of `part`, which is the row `number` of `board`."""
     published = [collection.of(item) for item in row.sessions]
     gains = [item.gain_bpb for item in row.sessions if item.gain_bpb is not None]
-    tier, contested = collection.tier(row), _contested(row, collection)
+    tier, contested, missing = collection.tier(row), _contested(row, collection), collection.missing(row)
     cost = standings.row_cost_usd(collection, row.sessions)
     category = next((item.category for item in published if item.category), None)
     tied = [other for other in part.rows if row.group is not None and other.group == row.group]
@@ -172,7 +172,7 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
         group=row.group,
         edge=" ".join(name for name, at in (("first", 0), ("last", -1)) if tied and tied[at] is row),
         num_tied=len(tied),
-        no_verdict=words.no_verdict(row, bool(contested)),
+        no_verdict=words.no_verdict(row, bool(contested), len(missing)),
         num_sessions=row.num_sessions,
         mean=words.bpb(row.mean_bpb, True),
         interval=shown,
@@ -222,7 +222,7 @@ def _tier_note(sessions: Sequence[Published], tier: Tier, num_others: int) -> st
 def _contested(row: Row, collection: Collection) -> str:
     """Of all sessions of a row, those that do not count too."""
     by_head = collection.by_head
-    found = [by_head[head] for head in heads(row) if head in by_head]
+    found = [*(by_head[head] for head in heads(row) if head in by_head), *collection.missing(row)]
     count = sum(item.contested for item in found)
     together = "together they claim more than their reproductions found" if collection.overclaims(row) else ""
     return "; ".join(filter(None, (f"{count} of {len(found)} sessions contested" if count else "", together)))

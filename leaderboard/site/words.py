@@ -69,13 +69,15 @@ def length(conditions: Mapping[str, Any]) -> str:
     return f"{number(limit)} experiments a session"
 
 
-def no_verdict(row: Row, contested: bool) -> str:
+def no_verdict(row: Row, contested: bool, num_missing: int) -> str:
     """Why a row has no tie group; empty where it has one."""
     if row.group is not None:
         return ""
     if row.num_sessions < MIN_SESSIONS:
         return f"no verdict: {row.num_sessions} of {MIN_SESSIONS} sessions"
-    return "no verdict: contested" if contested else "no verdict"
+    if contested:
+        return "no verdict: contested"
+    return f"no verdict: {text.count(num_missing, 'bundle')} cannot be had" if num_missing else "no verdict"
 
 
 def notes(board: Board) -> Iterator[str]:

@@ -102,7 +102,7 @@ def publish(folder: Path, packed_bundle: Path, *, url: str | None = None, **chan
         bundle_sha256=whole.sha256,
         bundle_bytes=packed_bundle.stat().st_size,
         url=url,
-        submitted_by=entry.Submitter("Somebody", "https://example.org/somebody"),
+        submitted_by=entry.Submitter("Somebody", "https://example.org/somebody", "ann"),
         submitted_on=TODAY.isoformat(),
         note="",
     )
@@ -153,11 +153,11 @@ def reproduced(
             device={**simulated.DEVICE.identity, "fingerprint": fingerprint},
             nonce=hashlib.sha256(nonce.encode()).hexdigest()[:32],
             num_pairs=pairs,
-            **terms(_demo(), 3),
+            **terms(_demo(), WALLS),
         )
         records = [opened]
     with journal:
-        Reproduction(subject, _demo(), journal, records, bench, lambda _: None, isolation_level=3).run(pairs)
+        Reproduction(subject, _demo(), journal, records, bench, lambda _: None, walls=WALLS).run(pairs)
     return folder
 
 

@@ -84,7 +84,6 @@ class SimulatedBench:
     metered: bool = False
     speed: float = 1.0  # of the device in metered runs, relative to its calibration
     speed_of: dict[str, float] = field(default_factory=dict)  # the same in runs whose id begins so
-    sentinel: bool = False  # whether speeds are measured around each run
     drifting: dict[str, int] = field(default_factory=dict)  # run ids around which the speed halves so often
     cooled: int = 0
 
@@ -103,14 +102,14 @@ class SimulatedBench:
                 pattern=MeterPattern(5.0, 0.1, ratio.value),
                 meter_error_percent=0.5,
             )
-        self.made = replace(made, sentinel=SentinelRate(1000.0, 0.01) if self.sentinel else None)
+        self.made = replace(made, sentinel=None if self.metered else SentinelRate(1000.0, 0.01))
         return self.made
 
     def cool_down(self) -> None:
         self.cooled += 1
 
     def speeds(self, run_id: str) -> tuple[float, ...]:
-        if not self.sentinel:
+        if self.metered:
             return ()
         if self.drifting.get(run_id, 0) > 0:
             self.drifting[run_id] -= 1

@@ -132,6 +132,10 @@ def test_a_journal_too_large_to_read_is_refused(packed: Path, tmp_path: Path, mo
     with pytest.raises(HarnessError, match="more than 3 lines"):
         bundle.read(packed)
     monkeypatch.setattr(bundle, "MAX_RECORDS", 1000)
+    for limit, told in (("MAX_VALUES", "more than 100 values"), ("MAX_JOURNAL_BYTES", "at most 100 are read")):
+        with monkeypatch.context() as patched, pytest.raises(HarnessError, match=told):
+            patched.setattr(bundle, limit, 100)
+            bundle.read(packed)
     monkeypatch.setattr(bundle, "MAX_LINE_BYTES", 100)
     with pytest.raises(HarnessError, match="at most 100 are read"):
         bundle.read(packed)

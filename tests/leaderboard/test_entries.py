@@ -43,13 +43,20 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "text": (changed(bundle_bytes="1000"), "expected int"),
     "date": (changed(submitted_on="2025-02-30"), "expected a date"),
     "week": (changed(submitted_on="2025-W01-1"), "expected a date"),
-    "nobody": (changed(submitted_by={"name": "", "link": None}), "say who submits"),
-    "long name": (changed(submitted_by={"name": "a" * 61, "link": None}), "at most 60"),
+    "nobody": (changed(submitted_by={"name": "", "link": None, "account": None}), "say who submits"),
+    "long name": (changed(submitted_by={"name": "a" * 61, "link": None, "account": None}), "at most 60"),
     "escape": (changed(note="\x1b[31mred"), "plain characters"),
     "bidi": (changed(note="a\u202eb"), "plain characters"),
     "two lines": (changed(note="a\nb"), "one line"),
     "long note": (changed(note="a" * 501), "at most 500"),
-    "link": (changed(submitted_by={"name": "Ann", "link": "javascript:alert(1)"}), "expected https://"),
+    "account": (
+        changed(submitted_by={"name": "Ann", "link": None, "account": "A b"}),
+        "expected an account's name",
+    ),
+    "link": (
+        changed(submitted_by={"name": "Ann", "link": "javascript:alert(1)", "account": None}),
+        "expected https://",
+    ),
 }
 
 

@@ -81,6 +81,25 @@ def test_a_contested_row_leaves_the_ranking_and_stays_to_be_seen(folder: Path, r
     assert loaded.contested(board.rows[0]) and board.rows[0].group is None and board.rows[0].mean_bpb
 
 
+def test_a_contest_outlasts_the_bundle(folder: Path, root: Path) -> None:
+    """The submitter's server is away, or the file on it gone: what a reproduction found stays."""
+    name = put(folder, root / "false").session.name
+    entry_file = folder / f"{name}.json"
+    entry_file.write_text(entry_file.read_text().replace('"url": null', '"url": "https://example.org/a"'))
+    (folder / f"{name}.bundle.tar").rename(folder.parent / "elsewhere.tar")
+    assert problems(folder) == ""
+    (session,) = load(folder).sessions
+    assert (session.bundle, session.tier, session.contested) == (None, Tier.SELF_REPORTED, True)
+    assert [item.verdict.word for item in session.retrained] == [Word.NOT_REPRODUCED]
+    put_by_bob = folder / "reproductions" / f"{name}.bob.jsonl"
+    shutil.copy(root / "true" / "journal.jsonl", put_by_bob)
+    assert not load(folder).sessions[0].contested  # which of the two is on its own device nobody can tell now
+    lines = lines_of(read(root / "true" / "journal.jsonl")[0])
+    lines[0]["data"]["bundle_sha256"] = "0" * 64
+    put_by_bob.write_bytes(chained(lines))
+    assert "its bundle_sha256 is not that of the entry" in problems(folder)
+
+
 def test_it_can_be_continued_but_not_replaced(folder: Path, root: Path, tmp_path: Path) -> None:
     before = put(folder, root / "true").path.read_bytes()
     longer = Path(shutil.copytree(root / "true", tmp_path / "longer"))
@@ -154,11 +173,23 @@ def went_on(**values: object) -> Callable[[Lines], None]:
     """Stopped and continued before the first run, under the terms of its beginning but for `values`."""
 
     def change(lines: Lines) -> None:
-        began = {name: lines[0]["data"][name] for name in ("isolation_level", "task")}
+        began = {name: lines[0]["data"][name] for name in ("walls", "task")}
         said = {"reason": "resumed", **began, **values}
         lines.insert(2, {"time": lines[1]["time"], "type": "resumed", "data": said})
 
     return change
+
+
+def walls(level: int, **states: str) -> dict[str, object]:
+    return {"name": "bubblewrap", "level": level, "canaries": {**publishing.WALLS.canaries, **states}}
+
+
+def slow(lines: Lines) -> None:
+    """Half the calibrated speed, by the bursts of every run."""
+    for line in lines:
+        if line["type"] == "run_finished":
+            meter = {"bursts": [], "stopped_seconds": 1.0, "budget_tokens": 1.0, "used_tokens": 1.0, "correction": 0.5}
+            line["data"]["result"]["metered"] = meter
 
 
 REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
@@ -166,11 +197,16 @@ REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
     "another bundle": (opened(bundle_sha256="0" * 64), "its bundle_sha256 is not that of the entry"),
     "another key": (opened(key={"protocol": 1}), "its key is not that of the entry"),
     "another claim": (opened(claim=None), "its claim is not that of the entry"),
-    "without walls": (opened(isolation_level=1), "made without walls"),
+    "without walls": (opened(walls=walls(1)), "made without walls"),
+    "an open wall": (opened(walls=walls(3, read_val="open")), "wall read_val is open"),
+    "a wall that was not tried": (opened(walls=walls(3, stop="unknown")), "wall stop is unknown"),
+    "no walls tried": (opened(walls={"name": "x", "level": 3, "canaries": {}}), "wall tcp is unknown"),
+    "walls of elsewhere": (opened(walls={"level": 3}), "not the journal of a reproduction"),
     "other task": (lambda x: x[0]["data"]["task"].update(audit_cuts=2), "its task.audit_cuts is not the session's"),
-    "went on without walls": (went_on(isolation_level=0), "made without walls"),
+    "went on without walls": (went_on(walls=walls(0)), "made without walls"),
+    "went on behind an open wall": (went_on(walls=walls(3, udp="open")), "wall udp is open"),
     "went on as another task": (went_on(task={}), "is not the session's"),
-    "went on without a word": (went_on(isolation_level=None), "does not say under which walls"),
+    "went on without a word": (went_on(walls=None), "does not say under which walls"),
     "older": (lambda x: x[0]["data"].pop("task"), "does not say under which walls"),
     "no calibration": (lambda x: x.pop(1), "expected one calibration"),
     "two calibrations": (lambda x: x.insert(2, x[1]), "expected one calibration"),
@@ -180,6 +216,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
         "the task asks for 256",
     ),
     "no score of text": (lambda x: finished(x, "confirm_candidate-000").update(bpb=9.0), "with the score 9.0"),
+    "a busy device": (slow, "ran at 50 % of its calibrated speed"),
     "memory": (lambda x: finished(x, "confirm_candidate-000").update(peak_memory_bytes=2**61), "peak_memory_bytes is"),
     "another nonce": (opened(nonce="0" * 32), "not the run, seed and split that the rules call for"),
     "fewer pairs asked": (opened(num_pairs=2), "a verdict before all pairs were there"),

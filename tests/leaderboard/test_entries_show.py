@@ -202,6 +202,92 @@ def test_what_was_found_is_pooled_by_pairs_on_the_sessions_own_kind_of_device() 
     assert not excess()
 
 
+def named(group: Sequence[Published]) -> list[Published]:
+    """As entries are named."""
+    return [replace(item, name=f"demo-best-s{seed}-0123abcd") for seed, item in enumerate(group)]
+
+
+def gone(session: Published, **fields: object) -> Published:
+    """Published, and its bundle cannot be had."""
+    absent = replace(session, bundle=None, outcome=None, category=None, tier=Tier.SELF_REPORTED)
+    return replace(absent, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [0, 3, 5])
+def test_a_bad_seed_is_not_taken_back_by_letting_its_bundle_vanish(seed: int) -> None:
+    """The row of what is left has no verdict, and says why; nobody is compared with it."""
+    best = named(BEST)
+    best[seed] = gone(best[seed])
+    found = collection(best, TPE)
+    (board,) = found.boards
+    left = next(item for item in board.rows if item.label == "llm best-model")
+    assert left.group is None and [item.name for item in found.missing(left)] == [best[seed].name]
+    assert board.comparisons == ()
+    everything = shown(found, all_tiers=True)
+    assert f"no verdict while {best[seed].name} may be of it" in " ".join(everything.split())
+
+
+def test_of_whom_a_vanished_bundle_is_its_name_must_allow() -> None:
+    """Other labels, seeds that a line has, and seeds beyond a gap are no reason to doubt it."""
+    best = named(BEST)
+    for name in ("demo-other-s6-0123abcd", "demo-best-s2-0123abce", "demo-best-s8-0123abcd", "other"):
+        found = collection(best, TPE, [gone(replace(BEST[0], name=name))])
+        assert all(item.group for item in found.boards[0].rows), name
+    both = [gone(replace(BEST[0], name=f"demo-best-s{seed}-0123abcd")) for seed in (6, 7)]
+    (board,) = collection(best, TPE, both).boards
+    assert [item.group for item in board.rows] == [1, None]
+
+
+def test_a_reproduced_row_stays_where_what_vanished_never_was_reproduced() -> None:
+    best = named(BEST)
+    again = Retrained("ann", "cpu", "here", 0.0, replace(LOST, word=Word.REPRODUCED))
+    beyond = gone(replace(BEST[0], name="demo-best-s6-0123abcd"))
+    assert "best-model" in shown(collection(best, TPE, [beyond]))
+    assert "best-model" not in shown(collection(best, TPE, [replace(beyond, retrained=(again,))]))
+
+
+def test_a_contested_session_stays_contested_without_its_bundle() -> None:
+    best = named(BEST)
+    lost = Retrained("ann", "cpu", "here", 0.0, LOST)
+    best[5] = gone(best[5], contested=True, retrained=(lost,))
+    found = collection(best, TPE)
+    left = next(item for item in found.boards[0].rows if item.label == "llm best-model")
+    assert found.contested(left) and "best-model" not in shown(found)
+    assert "not reproduced, and its bundle is not here" in " ".join(shown(found, all_tiers=True).split())
+
+
+def by(account: str | None, group: Sequence[Published]) -> list[Published]:
+    return [replace(item, account=account) for item in group]
+
+
+def test_a_strangers_failure_ends_a_row_and_does_not_take_it_away() -> None:
+    """Seed 6 copies researcher and device; a listed reproducer finds that it is made up."""
+    best = by("ann", named(BEST))
+    assert best[0].outcome is not None
+    seventh = replace(best[0].outcome, head="forged", session_seed=6, gain_bpb=-0.5)
+    lost = Retrained("bob", "cpu", "here", 0.0, LOST)
+    forged = replace(best[0], name="demo-best-s6-0123abcd", outcome=seventh, contested=True, retrained=(lost,))
+    for account, groups in (("eve", [1, 2]), ("ann", [1, None]), (None, [1, None])):
+        found = collection(best, [replace(forged, account=account)], TPE)
+        rows = found.boards[0].rows
+        assert [item.group for item in rows] == groups
+        assert [item.num_sessions for item in rows if item.label != "tpe"] == [6 if account == "eve" else 7]
+        assert ("best-model" in shown(found)) == (account == "eve")
+        told = "by another account than began the row, which ends before it: demo-best-s6-0123abcd."
+        assert (told in " ".join(shown(found, all_tiers=True).split())) == (account == "eve")
+        for tiers in (frozenset(Tier), frozenset({Tier.REPRODUCED})):
+            counted = [row for board in standings.of_tier(found, tiers) for row in board.rows if row.label != "tpe"]
+            assert [row.num_sessions for row in counted] == ([6] if account == "eve" else [])
+
+
+def test_a_strangers_server_does_not_keep_a_row_from_its_rank() -> None:
+    best = by("ann", named(BEST))
+    beyond = gone(replace(best[0], name="demo-best-s6-0123abcd"))
+    for account, groups in (("eve", [1, 2]), ("ann", [1, None]), (None, [1, None])):
+        found = collection(best, [replace(beyond, account=account)], TPE)
+        assert [item.group for item in found.boards[0].rows] == groups
+
+
 def test_a_share_of_a_contested_tpe_is_not_shown() -> None:
     found = collection(BEST, sessions("tpe", [0.02 + x for x in SPREAD], contested=0, category=Category.CONTROL))
     assert all(item.share_of_tpe is None for item in found.boards[0].rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,12 +12,14 @@ from typing import Any
 
 import publishing
 import pytest
-from doctored import data, lines_of
+from doctored import Lines, data, finished, lines_of
 
+from harness import seeds
 from harness.errors import ConfigError
 from harness.journal import read
-from harness.records import SessionState
-from leaderboard import attest, check, scan
+from harness.records import Role, SessionState
+from leaderboard import attest, check, entry, scan, submit
+from leaderboard import doubles as doubles_of
 from leaderboard.check import Checked
 from leaderboard.doubles import doubles
 from leaderboard.published import Published
@@ -84,6 +87,59 @@ def test_one_measurement_in_common_is_enough(root: Path, case: str) -> None:
     assert f"the same session as {first.name}" in problem.what and problem.where == f"{second.name}.json"
 
 
+def copied(lines: Lines) -> None:
+    """Another session seed with its run seeds, another nonce, and the last digits of one figure of each kind."""
+    nonce = "1" * 32
+    opened = data(lines, "session_open")
+    opened["config"]["session"]["seed"] = 1
+    opened["nonce_sha256"] = seeds.commitment(nonce)
+    data(lines, "closed")["nonce"] = nonce
+    for line in lines:
+        if line["type"] in ("run_started", "run_finished"):
+            identity = line["data"]
+            role = Role(identity["role"])
+            identity["seed"] = seeds.deal("demo", 1, role, identity["index"], nonce)
+    data(lines, "calibration")["block_tokens_per_second"][1] *= 1 + 1e-14
+    for name in ("baseline-000", "confirm_baseline-000", "confirm_candidate-000"):
+        for figure in ("bpb", "train_seconds") if name != "baseline-000" else ("train_seconds",):
+            finished(lines, name)[figure] *= 1 - 1e-14
+
+
+def test_a_copy_is_found_by_the_figures_that_were_left(root: Path, tmp_path: Path) -> None:
+    """Re-dealt, re-seeded and consistent: an honest reproducer would confirm it, for the gain is there."""
+    folder = tmp_path / "entries"
+    publishing.publish(folder, root / "session0.bundle.tar")
+    lines = lines_of(read(root / "session0" / "journal.jsonl")[0])
+    copied(lines)
+    copy = publishing.repacked(lines, tmp_path / "copy.bundle.tar")
+    wish = submit.Wish("Eve", None, None, "")
+    with pytest.raises(ConfigError, match=r"this session is demo-random-s0-.* already"):
+        submit.prepare([copy], wish, scanned(folder), publishing.TODAY, publishing.boards())
+    publishing.publish(folder, copy)
+    told = problems(folder)
+    assert "figures that were measured once are also in demo-random-s" in told and "\n" not in told, told
+
+
+def test_honest_sessions_share_too_few_figures() -> None:
+    """Of two hundred figures of eight digits within a per cent, on a clock as coarse as a quarter of a microsecond."""
+    rng = random.Random(0)
+
+    def session() -> doubles_of.Figures:
+        bursts = (1000.0 / (round(0.1 * rng.uniform(0.995, 1.005) * 4e6) / 4e6) for _ in range(200))
+        return frozenset(("speed", f"{rate:.8g}") for rate in bursts)
+
+    known: dict[str, doubles_of.Figures] = {}
+    for number in range(150):
+        own = session()
+        assert doubles_of.copies(own, known) == []
+        known[str(number)] = own
+
+
+def test_round_figures_are_nobodys() -> None:
+    for shown, digits in (("1000", 1), ("12.5", 3), ("0.001", 1), ("1.2345678e-05", 8), ("inf", 0), ("20.480123", 8)):
+        assert doubles_of._num_digits(shown) == digits
+
+
 def test_scores_that_are_not_there_are_nothing_in_common(root: Path) -> None:
     """Candidates that failed in every pair, for example."""
     found = scanned(root / "entries")
@@ -97,7 +153,35 @@ def test_scores_that_are_not_there_are_nothing_in_common(root: Path) -> None:
     assert list(doubles(replace(found, sessions=tuple(map(failing, found.sessions))))) == []
 
 
-# Reproductions of others.
+# Entries and reproductions of others.
+
+
+def test_a_new_entry_names_the_account_that_proposes_it(root: Path, tmp_path: Path) -> None:
+    folder, base = tmp_path / "entries", tmp_path / "base"
+    base.mkdir()
+    for account in ("ann", None):
+        by = entry.Submitter("Ann", None, account)
+        publishing.publish(folder, root / "session0.bundle.tar", submitted_by=by)
+        assert (problems(folder, base, author="Ann") == "") == (account == "ann")
+        assert f"names the account {account or 'of nobody'}, and is proposed by eve" in problems(
+            folder, base, author="eve"
+        )
+        assert problems(folder, folder, author="eve") == problems(folder, base) == ""
+
+
+@pytest.mark.parametrize(
+    ("link", "account", "expected"),
+    [
+        (None, None, None),
+        (None, "Ann", "ann"),
+        ("https://github.com/Ann/", None, "ann"),
+        ("https://github.com/ann", "bob", "bob"),
+        ("https://github.com/ann/project", None, None),
+        ("https://example.org/ann", None, None),
+    ],
+)
+def test_whose_account_submit_writes(link: str | None, account: str | None, expected: str | None) -> None:
+    assert submit.account_of(submit.Wish("Ann", link, None, "", account)) == expected
 
 
 def test_a_new_reproduction_is_proposed_by_who_made_it(root: Path, folder: Path) -> None:

@@ -17,7 +17,8 @@ from harness.device import probe
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.journal import Journal, Record, read
 from harness.opening import STOCK
-from harness.records import Gain, Role, RunResult, Status
+from harness.records import Gain, Role, RunResult, Status, Walls
+from harness.sandbox.canaries import HELD, NEEDED
 from leaderboard import bundle, cli, reproduce
 from leaderboard.reproduction import Reproduction, Subject, fold, other_numbers, terms
 from leaderboard.verdict import Verdict, Word, alpha_exceeds, confidence, differences, judge
@@ -30,6 +31,7 @@ def claim(mean: float, half: float) -> Gain:
     return Gain(3, mean, mean - half, mean + half, base, (2 - mean - sd, 2 - mean, 2 - mean + sd))
 
 
+WALLS = Walls("bubblewrap", 3, dict.fromkeys(NEEDED, HELD))
 CLAIMED, NOTHING, LOSS = claim(0.03, 0.01), claim(0.002, 0.01), claim(-0.03, 0.01)
 FLAKY = Gain(2, None, None, None, (2.0, 2.0, 2.0), (1.9, None, 1.9))
 
@@ -113,7 +115,7 @@ def attempt(
         records = [journal.append("reproduction_open", nonce="1" * 32, num_pairs=pairs)]
     with journal:
         task = simulated.configuration().task
-        again = Reproduction(subject, task, journal, records, bench, lambda _: None, isolation_level=3)
+        again = Reproduction(subject, task, journal, records, bench, lambda _: None, walls=WALLS)
         return again.run(pairs), bench
 
 
@@ -154,7 +156,7 @@ def test_more_pairs_continue_from_those_that_are_there(tmp_path: Path) -> None:
     assert (first.num_pairs, again.num_pairs, len(bench.runs)) == (3, 5, 4)
     assert again.confidence == 0.975
     extended = next(record for record in read(tmp_path / "a" / "journal.jsonl")[0] if record.type == "extended")
-    assert (extended.data["isolation_level"], extended.data["task"]["name"]) == (3, "tiny")
+    assert (extended.data["walls"]["level"], extended.data["task"]["name"]) == (3, "tiny")
     assert attempt(tmp_path / "a", pairs=2)[0] == again  # fewer: the verdict stands
 
 
@@ -282,10 +284,10 @@ def test_it_says_under_what_it_began_and_under_what_it_went_on(session: Path, tm
     for level, cuts in ((3, 32), (0, 2)):
         journal, records = reproduce.open_journal(tmp_path / "again")
         with journal:
-            under = terms(replace(task, audit_cuts=cuts), level)
+            under = terms(replace(task, audit_cuts=cuts), replace(WALLS, level=level))
             reproduce.begin(journal, records, whole, simulated.DEVICE, under, 2)
     said = [
-        (record.type, record.data["isolation_level"], record.data["task"]["audit_cuts"])
+        (record.type, record.data["walls"]["level"], record.data["task"]["audit_cuts"])
         for record in read(tmp_path / "again" / "journal.jsonl")[0]
     ]
     assert said == [("reproduction_open", 3, 32), ("resumed", 0, 2)]

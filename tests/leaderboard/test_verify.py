@@ -13,14 +13,16 @@ import simulated
 from doctored import Lines, bundled, data, doctored, finished, lines_of
 from rich.console import Console
 
-from harness import stats
+from harness import edits, fold, stats
+from harness.codec import to_json
 from harness.errors import HarnessError
 from harness.journal import Record, read
-from harness.records import Status
-from leaderboard import checks, runs, show
+from harness.records import Edit, Status
+from harness.sandbox import canaries
+from leaderboard import checks, decisions, runs, show
 from leaderboard.aggregate import aggregate
 from leaderboard.bundle import write
-from leaderboard.outcome import outcome
+from leaderboard.outcome import counted_gain, outcome
 from leaderboard.verify import Verified, examine, verify
 from trainer.trusted import audit
 
@@ -132,6 +134,47 @@ def late_calibration(lines: Lines) -> None:
     lines.insert(8, lines.pop(1))
 
 
+def failed_stock(lines: Lines) -> None:
+    """The pair in which the winner gained least is one in which the stock script failed; the gain follows from it."""
+    finished(lines, "confirm_baseline-001").update(status="crash", bpb=None, audit=None)
+    state = bundled(lines[:-1]).state
+    data(lines, "confirmed").update(to_json(stats.confirmed_gain(state.confirm_baseline, state.confirm_candidate)))
+
+
+def ran_without_a_script(lines: Lines) -> None:
+    """No script and no refusal, and two runs that were better than everything."""
+    data(lines, "proposal", 1).update(source=None, edit=None)
+
+
+def refused_and_rerun(lines: Lines) -> None:
+    """A refused proposal with a second run, whose score is recorded."""
+    data(lines, "proposal", 1).update(source=None, refused="x", code="edit")
+    lines[:] = [line for line in lines if line["data"].get("run_id") != "experiment-001"]
+
+
+def copied_decision(lines: Lines) -> None:
+    """The keep rule of a replay, in a session that repeats no other."""
+    made = {"status": "ok", "val_bpb": 1.9, "delta_sigma": 1.0, "kept": True, "rerun": False}
+    data(lines, "proposal", 2).update(recorded=made)
+    data(lines, "decision", 2).update(kept=True)
+
+
+def twice(kind: str) -> Callable[[Lines], None]:
+    def change(lines: Lines) -> None:
+        at = next(place for place, line in enumerate(lines) if line["type"] == kind)
+        lines.insert(at, lines[at])
+
+    return change
+
+
+def better_walls_later(lines: Lines) -> None:
+    """Begun behind an open wall, and resumed behind others that all hold."""
+    data(lines, "session_open").update(unranked=[])
+    held = {"name": "bubblewrap", "level": 3, "canaries": dict.fromkeys(canaries.NEEDED, canaries.HELD)}
+    line = {"time": lines[1]["time"], "type": "resumed", "data": {"reason": "x", "walls": held, "unranked": []}}
+    lines.insert(2, line)
+
+
 FREE = {"prompt_tokens": None, "completion_tokens": None, "cost_usd": None, "seconds": None}
 CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "gain": (better_gain, "confirmed gain: confirmation: mean_bpb"),
@@ -214,6 +257,24 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "unseen restart": (dropped_run, "without a visible restart"),
     "late calibration": (late_calibration, "calibration is out of place"),
     "open walls": (lambda x: data(x, "session_open").update(unranked=[]), "does not say that it is not ranked"),
+    "failed stock": (failed_stock, "the stock script failed in pair 2"),
+    "no budget": (lambda x: finished(x, "experiment-001").update(budget_seconds=None), "ok without its budget"),
+    "no setup": (lambda x: finished(x, "experiment-001").update(setup_seconds=None), "ok without its budget, setup"),
+    "no training": (lambda x: finished(x, "experiment-001").update(train_seconds=None), "ok without its budget, setup"),
+    "no speeds": (
+        lambda x: finished(x, "experiment-001").update(sentinel=[]),
+        "just before and just after it is missing",
+    ),
+    "one speed": (lambda x: finished(x, "experiment-001").update(sentinel=[1000.0]), "just after it is missing"),
+    "no sentinel": (lambda x: data(x, "calibration").update(sentinel=None), "no sentinel's rate says"),
+    "no script": (ran_without_a_script, "has neither a script nor a refusal"),
+    "no script, and a run": (ran_without_a_script, "ran without a script"),
+    "refused and run": (refused_and_rerun, "ran without a script"),
+    "a decision of elsewhere": (copied_decision, "which only agent=replay does"),
+    "two calibrations": (twice("calibration"), "calibration: is there 2 times"),
+    "two baselines": (twice("baseline"), "baseline: is there 2 times"),
+    "two confirmations": (twice("confirmed"), "confirmed: is there 2 times"),
+    "better walls later": (better_walls_later, "does not say that it is not ranked: wall tcp is open"),
     "too many": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=2), "2 were planned"),
     "too few": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=9), "nothing says why"),
 }
@@ -225,6 +286,11 @@ def test_a_contradiction_is_found(records: list[Record], name: str) -> None:
     result = examine(doctored(records, change))
     assert not result.consistent
     assert any(line.startswith("broken") and expected in line for line in said(result).splitlines()), said(result)
+
+
+def test_a_stock_script_that_failed_leaves_no_gain(records: list[Record]) -> None:
+    gain, num_failed = counted_gain(doctored(records, failed_stock).state)
+    assert (gain, num_failed) == (0.0, 1)
 
 
 ODDITIES: dict[str, tuple[Callable[[Lines], object], str]] = {
@@ -313,6 +379,19 @@ def longer(lines: Lines) -> None:
     meter["used_tokens"] = 950.0 * made["pattern"]["stock_per_burst"] * run["train_seconds"]
 
 
+def test_a_setup_that_uses_up_the_whole_budget_is_consistent(metered: list[Record]) -> None:
+    """A budget of 0 s is known, and none was exceeded."""
+
+    def change(lines: Lines) -> None:
+        run = finished(lines, "experiment-000")
+        run.update(status="timeout", bpb=None, audit=None, setup_seconds=1000.0, wall_seconds=1001.0)
+        run.update(budget_seconds=0.0, train_seconds=0.0, eval_seconds=None, num_snapshots=0, snapshot_bytes=None)
+        run["metered"].update(bursts=run["metered"]["bursts"][:1], budget_tokens=0.0, used_tokens=0.0, correction=1.0)
+
+    told = said(examine(doctored(metered, change)))
+    assert "runs and audits" not in told, told
+
+
 METER_CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "ratio": (lambda x: data(x, "calibration")["pattern"].update(stock_per_burst=0.9), "stock_per_burst is 0.9"),
     "no bursts at calibration": (lambda x: data(x, "calibration").update(burst_tokens_per_second=[]), "no pattern"),
@@ -364,7 +443,7 @@ def test_a_candidate_beside_which_the_device_was_another_is_not_ranked(
 def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -> None:
     """Unconditionally: what is recorded is the second one, even where it is worse, and a second change is only told."""
     bench = simulated.SimulatedBench(
-        {"0.6": 0.03}, sentinel=True, drifting={"baseline-001": 1, "experiment-001": 2, "confirm_candidate-000": 1}
+        {"0.6": 0.03}, drifting={"baseline-001": 1, "experiment-001": 2, "confirm_candidate-000": 1}
     )
     folder = simulated.run_session(tmp_path / "drift", "session.experiments=9", bench=bench)
     assert bench.cooled == 3
@@ -384,7 +463,7 @@ def test_a_run_around_which_the_speed_changed_is_repeated_once(tmp_path: Path) -
 def test_a_device_that_changes_all_the_time_does_not_make_a_session_endless(tmp_path: Path) -> None:
     """A fifth of the planned runs, here two of twelve, is repeated; what changed after that is told."""
     runs = ("baseline-000", "baseline-002", "experiment-000", "confirm_baseline-001")
-    bench = simulated.SimulatedBench({"0.6": 0.03}, sentinel=True, drifting=dict.fromkeys(runs, 1))
+    bench = simulated.SimulatedBench({"0.6": 0.03}, drifting=dict.fromkeys(runs, 1))
     folder = simulated.run_session(tmp_path / "endless", bench=bench)
     result = verify(write(folder, tmp_path / "endless.bundle.tar"))
     assert result.consistent and said(result) == ""
@@ -397,6 +476,56 @@ def test_a_device_that_changes_all_the_time_does_not_make_a_session_endless(tmp_
 
 def drifted(lines: Lines) -> dict[str, Any]:
     return next(line["data"] for line in lines if line["type"] == "run_drifted")
+
+
+def repeated(kind: str, count: int, **values: Any) -> Callable[[Lines], None]:
+    """So many lines of a kind behind the first one; `{}` in a text is their number."""
+
+    def change(lines: Lines) -> None:
+        made = [{name: v.format(i) if isinstance(v, str) else v for name, v in values.items()} for i in range(count)]
+        lines[1:1] = [{"time": lines[0]["time"], "type": kind, "data": {**each}} for each in made]
+
+    return change
+
+
+def test_what_a_state_copies_with_every_record_has_an_end(records: list[Record]) -> None:
+    """A small file of many lines takes no time that grows with their square, and nothing that matters is lost."""
+    noted = {"run_id": "baseline-000", "family": "leak"}
+    many = [f"reason {number}" for number in range(500)]
+    state = doctored(records, repeated("resumed", 3, reason="x", unranked=many)).state
+    assert len(state.unranked) == fold.MAX_REASONS
+    state = doctored(records, repeated("integrity", fold.MAX_ATTEMPTS + 5, evidence="{}", **noted)).state
+    assert len(state.attempts) == fold.MAX_ATTEMPTS
+    state = doctored(records, repeated("integrity", 5, evidence="the same", **noted)).state
+    assert len(state.attempts) == 1
+    state = doctored(records, repeated("incident", fold.MAX_INCIDENTS + 5, text="{}")).state
+    assert len(state.incidents) == fold.MAX_INCIDENTS
+
+
+def test_more_experiments_than_a_session_has_are_refused(records: list[Record]) -> None:
+    def change(lines: Lines) -> None:
+        first = next(place for place, line in enumerate(lines) if line["type"] == "proposal")
+        told = {**lines[first]["data"], "source": None, "edit": None, "refused": "x"}
+        lines[first:] = [{**lines[first], "data": {**told, "index": index}} for index in range(fold.MAX_OF_A_KIND + 1)]
+
+    with pytest.raises(HarnessError, match="more than 10,000 of a kind"):
+        doctored(records, change)
+
+
+def test_edits_are_measured_before_they_are_applied(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of thousands of blocks fit into a line, and each one searches the whole script."""
+    blocks = [["EMBED_LR = ", "EMBED_LR = "]] * 200_000
+    many = examine(doctored(records, lambda x: data(x, "proposal")["edit"].update(blocks=blocks)))
+    assert "experiment 1: the edits up to here have more blocks" in said(many)
+    applied: list[Edit] = []
+
+    def edited(edit: Edit, best_source: str) -> str:
+        applied.append(edit)
+        return edits.edited(edit, best_source)
+
+    monkeypatch.setattr(decisions, "edited", edited)
+    endless = examine(doctored(records, script(lambda source: source + "#" * (1 << 20))))
+    assert "experiment 3: a script of more than" in said(endless) and len(applied) == 2
 
 
 HOSTILE_VALUES: tuple[Any, ...] = (
