@@ -38,9 +38,10 @@ class Audit:
     """Causality audit of one evaluation, all differences in nats (audited minus claimed)."""
 
     num_uniform: int
-    mean_nats: float
-    lower_nats: float  # 99.9 % bounds of the mean over uniform cuts
+    mean_nats: float  # over uniform cuts, large differences cut down to the limit of what is large
+    lower_nats: float  # 99.9 % bounds of it
     upper_nats: float
+    num_large_uniform: int
     num_targeted: int
     num_large_positive: int
     num_large_negative: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
 
 from harness.bench import FEEDBACK_DECIMALS, SETUP_FACTOR
@@ -14,7 +15,7 @@ from leaderboard.case import Case, Finding, Run, broken
 
 # Of trainer/trusted/audit.py, which decides; here it is only checked that the published figures fit the decision.
 MAX_LEAK_NATS = 0.001
-MAX_SIGN_P = 1e-3
+MAX_LARGE_SHARE, MIN_LARGE_ALLOWED = Fraction(1, 200), 3  # fractions: a bundle may hold any integer
 BUDGET_ROUNDING = 1e-9  # relative
 CLOCK_SLACK_SECONDS = 1e-3
 METER_ROUNDING = 1e-6  # relative
@@ -140,20 +141,12 @@ def audit_problems(result: RunResult, cuts: int) -> Iterator[str]:
         yield f"ok with a leak of {audit.lower_nats} nats"
     if audit.upper_nats < -MAX_LEAK_NATS:
         yield f"ok, and better by {-audit.upper_nats} nats when asked again"
-    counts = (audit.num_uniform, audit.num_targeted, audit.num_large_positive, audit.num_large_negative)
-    if min(counts) < 0 or audit.num_large_positive + audit.num_large_negative > audit.num_targeted:
-        yield f"impossible counts in the audit: {counts}"
-    elif audit.num_targeted != cuts // 2 or audit.num_uniform + audit.num_targeted < cuts:
+    large = (audit.num_large_uniform, audit.num_large_positive, audit.num_large_negative)
+    num_cuts = audit.num_uniform + audit.num_targeted
+    fit = large[0] <= audit.num_uniform and large[1] + large[2] <= audit.num_targeted
+    if min(*large, audit.num_uniform, audit.num_targeted) < 0 or not fit:
+        yield f"impossible counts in the audit: {large} of {audit.num_uniform} and {audit.num_targeted}"
+    elif audit.num_targeted != cuts // 2 or num_cuts < cuts:
         yield f"audited at {audit.num_uniform} and {audit.num_targeted} cuts, the task asks for {cuts}"
-    elif sign_test_p(audit.num_large_positive, audit.num_large_negative) < MAX_SIGN_P:
-        yield f"ok with {audit.num_large_positive} targeted cuts worse and {audit.num_large_negative} better"
-    elif sign_test_p(audit.num_large_negative, audit.num_large_positive) < MAX_SIGN_P:
-        yield f"ok with {audit.num_large_negative} targeted cuts better and {audit.num_large_positive} worse"
-
-
-def sign_test_p(num_positive: int, num_negative: int) -> float:
-    """Chance of at least so many positive signs if both were equally likely."""
-    from scipy.stats import binomtest
-
-    total = num_positive + num_negative
-    return float(binomtest(num_positive, total, alternative="greater").pvalue) if total else 1.0
+    elif sum(large) > MIN_LARGE_ALLOWED and Fraction(sum(large), num_cuts) > MAX_LARGE_SHARE:
+        yield f"ok although {sum(large)} of {num_cuts} tokens were answered otherwise when asked again"

@@ -109,7 +109,7 @@ def test_impossible_and_malformed_records_are_named(records: list[Record]) -> No
 
 def result(**changes: Any) -> RunResult:
     points = (CurvePoint(0.5, 1, 9.25, 2048), CurvePoint(1.0, 2, 7.5))
-    audit = Audit(512, 0.0, -0.001, 0.001, 512, 3, 2)
+    audit = Audit(512, 0.0, -0.001, 0.001, 1, 512, 3, 2)
     base = RunResult(Status.OK, "val", bpb=1.25, audit=audit, curve=points, log_tail="a\nb")
     return replace(base, **changes)
 

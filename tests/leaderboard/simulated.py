@@ -150,7 +150,7 @@ class SimulatedBench:
             metered=metered,
             sentinel=self.speeds(run_id),
             bpb=round(bpb, 4) if split == "val" else bpb,
-            audit=Audit(16, 0.0, 0.0, 0.0, 16, 0, 0),
+            audit=Audit(16, 0.0, 0.0, 0.0, 0, 16, 0, 0),
             budget_seconds=self.budget,
             train_seconds=seconds,
             setup_seconds=1.0,

@@ -118,6 +118,7 @@ def test_real_processes_agree_with_the_scorer_in_this_one(data: Path, box: Path)
         "mean_nats": 0.0,
         "lower_nats": 0.0,
         "upper_nats": 0.0,
+        "num_large_uniform": 0,
         "num_targeted": 128,
         "num_large_positive": 0,
         "num_large_negative": 0,

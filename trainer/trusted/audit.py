@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.trusted.bulk import Order, require_no_shift, score_row
+from trainer.trusted.bulk import Order, check_repeats, score_row
 from trainer.trusted.remote import EvaluationFailed, ModelServer
 from trainer.trusted.scoring import EvalText, token_nll
 from trainer.trusted.stats import mean_bounds, sign_test_p
@@ -23,9 +23,11 @@ MAX_LEAK_NATS = 0.001
 # Above the rounding of honest models (0.03 measured for an FFT in bf16). A leak that stays below it at each token has
 # to be everywhere to pay, and then the mean over uniform cuts shows it.
 LARGE_NATS = 0.05
-# 10 to 0. Only a model with rounding above LARGE_NATS (a router's flipped choice) can fail by chance, and rarely does:
-# rounding takes both signs.
-MAX_SIGN_P = 1e-3
+MAX_SIGN_P = 1e-3  # 10 to 0
+# How many differences of all may be large, whatever their signs. A model that tells the audit from the bulk phase (by
+# prefixes that come again) could else claim what it cannot repeat and hide that in noise: a few huge differences widen
+# every bound, and equal numbers of both signs pass every test of signs.
+MAX_LARGE_SHARE, MIN_LARGE_ALLOWED = 0.005, 3
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Audit:
-    """All differences in nats, audited minus claimed."""
+    """All differences in nats, audited minus claimed. Mean and bounds are of uniform cuts, none beyond LARGE_NATS."""
 
     num_uniform: int
     mean_nats: float
     lower_nats: float
     upper_nats: float
+    num_large_uniform: int
     num_targeted: int
     num_large_positive: int
     num_large_negative: int
@@ -144,8 +147,8 @@ def cut_inputs(
 
 def ask_opening(
     server: ModelServer, text: EvalText, claimed: NDArray[np.float32], opening: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Mean difference in nats, asked now minus claimed, of each window of `opening` [B].
+) -> NDArray[np.float32]:
+    """Differences [R, T] in nats, asked now minus claimed, of the windows in `opening` [B], each once.
 
     Raises:
         EvaluationFailed: `non_finite`, or what the server reports.
@@ -153,9 +156,8 @@ def ask_opening(
     server.forward(text.inputs[opening])
     answers = np.stack([score_row(server, row, text.windows[window]) for row, window in enumerate(opening)])
     _, rows = np.unique(opening, return_index=True)
-    change = _finite(answers)[rows].astype(np.float64) - claimed[opening[rows]]
-    shifts: NDArray[np.float64] = change.mean(axis=1)
-    return shifts
+    differences: NDArray[np.float32] = _finite(answers)[rows] - claimed[opening[rows]]
+    return differences
 
 
 def ask_cuts(
@@ -190,13 +192,15 @@ def _finite(nll: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def summarise(differences: NDArray[np.float64], targeted: NDArray[np.bool_]) -> Audit:
     """The published figures of D [K]."""
-    mean, lower, upper = mean_bounds(differences[~targeted])
-    aimed = differences[targeted]
+    uniform, aimed = differences[~targeted], differences[targeted]
+    # As they are, one huge difference would be wider than every mean.
+    mean, lower, upper = mean_bounds(np.clip(uniform, -LARGE_NATS, LARGE_NATS))
     return Audit(
-        num_uniform=int((~targeted).sum()),
+        num_uniform=len(uniform),
         mean_nats=mean,
         lower_nats=lower,
         upper_nats=upper,
+        num_large_uniform=int((np.abs(uniform) > LARGE_NATS).sum()),
         num_targeted=len(aimed),
         num_large_positive=int((aimed > LARGE_NATS).sum()),
         num_large_negative=int((aimed < -LARGE_NATS).sum()),
@@ -218,15 +222,16 @@ def verdict(audit: Audit) -> tuple[str, str] | None:
     return None
 
 
-def knows_more(audit: Audit) -> bool:
-    """Whether the model did better under audit than it had claimed, which is no honest model's rounding.
-
-    It remembers what the audit asked before; then the positive differences are not to be relied on either.
-    """
-    return (
-        audit.upper_nats < -MAX_LEAK_NATS
-        or sign_test_p(audit.num_large_negative, audit.num_large_positive) < MAX_SIGN_P
-    )
+def unsteady(audit: Audit) -> str | None:
+    """Why the model does not stand by its answers, in whatever direction they moved."""
+    num_large = audit.num_large_uniform + audit.num_large_positive + audit.num_large_negative
+    num_cuts = audit.num_uniform + audit.num_targeted
+    if num_large > max(MIN_LARGE_ALLOWED, int(MAX_LARGE_SHARE * num_cuts)):
+        return f"when asked again, {num_large} of {num_cuts} answers of forward lay more than {LARGE_NATS} nats apart"
+    # Nobody honest does better when asked again: such a model remembers what the audit asked before.
+    if audit.upper_nats < -MAX_LEAK_NATS:
+        return f"forward knew more when asked again, by {-audit.mean_nats:.4f} nats a token"
+    return None
 
 
 def audit_claims(
@@ -253,15 +258,9 @@ def audit_claims(
     cuts = replace(cuts, window=left[cuts.window])
     batches = arrange(cuts, batch_size, rng)
 
-    shifts = ask_opening(server, text, claimed, opening)
+    check_repeats(ask_opening(server, text, claimed, opening))
     audit = summarise(ask_cuts(server, text, claimed, cuts=cuts, batches=batches, rng=rng), cuts.targeted)
     found = verdict(audit)
-    if found is None and knows_more(audit):
-        raise EvaluationFailed(
-            "nondeterministic",
-            f"forward knew more when it was asked again, by {-audit.mean_nats:.4f} nats a token (better at "
-            f"{audit.num_large_negative} of {audit.num_targeted} chosen tokens): keep no state between calls",
-        )
-    if found is None:
-        require_no_shift(shifts)
+    if found is None and (why := unsteady(audit)):
+        raise EvaluationFailed("nondeterministic", f"{why}: keep no state between calls, and look at no other rows")
     return audit, found
