@@ -57,7 +57,7 @@ class DemoBench(simulated.SimulatedBench):
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         result = super().run(run_id, source, seed, split, role)
-        return replace(result, audit=result.audit and Audit(128, 0.0, 0.0, 0.0, 0, 128, 0, 0))
+        return replace(result, audit=result.audit and Audit(256, 0.0, 0.0, 0.0, 0, 256, 0, 0))
 
 
 def packed(root: Path, seed: int = 0, worth: float = 0.05, *overrides: str, facts: object = None) -> Path:

@@ -52,7 +52,7 @@ def test_evaluation_is_as_large_as_the_design_says(size):
     task = size.task
     tokens = task.num_eval_windows * task.sequence_length
     assert tokens <= (1_000_000 if task.name in ("small", "full") else 250_000)
-    assert task.audit_cuts == (256 if task.name == "demo" else 1024)
+    assert task.audit_cuts == (512 if task.name == "demo" else 1024)
     assert (task.num_eval_windows + 4) % task.eval_batch_size == 0, "batches are full"
     assert task.num_decoy_tokens >= 2 * task.sequence_length
 
