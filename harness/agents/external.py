@@ -46,6 +46,8 @@ class Running:
     log_path: Path
     started_at: float
     waiting: Asked | None = None  # its `propose`, until the experiment is over
+    lost_at: float = -math.inf  # when an experiment last ended that nobody waited for any more
+    untold: bool = False  # its result
     proposed: int = 0
 
 
@@ -97,6 +99,8 @@ class External:
             self.running = self._start(self.desk)
         running = self.running
         if running.waiting is not None:
+            if running.waiting.abandoned():
+                running.lost_at, running.untold = time.monotonic(), True
             running.waiting.answer(result(view))
             running.waiting = None
         turn = _Turn(self, view, self.desk)
@@ -221,13 +225,26 @@ class _Turn:
                 asked.answer(_prompt.system(self.view, rules))
             case "read_train_py":
                 asked.answer(self.view.incumbent_source)
+            case "propose" if self._was_lost(asked):
+                asked.refuse(
+                    "not run, and it cost nothing: an earlier call was given up, and its experiment was run. "
+                    f"{result(self.view)}\n\nCall history, then propose what follows from it."
+                )
             case "history":
+                self._was_lost(asked)
                 asked.answer(_prompt.experiment(self.view, _HISTORY_TOKENS))
             case "smoke" | "propose":
                 return self._edit(asked)
             case _:
                 asked.refuse(f"there is no {text.line(asked.op, 60)}; there are {', '.join(mcp_server.TOOLS)}")
         return None
+
+    def _was_lost(self, asked: Asked) -> bool:
+        """Whether a result must be told first: one that reached nobody yet, or that came after this was asked."""
+        running = self.agent.running
+        assert running is not None
+        untold, running.untold = running.untold, False
+        return untold or asked.asked_at < running.lost_at
 
     def _edit(self, asked: Asked) -> Proposal | Refused | None:
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +37,12 @@ def propose(value: float, **more: Any) -> list[Any]:
     ]
 
 
-def session(folder: Path, *argv: str, experiments: int = 2, **options: Any) -> tuple[SessionState, HashedBench]:
+def session(
+    folder: Path, *argv: str, experiments: int = 2, bench: HashedBench | None = None, **options: Any
+) -> tuple[SessionState, HashedBench]:
     config: Config = configured(f"session.experiments={experiments}")
     config.agent = AgentConfig("external", {"argv": list(argv), **options})
-    bench = HashedBench()
+    bench = bench or HashedBench()
     return run(folder, config, made_line(folder, None, []), bench), bench
 
 
@@ -180,6 +185,102 @@ def test_the_service_takes_anything(tmp_path: Path) -> None:
     assert "there is no tool" in mcp_server.ask(tmp_path / "s", "rm", {})["error"]
     with pytest.raises(ConfigError, match="no session listens"):
         mcp_server.connect(tmp_path / "s")
+
+
+def given_up(path: Path, value: float) -> socket.socket:
+    """A connection that has sent its `propose` and waits."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(path))
+    sock.sendall(json.dumps({**propose(value)[1], "op": "propose"}).encode() + b"\n")
+    return sock
+
+
+def test_what_nobody_waits_for_is_not_begun(tmp_path: Path) -> None:
+    service = Service(tmp_path / "s")
+    try:
+        gone, waits = given_up(service.path, 2.0), given_up(service.path, 3.0)
+        gone.close()
+        asked = service.next(10.0)
+        assert asked is not None and asked.arguments["hypothesis"] == "rate 3.0" and not asked.abandoned()
+        assert service.next(0.0) is None
+        waits.close()
+        assert asked.abandoned()
+        asked.refuse("over")
+    finally:
+        service.close()
+
+
+_IMPATIENT = """
+import json, pathlib, sys, time
+from harness.mcp_server import ask
+sys.path.insert(0, sys.argv[3])
+from test_external import given_up, propose
+path = pathlib.Path(json.loads(pathlib.Path(sys.argv[1]).read_text())["mcpServers"]["bpbench"]["args"][-1])
+folder = pathlib.Path(sys.argv[2])
+first = given_up(path, 2.0)
+while not (folder / "runs").exists():
+    time.sleep(0.01)
+first.close()
+given_up(path, 2.0).close()
+retry = given_up(path, 2.0)
+time.sleep(0.2)
+(folder / "retried").touch()
+print(retry.makefile().readline(), flush=True)
+ask(path, *propose(4.0))
+"""
+
+
+class WaitingBench(HashedBench):
+    """Its first experiment lasts until the program has given up and tried again."""
+
+    folder: Path
+
+    def run(self, run_id: str, *rest: Any) -> Any:
+        if run_id == "experiment-000":
+            (self.folder / "runs").touch()
+            deadline = time.monotonic() + 60
+            while not (self.folder / "retried").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return super().run(run_id, *rest)
+
+
+def test_retries_of_a_call_that_was_given_up_are_no_experiments(tmp_path: Path) -> None:
+    bench = WaitingBench()
+    bench.folder = tmp_path
+    argv = (sys.executable, "-c", _IMPATIENT, "{mcp_config}", str(tmp_path), str(Path(__file__).parent))
+    state, _ = session(tmp_path, *argv, bench=bench)
+    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 4.0"] and state.closed
+    refused = said(tmp_path)[0]["error"]
+    assert "not run, and it cost nothing" in refused and "Experiment 1: " in refused
+
+
+def test_a_cancelled_call_closes_its_connection_and_a_waiting_one_says_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_server, "PROGRESS_SECONDS", 0.05)
+    service = Service(tmp_path / "s")
+    told: list[float] = []
+
+    async def report(seconds: float) -> None:
+        told.append(seconds)
+
+    async def main() -> None:
+        calling = asyncio.create_task(mcp_server.call(service.path, "propose", {}, report))
+        asked = await asyncio.to_thread(service.next, 10.0)
+        assert asked is not None and not asked.abandoned()
+        await asyncio.sleep(0.3)
+        calling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await calling
+        await asyncio.sleep(0.1)
+        assert asked.abandoned()
+        asked.refuse("over")
+
+    try:
+        asyncio.run(main())
+    finally:
+        service.close()
+    assert len(told) >= 2
 
 
 def test_what_programs_print_of_their_cost() -> None:
