@@ -20,7 +20,8 @@ from harness.agents import _programs
 from harness.config import AgentConfig, Config, LLMConfig
 from harness.errors import ConfigError, HarnessError
 from harness.journal import read
-from harness.records import SessionState, Usage
+from harness.opening import unranked
+from harness.records import SessionState, Usage, Walls
 from harness.service import MAX_LINE_BYTES, Service
 
 PROGRAM = Path(__file__).with_name("external_program.py")
@@ -305,6 +306,13 @@ def test_the_ready_ones_compose(name: str) -> None:
     agent = agents.load(config.agent)
     assert config.agent.name == "external" and agent.facts()["program"] == name  # type: ignore[attr-defined]
     assert "{prompt}" in config.agent.options["argv"]
+
+
+def test_what_such_a_program_could_read_is_why_it_is_not_ranked() -> None:
+    reasons = list(unranked(compose.compose(["agent=codex"]), Walls(3, "bubblewrap", {}), "2.13.0"))
+    assert "outside the walls: it can read the evaluation text, the session's seeds and the keys" in reasons[-1]
+    argv = compose.compose(["agent=codex"]).agent.options["argv"]
+    assert argv[argv.index("--disable") + 1] == "shell_tool"
 
 
 def test_what_is_wrong_with_a_program_is_said() -> None:
