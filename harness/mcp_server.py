@@ -19,6 +19,8 @@ from harness.agents._tools import BLOCKS, SOURCE
 from harness.errors import ConfigError
 
 MAX_ANSWER_BYTES = 64 << 20
+# By its documentation Claude Code cuts longer answers, and takes up to 500,000 characters; `history` may have 90,000 bytes.
+_META = {"anthropic/maxResultSizeChars": 500_000}
 PROGRESS_SECONDS = 20.0  # some clients give up on a call that says nothing for a minute
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _EDIT = {"blocks": BLOCKS, "source": SOURCE}
@@ -57,7 +59,10 @@ def serve(path: Path) -> None:
 
     async def list_tools(_context: Any, _params: Any) -> Any:
         return types.ListToolsResult(
-            tools=[types.Tool(name=name, description=words, input_schema=form) for name, (words, form) in TOOLS.items()]
+            tools=[
+                types.Tool(name=name, description=words, input_schema=form, _meta=_META)
+                for name, (words, form) in TOOLS.items()
+            ]
         )
 
     async def call_tool(context: Any, params: Any) -> Any:

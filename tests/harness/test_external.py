@@ -67,7 +67,8 @@ def test_two_experiments_over_mcp(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first, listed, *calls, last = said(tmp_path)
     assert "A_SECRET" not in first["environment"] and "A_KEY" in first["environment"]
     assert first["home"].startswith(str(tmp_path)), "its home must be a fresh one"
-    assert listed["tools"] == list(mcp_server.TOOLS)
+    assert list(listed["tools"]) == list(mcp_server.TOOLS)
+    assert all(meta == {"anthropic/maxResultSizeChars": 500_000} for meta in listed["tools"].values())
     texts = [call["text"] for call in calls]
     assert "Improve it." in texts[0] and texts[1] == STOCK and "# Experiment 1 of 2" in texts[2]
     assert "It ran." in texts[3] and len(bench.smokes) == 1
