@@ -20,9 +20,16 @@ _SHORT_PATH = 60  # bytes; the operating system allows some 104 for the whole pa
 
 
 def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> dict[str, str]:
-    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE."""
+    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE.
+
+    NAME|OTHER is NAME, with the value of the first of them that is set.
+    """
     plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
-    given = {name: ours[name] for name in names if name in ours}
+    given = {
+        entry.split("|")[0]: next(ours[name] for name in entry.split("|") if name in ours)
+        for entry in names
+        if "=" not in entry and any(name in ours for name in entry.split("|"))
+    }
     fixed = dict(name.split("=", 1) for name in names if "=" in name)
     return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
 

@@ -309,6 +309,17 @@ def test_the_ready_ones_compose(name: str) -> None:
     assert "{prompt}" in config.agent.options["argv"]
 
 
+def test_a_variable_may_stand_in_for_another(tmp_path: Path) -> None:
+    names = tuple(compose.compose(["agent=codex"]).agent.options["environment"])
+    for ours, key in [
+        ({"OPENAI_API_KEY": "a"}, "a"),
+        ({"OPENAI_API_KEY": "a", "CODEX_API_KEY": "b"}, "b"),
+        ({"OPENAI_BASE_URL": "http://x"}, None),
+    ]:
+        given = _programs.environment(names, tmp_path, ours)
+        assert given.get("CODEX_API_KEY") == key and not {"OPENAI_API_KEY", "OPENAI_BASE_URL"} & set(given)
+
+
 def test_what_such_a_program_could_read_is_why_it_is_not_ranked() -> None:
     reasons = list(unranked(compose.compose(["agent=codex"]), Walls(3, "bubblewrap", {}), "2.13.0"))
     assert "outside the walls: it can read the evaluation text, the session's seeds and the keys" in reasons[-1]
