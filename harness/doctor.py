@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from harness import agents
 from harness.config import Config
 from harness.data import home
 from harness.device import Device, probe
-from harness.errors import DeviceError
+from harness.errors import ConfigError, DeviceError
 from harness.protocols import Sandbox
 from harness.records import Walls
 from harness.sandbox import bubblewrap, canaries, ladder
@@ -52,11 +53,12 @@ class Diagnosis:
     walls: Walls | None  # of the best level that works; None: no process can be started at all
     bare_launch_seconds: float
     remedy: str | None  # one command for a better level; None: there is none, or none is known
+    researcher_error: str | None = None  # what the researcher of the configuration lacks here; None: nothing known
 
     @property
     def usable(self) -> bool:
         """Whether sessions can run here at all, ranked or not."""
-        return self.device is not None and self.walls is not None
+        return self.device is not None and self.walls is not None and self.researcher_error is None
 
     @property
     def rankable(self) -> bool:
@@ -83,7 +85,17 @@ def diagnose(config: Config) -> Diagnosis:
         walls=canaries.try_walls(best, targets) if best else None,
         bare_launch_seconds=median(_bare_launch() for _ in range(LAUNCHES)),
         remedy=remedy(levels[0]),
+        researcher_error=_researcher_error(config),
     )
+
+
+def _researcher_error(config: Config) -> str | None:
+    """What a session would be refused for before anything is made. Of a model's key the findings on `llm` tell."""
+    try:
+        agents.check(agents.load(config.agent))
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def measured(sandbox: Sandbox, device: Device | None = None) -> ladder.Probed:
@@ -114,6 +126,8 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
     """What `bpbench doctor` prints."""
     device = diagnosis.device
     yield _line("device", rows.device_name(device.identity) if device else f"cannot be used: {diagnosis.device_error}")
+    if diagnosis.researcher_error is not None:
+        yield _line("researcher", f"cannot work: {text.line(diagnosis.researcher_error)}")
     bare = 1000 * diagnosis.bare_launch_seconds
     for number, level in enumerate(diagnosis.levels):
         cost = "" if level.launch_seconds is None else f"works, {1000 * level.launch_seconds - bare:.0f} ms a launch"
@@ -129,7 +143,9 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         "ranking",
         "sessions here can be ranked as far as device and isolation go"
         if diagnosis.rankable
-        else "sessions run here, and cannot be ranked",
+        else "sessions run here, and cannot be ranked"
+        if diagnosis.usable
+        else "no session can run here",
     )
 
 

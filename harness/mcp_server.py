@@ -19,7 +19,7 @@ from harness.agents._tools import BLOCKS, SOURCE
 from harness.errors import ConfigError
 
 MAX_ANSWER_BYTES = 64 << 20
-# Claude Code cuts longer answers; by its documentation 500,000 characters are the most. `history` may have 90,000 bytes.
+# Claude Code cuts longer answers; by its documentation 500,000 characters are the most. `history` may take 90,000.
 _META = {"anthropic/maxResultSizeChars": 500_000}
 PROGRESS_SECONDS = 20.0  # some clients give up on a call that says nothing for a minute
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}

@@ -75,6 +75,8 @@ class External:
         _programs.found(self.argv[0])
         if importlib.util.find_spec("mcp") is None:
             raise ConfigError("agent=external needs the mcp package: pip install -e '.[external]'")
+        if missing := _programs.missing_key(self.environment, os.environ):
+            raise ConfigError(f"{self.program}: {missing}")
 
     def facts(self) -> dict[str, Any]:
         """What is known of the program beforehand, for the opening record."""
@@ -309,6 +311,7 @@ def make(
         raise ConfigError(f"agent.options.parser must be one of {', '.join(_programs.PARSERS)}, not '{parser}'")
     if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
         raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
+    _programs.check_environment(environment or [])
     for key, count in (("repairs", repairs), ("smokes", smokes)):
         if count < 0:
             raise ConfigError(f"agent.options.{key} must be 0 or more, not {count}")

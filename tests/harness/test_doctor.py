@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import doctor
+from harness.compose import compose
 from harness.device import Device
 from harness.records import Walls
 from harness.sandbox import canaries
@@ -49,7 +50,15 @@ def test_each_missing_wall_has_its_command() -> None:
 def test_a_machine_without_its_device() -> None:
     said = list(doctor.lines(replace(GOOD, device=None, device_error="backend=cuda: no driver")))
     assert said[0].split(maxsplit=1) == ["device", "cannot be used: backend=cuda: no driver"]
-    assert "cannot be ranked" in said[-1]
+    assert "no session can run here" in said[-1]
+
+
+def test_a_machine_without_the_researcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = doctor._researcher_error(compose(["agent=claude_code"]))
+    assert error is not None and "no program 'claude'" in error and doctor._researcher_error(compose([])) is None
+    lacking = replace(GOOD, researcher_error=error)
+    assert list(doctor.lines(lacking))[1].startswith("researcher cannot work: ") and not lacking.usable
 
 
 def test_the_remedy_fits_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,18 @@ def test_a_missing_program_is_found_before_anything_is_made() -> None:
     assert assemble.researcher(config, asking=False).name == "external"
 
 
+def test_a_missing_key_is_found_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured()
+    options = {"argv": [sys.executable], "environment": ["A_KEY|OTHER_KEY", "A_TOKEN", "B_TOKENS=60000", "HOST"]}
+    config.agent, config.llm = AgentConfig("external", options), LLMConfig()
+    for name in ("A_KEY", "OTHER_KEY", "A_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="external: A_KEY or OTHER_KEY or A_TOKEN is not set: export the key"):
+        assemble.researcher(config, asking=True)
+    monkeypatch.setenv("OTHER_KEY", "given")
+    assert assemble.researcher(config, asking=True).name == "external"
+
+
 def test_the_service_takes_anything(tmp_path: Path) -> None:
     service = Service(tmp_path / "s")
     try:
@@ -321,21 +333,23 @@ def test_a_variable_may_stand_in_for_another(tmp_path: Path) -> None:
 
 
 def test_what_such_a_program_could_read_is_why_it_is_not_ranked() -> None:
-    reasons = list(unranked(compose.compose(["agent=codex"]), Walls(3, "bubblewrap", {}), "2.13.0"))
+    reasons = list(unranked(compose.compose(["agent=codex"]), Walls("bubblewrap", 3, {}), "2.13.0"))
     assert "outside the walls: it can read the evaluation text, the session's seeds and the keys" in reasons[-1]
     argv = compose.compose(["agent=codex"]).agent.options["argv"]
     assert argv[argv.index("--disable") + 1] == "shell_tool"
 
 
 def test_what_is_wrong_with_a_program_is_said() -> None:
-    for options, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "argv must be the program"),
         ({"argv": ["x"], "parser": "guess"}, "parser must be one of none, claude_code, codex"),
         ({"argv": ["x", 3]}, "lists of strings"),
+        ({"argv": ["x"], "environment": ["MY_API_KEY=12345678"]}, "MY_API_KEY=... .*: export it and give its name"),
         ({"argv": ["x"], "repairs": -1}, "repairs must be 0 or more, not -1"),
         ({"argv": ["x"], "smokes": -1}, "smokes must be 0 or more, not -1"),
         ({"argv": ["x"], "max_turn_seconds": 0}, "max_turn_seconds must be above 0 and finite, not 0"),
         ({"argv": ["x"], "max_turn_seconds": float("inf")}, "max_turn_seconds must be above 0 and finite, not inf"),
-    ]:
+    ]
+    for options, words in cases:
         with pytest.raises(ConfigError, match=words):
             agents.load(AgentConfig("external", options))
