@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import mcp_server
+from harness import folders, mcp_server
 from harness.agents import _answer, _lookup, _programs, _prompt
 from harness.edits import apply_edit
 from harness.errors import ConfigError, EditRefused, HarnessError
@@ -150,8 +150,7 @@ class External:
         place = _place(desk)
         work, home = place / "work", place / "home"
         for path in (work, home):
-            shutil.rmtree(path, ignore_errors=True)  # a fresh home: nothing that it learned elsewhere
-            path.mkdir(parents=True)
+            folders.fresh(path)  # nothing that it learned elsewhere
         place.chmod(0o700)
         self._report(desk)  # of one that a kill ended together with us
         service = Service(_programs.socket_folder() / "service.sock")

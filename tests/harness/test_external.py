@@ -321,6 +321,15 @@ def test_the_ready_ones_compose(name: str) -> None:
     assert "{prompt}" in config.agent.options["argv"]
 
 
+def test_whatever_an_earlier_program_left_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "external").mkdir()
+    (tmp_path / "external" / "home").write_text("no folder")
+    (tmp_path / "external" / "work").symlink_to(tmp_path)
+    state, _ = session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps([propose(2.0)]), "plain")
+    assert len(state.experiments) == 1 and (tmp_path / "external" / "home").is_dir()
+    assert not (tmp_path / "external" / "work").is_symlink()
+
+
 def test_a_variable_may_stand_in_for_another(tmp_path: Path) -> None:
     names = tuple(compose.compose(["agent=codex"]).agent.options["environment"])
     for ours, key in [
