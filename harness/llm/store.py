@@ -52,6 +52,9 @@ class Store:
     def clean(self, text: str) -> str:
         return redact(text, self._secrets)
 
+    def clean_json(self, value: Any) -> Any:
+        return json.loads(self._redacted(json.dumps(value)))
+
     def put(self, kind: str, value: Any) -> str:
         """Write `value` durably; its hash. Raises JournalError."""
         content = self._redacted(json.dumps(value, sort_keys=True, ensure_ascii=True, indent=1)).encode("ascii")
