@@ -18,7 +18,7 @@ from harness.config import Config
 from harness.data import home
 from harness.device import Device, probe
 from harness.errors import ConfigError, DeviceError
-from harness.protocols import Sandbox
+from harness.protocols import Checked, Sandbox
 from harness.records import Walls
 from harness.sandbox import bubblewrap, canaries, ladder
 from harness.sandbox.bait import Targets
@@ -61,7 +61,8 @@ class Diagnosis:
     walls: Walls | None  # of the best level that works; None: no process can be started at all
     bare_launch_seconds: float
     remedy: str | None  # what makes the best level work, mostly a command; None: nothing does, or nobody knows
-    researcher_error: str | None = None  # what the researcher of the configuration lacks here; None: nothing known
+    researcher: str | None = None  # of the configuration, where it needs something of this machine
+    researcher_error: str | None = None  # what it lacks here
 
     @property
     def usable(self) -> bool:
@@ -86,6 +87,7 @@ def diagnose(config: Config) -> Diagnosis:
     best = next((box for box, level in zip(sandboxes, levels, strict=True) if level.works), None)
     prepared = sorted(home().glob("data/*/meta.json"))
     targets = Targets.of(prepared[0].parent) if prepared else Targets()
+    researcher, researcher_error = _researcher(config)
     return Diagnosis(
         device=device,
         device_error=device_error,
@@ -93,17 +95,20 @@ def diagnose(config: Config) -> Diagnosis:
         walls=canaries.try_walls(best, targets) if best else None,
         bare_launch_seconds=median(_bare_launch() for _ in range(LAUNCHES)),
         remedy=remedy(levels[0]),
-        researcher_error=_researcher_error(config),
+        researcher=researcher,
+        researcher_error=researcher_error,
     )
 
 
-def _researcher_error(config: Config) -> str | None:
-    """What a session would be refused for before anything is made. Of a model's key the findings on `llm` tell."""
+def _researcher(config: Config) -> tuple[str | None, str | None]:
+    """Its name, and what a session would be refused for before anything is made."""
+    name = str(config.agent.options.get("program", config.agent.name))
     try:
-        agents.check(agents.load(config.agent))
+        agent = agents.load(config.agent)
+        agents.check(agent)
     except ConfigError as error:
-        return str(error)
-    return None
+        return name, str(error)
+    return name if isinstance(agent, Checked) else None, None
 
 
 def measured(sandbox: Sandbox, device: Device | None = None) -> ladder.Probed:
@@ -148,8 +153,10 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
     """What `bpbench doctor` prints."""
     device = diagnosis.device
     yield _line("device", rows.device_name(device.identity) if device else f"cannot be used: {diagnosis.device_error}")
-    if diagnosis.researcher_error is not None:
-        yield _line("researcher", f"cannot work: {text.line(diagnosis.researcher_error)}")
+    if diagnosis.researcher is not None:
+        error = diagnosis.researcher_error
+        state = "what it needs before a session is here" if error is None else f"cannot work: {text.line(error)}"
+        yield _line("researcher", f"{text.line(diagnosis.researcher, 40)}: {state}")
     bare = 1000 * diagnosis.bare_launch_seconds
     for number, level in enumerate(diagnosis.levels):
         state = f"does not work: {text.line(str(level.why_not))}"

@@ -55,10 +55,19 @@ def test_a_machine_without_its_device() -> None:
 
 def test_a_machine_without_the_researcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    error = doctor._researcher_error(compose(["agent=claude_code"]))
-    assert error is not None and "no program 'claude'" in error and doctor._researcher_error(compose([])) is None
-    lacking = replace(GOOD, researcher_error=error)
-    assert list(doctor.lines(lacking))[1].startswith("researcher cannot work: ") and not lacking.usable
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key")
+    name, error = doctor._researcher(compose(["agent=claude_code"]))
+    assert name == "claude_code" and error is not None and "no program 'claude'" in error
+    lacking = replace(GOOD, researcher=name, researcher_error=error)
+    assert list(doctor.lines(lacking))[1].startswith("researcher claude_code: cannot work: ") and not lacking.usable
+    (tmp_path / "claude").write_text("#!/bin/sh\n")
+    (tmp_path / "claude").chmod(0o755)
+    assert doctor._researcher(compose(["agent=claude_code"])) == (name, None)
+    found = replace(GOOD, researcher=name)
+    assert list(doctor.lines(found))[1].endswith("claude_code: what it needs before a session is here") and found.usable
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert "ANTHROPIC_API_KEY is not set" in str(doctor._researcher(compose(["agent=claude_code"]))[1])
+    assert doctor._researcher(compose([])) == (None, None)
 
 
 def test_the_remedy_fits_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
