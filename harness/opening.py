@@ -104,9 +104,10 @@ def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
         yield "llm.scripted: a script, no language model"
     if config.agent.name == "external":
         yield (
-            "agent=external: its program runs outside the walls: it can read the evaluation text, the session's seeds "
-            "and the keys of its user, and its network is not limited to its model's provider"
+            "agent=external: its program runs outside the walls and can read the evaluation text, the session's seeds and "
+            "its user's keys"
         )
+        yield "agent=external: its network is not limited to its model's provider"
 
 
 def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:

@@ -343,7 +343,10 @@ def test_a_variable_may_stand_in_for_another(tmp_path: Path) -> None:
 
 def test_what_such_a_program_could_read_is_why_it_is_not_ranked() -> None:
     reasons = list(unranked(compose.compose(["agent=codex"]), Walls("bubblewrap", 3, {}), "2.13.0"))
-    assert "outside the walls: it can read the evaluation text, the session's seeds and the keys" in reasons[-1]
+    assert "outside the walls and can read the evaluation text, the session's seeds and its user's keys" in reasons[-2]
+    assert "network is not limited" in reasons[-1] and max(map(len, reasons)) <= 160, (
+        "a list of entries cuts longer ones"
+    )
     argv = compose.compose(["agent=codex"]).agent.options["argv"]
     assert argv[argv.index("--disable") + 1] == "shell_tool"
 
