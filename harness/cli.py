@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from harness import cli_device
 from harness.errors import ConfigError, HarnessError, TaskMisfit
 from harness.llm import cli as cli_llm
+from harness.views import text
 
 if TYPE_CHECKING:
     from harness.config import Config
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as a shell reports it
+_MAX_COMPLAINT_CHARS = 4000
 DEFAULT_ROOT = Path("sessions")
 
 _OVERRIDES_HELP = "Hydra overrides such as agent=random task=nano session.experiments=12"
@@ -288,13 +290,12 @@ def _interrupt(*_: object) -> None:
 def _report(error: HarnessError) -> int:
     if isinstance(error, TaskMisfit):
         cli_device.print_misfit(error)
-    _complain(" ".join(str(error).split()))
+    _complain(str(error))
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
 
 
 def _complain(words: str) -> None:
-    # What views.text.for_log does; importing it would bring all of the views to every start.
-    print(f"bpbench: {words}".replace("##[", "# #["), file=sys.stderr, flush=True)
+    print(text.for_log(f"bpbench: {text.line(words, _MAX_COMPLAINT_CHARS)}"), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ class SessionDesk:
             reply_sha256=self.line.store.put("replies", asdict(reply)),
             finish=reply.finish,
             model=reply.model,
-            sent=reply.sent,
+            sent=self.line.store.clean_json(reply.sent),
         )
         return reply
 

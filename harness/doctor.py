@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from harness import agents
 from harness.config import Config
 from harness.data import home
 from harness.device import Device, probe
-from harness.errors import DeviceError
-from harness.protocols import Sandbox
+from harness.errors import ConfigError, DeviceError
+from harness.protocols import Checked, Sandbox
 from harness.records import Walls
 from harness.sandbox import bubblewrap, canaries, ladder
 from harness.sandbox.bait import Targets
@@ -42,6 +44,13 @@ _SWITCHES = (
         "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
     ),
 )
+_CONTAINER_SIGNS = ("/.dockerenv", "/run/.containerenv")
+_CONTAINER_GROUPS = re.compile(r"docker|libpod|kubepods|containerd|lxc")
+# From Docker's documentation: its filter of calls, its AppArmor profile and its masked /proc each forbid level 3.
+_IN_CONTAINER = (
+    "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt systempaths=unconfined (Docker's; it then holds less back), on a host that allows user namespaces"
+)
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,14 @@ class Diagnosis:
     levels: tuple[ladder.Probed, ...]  # the best first
     walls: Walls | None  # of the best level that works; None: no process can be started at all
     bare_launch_seconds: float
-    remedy: str | None  # one command for a better level; None: there is none, or none is known
+    remedy: str | None  # what makes the best level work, mostly a command; None: nothing does, or nobody knows
+    researcher: str | None = None  # of the configuration, where it needs something of this machine
+    researcher_error: str | None = None  # what it lacks here
 
     @property
     def usable(self) -> bool:
         """Whether sessions can run here at all, ranked or not."""
-        return self.device is not None and self.walls is not None
+        return self.device is not None and self.walls is not None and self.researcher_error is None
 
     @property
     def rankable(self) -> bool:
@@ -76,6 +87,7 @@ def diagnose(config: Config) -> Diagnosis:
     best = next((box for box, level in zip(sandboxes, levels, strict=True) if level.works), None)
     prepared = sorted(home().glob("data/*/meta.json"))
     targets = Targets.of(prepared[0].parent) if prepared else Targets()
+    researcher, researcher_error = _researcher(config)
     return Diagnosis(
         device=device,
         device_error=device_error,
@@ -83,7 +95,20 @@ def diagnose(config: Config) -> Diagnosis:
         walls=canaries.try_walls(best, targets) if best else None,
         bare_launch_seconds=median(_bare_launch() for _ in range(LAUNCHES)),
         remedy=remedy(levels[0]),
+        researcher=researcher,
+        researcher_error=researcher_error,
     )
+
+
+def _researcher(config: Config) -> tuple[str | None, str | None]:
+    """Its name, and what a session would be refused for before anything is made."""
+    name = str(config.agent.options.get("program", config.agent.name))
+    try:
+        agent = agents.load(config.agent)
+        agents.check(agent)
+    except ConfigError as error:
+        return name, str(error)
+    return name if isinstance(agent, Checked) else None, None
 
 
 def measured(sandbox: Sandbox, device: Device | None = None) -> ladder.Probed:
@@ -97,28 +122,47 @@ def measured(sandbox: Sandbox, device: Device | None = None) -> ladder.Probed:
 
 
 def remedy(best: ladder.Probed) -> str | None:
-    """The command that makes level 3 work, as far as it can be told what keeps it from working."""
-    if best.works or not ladder.LINUX:
+    """What makes level 3 work, as far as it can be told what keeps it from working.
+
+    Where it starts and only the device fails behind it, no protection of the host is in the way.
+    """
+    if best.works or best.launch_seconds is not None or not ladder.LINUX:
         return None
     sudo = "" if os.geteuid() == 0 else "sudo "
     if bubblewrap.version() is None:
         installer = next((command for tool, command in _INSTALLERS.items() if shutil.which(tool)), None)
         return f"{sudo}{installer}" if installer else None
+    if in_container():
+        return _IN_CONTAINER  # /proc/sys is read-only here
     for file, forbidding, command in _SWITCHES:
         if Path(file).exists() and Path(file).read_text().strip() == forbidding:
             return f"{sudo}{command}"
     return None
 
 
+def in_container() -> bool:
+    if any(Path(sign).exists() for sign in _CONTAINER_SIGNS):
+        return True
+    try:
+        return _CONTAINER_GROUPS.search(Path("/proc/1/cgroup").read_text()) is not None
+    except OSError:
+        return False
+
+
 def lines(diagnosis: Diagnosis) -> Iterator[str]:
     """What `bpbench doctor` prints."""
     device = diagnosis.device
     yield _line("device", rows.device_name(device.identity) if device else f"cannot be used: {diagnosis.device_error}")
+    if diagnosis.researcher is not None:
+        error = diagnosis.researcher_error
+        state = "what it needs before a session is here" if error is None else f"cannot work: {text.line(error)}"
+        yield _line("researcher", f"{text.line(diagnosis.researcher, 40)}: {state}")
     bare = 1000 * diagnosis.bare_launch_seconds
     for number, level in enumerate(diagnosis.levels):
-        cost = "" if level.launch_seconds is None else f"works, {1000 * level.launch_seconds - bare:.0f} ms a launch"
-        words = f"{level.level} {level.name:<11}{cost or f'does not work: {text.line(str(level.why_not))}'}"
-        yield _line("" if number else "isolation", words)
+        state = f"does not work: {text.line(str(level.why_not))}"
+        if level.works and level.launch_seconds is not None:
+            state = f"works, {1000 * level.launch_seconds - bare:.0f} ms a launch"
+        yield _line("" if number else "isolation", f"{level.level} {level.name:<11}{state}")
         if number == 0 and diagnosis.remedy is not None:
             yield _line("", f"  add it: {diagnosis.remedy}")
     if diagnosis.walls is None:
@@ -129,7 +173,9 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         "ranking",
         "sessions here can be ranked as far as device and isolation go"
         if diagnosis.rankable
-        else "sessions run here, and cannot be ranked",
+        else "sessions run here, and cannot be ranked"
+        if diagnosis.usable
+        else "no session can run here",
     )
 
 
@@ -144,15 +190,15 @@ def _walls(walls: Walls, better_level: str | None) -> Iterator[str]:
             continue
         needed = "" if name in canaries.NEEDED else " (ranking does not need it)"
         yield _line("", f"{state}: {name}: {meaning if state == canaries.OPEN else 'it could not be tried'}{needed}")
-        if command := _command(name, walls, better_level):
-            yield _line("", f"    add it: {command}")
+        if advice := _advice(name, walls, better_level):
+            yield _line("", f"    {advice}")
 
 
-def _command(name: str, walls: Walls, better_level: str | None) -> str | None:
+def _advice(name: str, walls: Walls, better_level: str | None) -> str | None:
     if name == "memory_limit" and walls.level >= 2:
-        # A control group counts anonymous files, and root may make one.
-        return None if os.geteuid() == 0 else f"sudo {Path(sys.prefix) / 'bin' / 'bpbench'} run"
-    return better_level
+        # No command: sudo would drop the session's overrides, the keys and the home with its data.
+        return None if os.geteuid() == 0 else "a control group counts such memory, too, and only root may make one"
+    return f"add it: {better_level}" if better_level else None
 
 
 def _line(label: str, words: str) -> str:

@@ -1,19 +1,27 @@
 """`bpbench mcp SOCKET`: the experiment service of a running session as an MCP server on standard input and output.
 
-It only translates: what may be done, and how often, is decided by the session behind the socket.
+It only translates: what may be done, and how often, is decided by the session behind the socket. A call that the client
+cancels closes its connection, so that the session knows that nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from harness.agents._tools import BLOCKS, SOURCE
 from harness.errors import ConfigError
 
+MAX_ANSWER_BYTES = 64 << 20
+# Claude Code cuts longer answers; by its documentation 500,000 characters are the most. `history` may take 90,000.
+_META = {"anthropic/maxResultSizeChars": 500_000}
+PROGRESS_SECONDS = 20.0  # some clients give up on a call that says nothing for a minute
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _EDIT = {"blocks": BLOCKS, "source": SOURCE}
 TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,11 +59,15 @@ def serve(path: Path) -> None:
 
     async def list_tools(_context: Any, _params: Any) -> Any:
         return types.ListToolsResult(
-            tools=[types.Tool(name=name, description=words, input_schema=form) for name, (words, form) in TOOLS.items()]
+            tools=[
+                types.Tool(name=name, description=words, input_schema=form, _meta=_META)
+                for name, (words, form) in TOOLS.items()
+            ]
         )
 
-    async def call_tool(_context: Any, params: Any) -> Any:
-        answer = await asyncio.to_thread(ask, link, params.name, params.arguments or {})
+    async def call_tool(context: Any, params: Any) -> Any:
+        # What reports does nothing where the client gave no progress token.
+        answer = await call(link, params.name, params.arguments or {}, context.session.report_progress)
         failed = "error" in answer
         words = str(answer.get("error") if failed else answer.get("text"))
         return types.CallToolResult(content=[types.TextContent(type="text", text=words)], is_error=failed)
@@ -81,16 +93,39 @@ def connect(path: Path) -> Path:
 
 
 def ask(path: Path, op: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """One request on a connection of its own, so that a long experiment holds up no other. Waits for it."""
+    """One request, and its answer."""
+    return asyncio.run(_ask(path, op, arguments))
+
+
+async def call(
+    path: Path, op: str, arguments: dict[str, Any], report: Callable[[float], Awaitable[None]]
+) -> dict[str, Any]:
+    """What `ask` does, with a `report` of the seconds so far every now and then."""
+    telling = asyncio.create_task(_tell(report))
+    try:
+        return await _ask(path, op, arguments)
+    finally:
+        telling.cancel()
+
+
+async def _ask(path: Path, op: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """One request on a connection of its own, so that a long experiment holds up no other. Closed when cancelled."""
     if op not in TOOLS:
         return {"error": f"there is no tool {op[:60]!r}; the tools are {', '.join(TOOLS)}"}
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, sock.makefile("rwb") as file:
-            sock.connect(str(path))
-            file.write(json.dumps({**arguments, "op": op}).encode() + b"\n")
-            file.flush()
-            line = file.readline()
-        answer = json.loads(line) if line else {"error": "the session is over"}
-        return answer if isinstance(answer, dict) else {"error": "the session is over"}
-    except OSError:
-        return {"error": "the session is over"}
+        reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
+        with contextlib.closing(writer):
+            writer.write(json.dumps({**arguments, "op": op}).encode() + b"\n")
+            await writer.drain()
+            line = await reader.readline()
+        answer = json.loads(line) if line else None
+    except (OSError, ValueError):
+        answer = None
+    return answer if isinstance(answer, dict) else {"error": "the session is over"}
+
+
+async def _tell(report: Callable[[float], Awaitable[None]]) -> None:
+    started = time.monotonic()
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        await report(time.monotonic() - started)

@@ -103,6 +103,10 @@ def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
     if config.llm.scripted.wire:
         yield "llm.scripted: a script, no language model"
     if config.agent.name == "external":
+        yield (
+            "agent=external: its program runs outside the walls and can read the evaluation text, the session's seeds "
+            "and its user's keys"
+        )
         yield "agent=external: its network is not limited to its model's provider"
 
 

@@ -2,15 +2,18 @@
 
 It listens on a UNIX socket in a folder of its own. A request is one line of JSON, `{"op": ..., ...}`, and so is its
 answer, `{"text": ...}` or `{"error": ...}`. Requests wait in line until the session's own thread takes them, so that
-limits are kept in one place and nothing runs at the same time as an experiment.
+limits are kept in one place and nothing runs at the same time as an experiment. Who closes the connection has gone:
+what it asked for is not begun, since nobody would read the answer.
 """
 
 from __future__ import annotations
 
 import json
 import queue
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +32,8 @@ class Asked:
 
     op: str
     arguments: Mapping[str, Any]
+    asker: socket.socket = field(repr=False)
+    asked_at: float = field(default_factory=time.monotonic)
     _answer: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue, repr=False)
 
     def answer(self, text: str) -> None:
@@ -36,6 +41,15 @@ class Asked:
 
     def refuse(self, error: str) -> None:
         self._answer.put({"error": error})
+
+    def abandoned(self) -> bool:
+        """Whether nobody is left at the other end of the connection."""
+        try:
+            return self.asker.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 class Service:
@@ -53,13 +67,18 @@ class Service:
         self._thread.start()
 
     def next(self, timeout_seconds: float) -> Asked | None:
-        """The next request; None when none came in time."""
-        try:
-            return self._waiting.get(timeout=timeout_seconds)
-        except queue.Empty:
-            return None
+        """The next request whose asker still waits; None when none came in time."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                asked = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return None
+            if not asked.abandoned():
+                return asked
+            asked.refuse("nobody waits for this any more")  # ends the connection's thread
 
-    def handle(self, line: bytes) -> dict[str, Any]:
+    def handle(self, line: bytes, asker: socket.socket) -> dict[str, Any]:
         """Wait in line for the answer to one request; called on the connection's thread."""
         try:
             request = json.loads(line)
@@ -67,7 +86,7 @@ class Service:
             return {"error": "a request is one line of JSON"}
         if not isinstance(request, dict) or not isinstance(request.get("op"), str):
             return {"error": "a request is an object with the string op"}
-        asked = Asked(request["op"], request)
+        asked = Asked(request["op"], request, asker)
         try:
             self._waiting.put_nowait(asked)
         except queue.Full:
@@ -99,7 +118,7 @@ class _Handler(socketserver.StreamRequestHandler):
             if len(line) > MAX_LINE_BYTES:
                 self._send({"error": f"more than {MAX_LINE_BYTES} bytes in a line"})
                 return
-            self._send(self.server.service.handle(line))
+            self._send(self.server.service.handle(line, self.connection))
 
     def _send(self, answer: dict[str, Any]) -> None:
         self.wfile.write(json.dumps(answer).encode() + b"\n")

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.llm.store import is_secret_name, looks_secret
 from harness.records import Usage
 
 _MAX_COUNT = 10**12
@@ -20,11 +21,39 @@ _SHORT_PATH = 60  # bytes; the operating system allows some 104 for the whole pa
 
 
 def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> dict[str, str]:
-    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE."""
+    """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE.
+
+    NAME|OTHER is NAME, with the value of the first of them that is set.
+    """
     plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
-    given = {name: ours[name] for name in names if name in ours}
+    given = {
+        entry.split("|")[0]: next(ours[name] for name in entry.split("|") if name in ours)
+        for entry in names
+        if "=" not in entry and any(name in ours for name in entry.split("|"))
+    }
     fixed = dict(name.split("=", 1) for name in names if "=" in name)
     return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
+
+
+def check_environment(entries: Iterable[str]) -> None:
+    """Raises ConfigError for a secret: the configuration goes into the journal, and from there to whoever reads it."""
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if looks_secret(name, value):
+            raise ConfigError(
+                f"agent.options.environment: {name}=... would be written into the session: export it and give its name"
+            )
+
+
+def missing_key(entries: Iterable[str], ours: Mapping[str, str]) -> str | None:
+    """What to say where variables for keys are named and none of them is set; None: nothing is missing."""
+    keys = [name for entry in entries if "=" not in entry for name in entry.split("|") if is_secret_name(name)]
+    if not keys or any(ours.get(name) for name in keys):
+        return None
+    return (
+        f"{' or '.join(keys)} is not set: export the key, or take its name out of agent.options.environment where "
+        "none is needed"
+    )
 
 
 def socket_folder() -> Path:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import mcp_server
+from harness import folders, mcp_server
 from harness.agents import _answer, _lookup, _programs, _prompt
 from harness.edits import apply_edit
 from harness.errors import ConfigError, EditRefused, HarnessError
@@ -46,6 +46,8 @@ class Running:
     log_path: Path
     started_at: float
     waiting: Asked | None = None  # its `propose`, until the experiment is over
+    lost_at: float = -math.inf  # when an experiment last ended that nobody waited for any more
+    untold: bool = False  # its result
     proposed: int = 0
 
 
@@ -73,6 +75,8 @@ class External:
         _programs.found(self.argv[0])
         if importlib.util.find_spec("mcp") is None:
             raise ConfigError("agent=external needs the mcp package: pip install -e '.[external]'")
+        if missing := _programs.missing_key(self.environment, os.environ):
+            raise ConfigError(f"{self.program}: {missing}")
 
     def facts(self) -> dict[str, Any]:
         """What is known of the program beforehand, for the opening record."""
@@ -97,6 +101,8 @@ class External:
             self.running = self._start(self.desk)
         running = self.running
         if running.waiting is not None:
+            if running.waiting.abandoned():
+                running.lost_at, running.untold = time.monotonic(), True
             running.waiting.answer(result(view))
             running.waiting = None
         turn = _Turn(self, view, self.desk)
@@ -144,8 +150,7 @@ class External:
         place = _place(desk)
         work, home = place / "work", place / "home"
         for path in (work, home):
-            shutil.rmtree(path, ignore_errors=True)  # a fresh home: nothing that it learned elsewhere
-            path.mkdir(parents=True)
+            folders.fresh(path)  # nothing that it learned elsewhere
         place.chmod(0o700)
         self._report(desk)  # of one that a kill ended together with us
         service = Service(_programs.socket_folder() / "service.sock")
@@ -221,13 +226,26 @@ class _Turn:
                 asked.answer(_prompt.system(self.view, rules))
             case "read_train_py":
                 asked.answer(self.view.incumbent_source)
+            case "propose" if self._was_lost(asked):
+                asked.refuse(
+                    "not run, and it cost nothing: an earlier call was given up, and its experiment was run. "
+                    f"{result(self.view)}\n\nCall history, then propose what follows from it."
+                )
             case "history":
+                self._was_lost(asked)
                 asked.answer(_prompt.experiment(self.view, _HISTORY_TOKENS))
             case "smoke" | "propose":
                 return self._edit(asked)
             case _:
                 asked.refuse(f"there is no {text.line(asked.op, 60)}; there are {', '.join(mcp_server.TOOLS)}")
         return None
+
+    def _was_lost(self, asked: Asked) -> bool:
+        """Whether a result must be told first: one that reached nobody yet, or that came after this was asked."""
+        running = self.agent.running
+        assert running is not None
+        untold, running.untold = running.untold, False
+        return untold or asked.asked_at < running.lost_at
 
     def _edit(self, asked: Asked) -> Proposal | Refused | None:
         try:
@@ -292,6 +310,7 @@ def make(
         raise ConfigError(f"agent.options.parser must be one of {', '.join(_programs.PARSERS)}, not '{parser}'")
     if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
         raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
+    _programs.check_environment(environment or [])
     for key, count in (("repairs", repairs), ("smokes", smokes)):
         if count < 0:
             raise ConfigError(f"agent.options.{key} must be 0 or more, not {count}")

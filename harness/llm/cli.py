@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, LLMError
+from harness.views import text
 
 if TYPE_CHECKING:
     from harness.config import Config
 
+_MAX_SAID_CHARS = 2000
 _SERVE_HELP = "serve a scripted language model on loopback, in OpenAI's, Anthropic's and Ollama's formats"
 _SERVE_EPILOG = """\
 A script is a JSON list of steps, one a request: {"fault": "rate_limit"}, {"text": "..."},
@@ -95,16 +97,28 @@ def agree(config: Config, *, yes: bool) -> None:
     agent = agents.load(config.agent)
     if not agents.needs_llm(agent):
         return
-    print(f"bpbench: {estimate.sentence(config, estimate.estimate(config, agent))}", file=sys.stderr, flush=True)
+    _say(estimate.sentence(config, estimate.estimate(config, agent)))
     estimate.check_cap(config, agent)
     billed = config.llm.key_variable is not None and not llm_price.is_free(config.llm.price)
     if billed and not yes:
         if not sys.stdin.isatty():
             raise ConfigError("this session may cost money and there is no terminal to ask on: add --yes to agree")
-        if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agrees():
             raise ConfigError("not agreed to: nothing was started")
     if config.llm.scripted.wire is None:
         ask_once(config)
+
+
+def _agrees() -> bool:
+    try:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        print(file=sys.stderr)
+        return False
+
+
+def _say(words: str) -> None:
+    print(text.for_log(f"bpbench: {text.line(words, _MAX_SAID_CHARS)}"), file=sys.stderr, flush=True)
 
 
 def ask_once(config: Config) -> None:
@@ -120,7 +134,7 @@ def ask_once(config: Config) -> None:
         said, _ = doctor.ask(config, os.environ)
     except LLMError as error:
         if isinstance(error, CallFailed) and error.outcome in BUDGETS:
-            print(f"bpbench: {error}; the session will try again", file=sys.stderr, flush=True)
+            _say(f"{error}; the session will try again")
             return
         raise ConfigError(f"{error}; nothing was started") from error
-    print(f"bpbench: {said}", file=sys.stderr, flush=True)
+    _say(said)

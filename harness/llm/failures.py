@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.config import LLMConfig
 from harness.llm.exchange import UNREADABLE, CallFailed, Outcome, Reply
+from harness.views import text
 
 MAX_MESSAGE_CHARS = 300
 _OVERFLOW_SIGNS = (
@@ -42,8 +43,8 @@ def answer_in(litellm: Any, error: Exception) -> Reply | None:
     if not refused and not (answered_status(error) and any(sign in str(error).lower() for sign in _UNREADABLE_SIGNS)):
         return None
     finish = "content_filter" if refused else UNREADABLE
-    text = words if refused else ""  # a server's words about an answer are not the answer
-    return Reply(text, (), finish, refused, False, {"role": "assistant", "content": text}, {}, None)
+    said = words if refused else ""  # a server's words about an answer are not the answer
+    return Reply(said, (), finish, refused, False, {"role": "assistant", "content": said}, {}, None)
 
 
 def failure(litellm: Any, error: Exception, config: LLMConfig) -> CallFailed:
@@ -119,6 +120,5 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def one_line(error: Exception) -> str:
-    """The first lines of a vendor's message, without its traceback."""
-    words = " ".join(str(error).split("Traceback", 1)[0].split())
-    return words[:MAX_MESSAGE_CHARS]
+    """The first lines of a vendor's message, without its traceback, fit to be shown: a server may say anything."""
+    return text.line(str(error).split("Traceback", 1)[0], MAX_MESSAGE_CHARS)

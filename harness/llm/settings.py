@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Any
+
 from harness.agents import needs_llm
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError
 from harness.llm import price as llm_price
+from harness.llm.store import looks_secret
 from harness.protocols import Agent, NeedsDesk
 
 NO_LLM = "none"
@@ -15,6 +20,8 @@ _OURS = frozenset(
     | {"stream", "n", "timeout", "max_retries", "num_retries", "drop_params", "logger_fn", "fallbacks", "mock_response"}
     | {"temperature", "top_p", "seed", "reasoning_effort"}
 )  # fmt: skip
+_HEADER = re.compile(r"headers?$|authorization", re.IGNORECASE)  # what stands in one is often a key
+_NO_SECRETS = ("prompt_cache_key", "tokenizer")  # whatever they sound like
 
 
 def validate(config: Config, agent: Agent) -> None:
@@ -51,16 +58,35 @@ def _validate_llm(llm: LLMConfig) -> None:
     for name, value in vars(llm.price).items():
         if isinstance(value, float) and value < 0:
             raise ConfigError(f"llm.price.{name} must be 0 or more, not {value!r}; null where it is unknown")
-    if wrong := sorted(_OURS & set(llm.extra)):
-        raise ConfigError(f"llm.extra.{wrong[0]} cannot be set there: it is bpbench's own; see the other keys of llm")
-    if "tool_choice" in llm.extra and not llm.tools:
-        raise ConfigError("llm.extra.tool_choice goes with llm.tools=true only: the text form has no tools to choose")
+    _validate_extra(llm)
     if llm.cache_prompts and not llm.model.startswith("anthropic/"):
         raise ConfigError(f"llm.cache_prompts marks prompts for anthropic/ models only, not for {llm.model}")
     if llm.scripted.wire not in (None, *WIRES):
         raise ConfigError(f"llm.scripted.wire must be one of {', '.join(WIRES)}, not {llm.scripted.wire!r}")
     if not 0 <= llm.scripted.fault_rate <= 1:
         raise ConfigError(f"llm.scripted.fault_rate must be from 0 to 1, not {llm.scripted.fault_rate!r}")
+
+
+def _validate_extra(llm: LLMConfig) -> None:
+    if wrong := sorted(_OURS & set(llm.extra)):
+        raise ConfigError(f"llm.extra.{wrong[0]} cannot be set there: it is bpbench's own; see the other keys of llm")
+    if (secret := next(_secrets_in(llm.extra), None)) is not None:
+        raise ConfigError(
+            f"llm.extra.{secret} would be written into the session: export the key and give its variable's name as "
+            "llm.key_variable; other headers cannot be sent"
+        )
+    if "tool_choice" in llm.extra and not llm.tools:
+        raise ConfigError("llm.extra.tool_choice goes with llm.tools=true only: the text form has no tools to choose")
+
+
+def _secrets_in(value: Any, path: str = "") -> Iterator[str]:
+    """Where `value` holds headers, or what its name calls a secret."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        here, key = f"{path}.{name}".lstrip("."), str(name)
+        if _HEADER.search(key) or (isinstance(item, str) and key not in _NO_SECRETS and looks_secret(key, item)):
+            yield here
+        yield from _secrets_in(item, here)
 
 
 def _validate_caps(config: Config, chosen: bool) -> None:

@@ -20,14 +20,19 @@ _SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECAS
 _MIN_SECRET_CHARS = 8
 
 
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a variable of that name holds a secret: what is short is a number or a switch."""
+    return bool(_SECRET_NAMES.search(name)) and len(value) >= _MIN_SECRET_CHARS
+
+
+def is_secret_name(name: str) -> bool:
+    return bool(_SECRET_NAMES.search(name))
+
+
 def secrets_of(environment: Mapping[str, str], names: Iterable[str] = ()) -> tuple[str, ...]:
     """Values that look like secrets by their variable's name, and those of `names`; the longest first."""
     chosen = set(names)
-    values = {
-        value
-        for name, value in environment.items()
-        if name in chosen or (_SECRET_NAMES.search(name) and len(value) >= _MIN_SECRET_CHARS)
-    }
+    values = {value for name, value in environment.items() if name in chosen or looks_secret(name, value)}
     return tuple(sorted((value for value in values if value), key=len, reverse=True))
 
 
@@ -46,6 +51,9 @@ class Store:
 
     def clean(self, text: str) -> str:
         return redact(text, self._secrets)
+
+    def clean_json(self, value: Any) -> Any:
+        return json.loads(self._redacted(json.dumps(value)))
 
     def put(self, kind: str, value: Any) -> str:
         """Write `value` durably; its hash. Raises JournalError."""

@@ -65,12 +65,13 @@ def config(state: SessionState) -> dict[str, Any]:
     opened = state.opened
     data = opened.get("data")
     facts = {
-        **{name: state.config.get(name) for name in ("task", "agent", "backend")},
+        **{name: state.config.get(name) for name in ("task", "backend")},
+        "agent": _without_options(state.config.get("agent")),
         "llm": _without_secrets(state.config.get("llm")),
         "session": _without_folders(state.config.get("session")),
         "key": opened.get("key"),
         "data": {**_mapping(state.config.get("data")), **_hashes(data), "options": _without_folders(_options(state))},
-        "researcher": opened.get("researcher"),
+        "researcher": _without_values(opened.get("researcher")),
         "device": opened.get("device"),
         "versions": opened.get("versions"),
         "calibration": to_json(state.calibration),
@@ -87,6 +88,33 @@ def _without_secrets(llm: Any) -> dict[str, Any]:
     if known.get("api_base"):
         known["api_base"] = urlsplit(str(known["api_base"])).hostname
     return known
+
+
+def _without_options(agent: Any) -> Any:
+    known = _mapping(agent)
+    return {**known, "options": _without_values(known["options"])} if "options" in known else agent
+
+
+def _without_values(options: Any) -> Any:
+    """A coding agent's command line and variables may hold keys and paths: of these only the names."""
+    if not isinstance(options, dict):
+        return options
+    hidden: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in ("session", "patches") and value is not None:
+            hidden[name] = PurePath(str(value)).name
+        elif name in ("argv", "arguments", "environment") and isinstance(value, list):
+            parts = [str(part) for part in value]
+            program = [PurePath(part).name for part in parts[:1] if name == "argv"]
+            hidden[name] = program + [_name(part, name) for part in parts[len(program) :] if _name(part, name)]
+    return {**options, **hidden}
+
+
+def _name(part: str, of: str) -> str:
+    """The name of a variable or of an option; nothing of an option's value, by itself or glued to it."""
+    if of == "environment" or part.startswith("--"):
+        return part.partition("=")[0]
+    return part[:2] if part.startswith("-") else ""
 
 
 def _without_folders(values: Any) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _words(before: SessionState, state: SessionState, record: Record) -> str | N
         case "llm_call_finished" if data["outcome"] != "ok":
             words = f"the model was asked in vain ({data['outcome']}): {text.line(str(data.get('reason') or ''))}"
         case "confirmed":
-            words = rows.gain_sentence(state.gain)
+            words = rows.verdict(state)
         case "stopped" | "resumed":
             words = f"{record.type}: {text.line(str(data.get('reason') or ''))}"
         case "incident":

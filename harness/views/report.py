@@ -53,8 +53,8 @@ def render(records: Sequence[Record]) -> str:
     return environment.get_template("report.html.j2").render(
         names=rows.names(state),
         state=state,
-        verdict=rows.gain_sentence(state.gain),
-        tone=_tone(state),
+        verdict=rows.verdict(state),
+        tone=rows.tone(state),
         sentences=summary.sentences(state)[1:],
         figures=_figures(state),
         pictures=[Markup(_with_variables(picture)) for picture in pictures],
@@ -84,19 +84,13 @@ def _with_variables(svg: str) -> str:
     return svg
 
 
-def _tone(state: SessionState) -> str:
-    gain = state.gain
-    if gain is None or gain.low_bpb is None or gain.high_bpb is None:
-        return "open"
-    return "gain" if gain.low_bpb > 0 else "loss" if gain.high_bpb < 0 else "open"
-
-
 def _figures(state: SessionState) -> list[tuple[str, str]]:
     best = rows.incumbent(state)
     shares = summary.summary(state)["time"]
     kept = sum(item.kept is True for item in state.experiments)
+    gain = text.bpb(state.gain.mean_bpb if state.gain else None, sign=True)
     return [
-        ("gain on test", text.bpb(state.gain.mean_bpb if state.gain else None, sign=True)),
+        ("gain on test" if best else "baseline against itself", gain),
         ("baseline, val bpb", text.bpb(state.baseline_bpb)),
         ("best, val bpb", text.bpb(best.val_bpb if best else None)),
         ("sigma", text.bpb(state.sigma_bpb)),

@@ -214,8 +214,21 @@ def session_fraction(state: SessionState) -> float:
     return done / (done + left) if done + left else 0.0
 
 
-def gain_sentence(gain: Gain | None) -> str:
+def verdict(state: SessionState) -> str:
     """The confirmed result in plain words."""
+    return gain_sentence(state.gain, against_itself=incumbent(state) is None)
+
+
+def tone(state: SessionState) -> str:
+    """`gain` or `loss` where one is confirmed, else `open`: the baseline has neither against itself."""
+    gain = state.gain
+    if gain is None or gain.low_bpb is None or gain.high_bpb is None or incumbent(state) is None:
+        return "open"
+    return "gain" if gain.low_bpb > 0 else "loss" if gain.high_bpb < 0 else "open"
+
+
+def gain_sentence(gain: Gain | None, against_itself: bool) -> str:
+    """`gain` in plain words. `against_itself`: no experiment was kept, so the candidate was the baseline again."""
     if gain is None:
         return "Not confirmed yet."
     if gain.mean_bpb is None or gain.low_bpb is None or gain.high_bpb is None:
@@ -229,6 +242,8 @@ def gain_sentence(gain: Gain | None) -> str:
     pairs = f"{gain.num_pairs} pairs of fresh seeds on test"
     interval = f"95 % interval {text.bpb(gain.low_bpb, sign=True)} to {text.bpb(gain.high_bpb, sign=True)}"
     mean = text.bpb(gain.mean_bpb, sign=True)
+    if against_itself:
+        return f"No experiment was kept; baseline against itself: {mean} bpb ({interval}; {pairs})."
     if gain.low_bpb > 0:
         return f"Confirmed gain: {mean} bpb ({interval}; {pairs})."
     if gain.high_bpb < 0:

@@ -31,7 +31,7 @@ def summary(state: SessionState) -> dict[str, Any]:
         "ranked": state.closed and not unranked(state),
         "unranked": list(unranked(state)),
         "gain": state.gain,
-        "verdict": rows.gain_sentence(state.gain),
+        "verdict": rows.verdict(state),
         "baseline": {
             "bpb": state.baseline_bpb,
             "sigma_bpb": state.sigma_bpb,
@@ -93,13 +93,6 @@ def llm(state: SessionState) -> dict[str, Any] | None:
     }
 
 
-def nothing_kept_sentence(state: SessionState) -> str | None:
-    """What was confirmed where nothing was kept; None where something was, or nothing is confirmed yet."""
-    if state.gain is None or any(item.kept for item in state.experiments):
-        return None
-    return "No experiment was kept: the confirmation compares the baseline with itself."
-
-
 def stopped_sentence(state: SessionState) -> str | None:
     """Why the session ended before its last experiment, and whether its researcher or a limit ended it."""
     if not state.stopped_early:
@@ -138,9 +131,7 @@ def sentences(state: SessionState) -> list[str]:
     """The summary in plain words, one line each, for the end of a session."""
     figures = summary(state)
     done, kept = figures["experiments"]["done"], figures["experiments"]["kept"]
-    lines = [rows.gain_sentence(state.gain)]
-    if repeated := nothing_kept_sentence(state):
-        lines.append(repeated)
+    lines = [rows.verdict(state)]
     if state.baseline_bpb is not None:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(figures["experiments"]["by_status"].items()))
         lines.append(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from rich.markup import escape
-
 MAX_LINE = 300
 MAX_BLOCK = 20_000
 _MAX_COMBINING = 3  # marks on one letter; more would paint over the lines around it
@@ -58,6 +56,8 @@ def tail(text: str, limit: int = MAX_BLOCK) -> str:
 
 def markup(text: str, limit: int = MAX_LINE) -> str:
     """One clean line that rich's markup shows literally."""
+    from rich.markup import escape  # the command line cleans its words with this module and does without rich
+
     return escape(line(text, limit))
 
 

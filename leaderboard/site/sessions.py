@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness import ranking
 from harness.journal import Record
@@ -81,8 +81,8 @@ def view(session: Published, links: Links) -> SessionView:
     return SessionView(
         name=text.line(session.name, 100),
         title=_title(outcome) if outcome else text.line(session.name, 100),
-        verdict=rows.gain_sentence(_bearable(state.gain)) if state else _ELSEWHERE,
-        tone=_tone(state.gain if state else None),
+        verdict=rows.verdict(_bearable(state)) if state else _ELSEWHERE,
+        tone=rows.tone(state) if state else "open",
         tier=session.tier,
         tier_label=words.TIERS[session.tier],
         tier_words=words.tier(session),
@@ -120,17 +120,12 @@ def _entries(state: SessionState, records: Sequence[Record]) -> list[Entry]:
     return experiments.entries(state, experiments.edits(records), LIMITS)
 
 
-def _bearable(gain: Gain | None) -> Gain | None:
+def _bearable(state: SessionState) -> SessionState:
     """Numbers of honest sizes are shown as they are; a sentence of 300 digits would be no sentence."""
+    gain = state.gain
     if gain is None or all(value is None or abs(value) < 1e6 for value in (gain.mean_bpb, gain.low_bpb, gain.high_bpb)):
-        return gain
-    return Gain(gain.num_pairs, None, None, None, gain.baseline_bpb, gain.candidate_bpb)
-
-
-def _tone(gain: Gain | None) -> str:
-    if gain is None or gain.low_bpb is None or gain.high_bpb is None:
-        return "open"
-    return "gain" if gain.low_bpb > 0 else "loss" if gain.high_bpb < 0 else "open"
+        return state
+    return replace(state, gain=replace(gain, mean_bpb=None, low_bpb=None, high_bpb=None))
 
 
 def _figures(state: SessionState, outcome: Outcome, costs: Spent) -> list[tuple[str, str]]:
@@ -175,7 +170,6 @@ def _facts(state: SessionState) -> list[tuple[str, str]]:
 def _sentences(state: SessionState) -> list[str]:
     """Beside the verdict: what stopped early, what stood around the code, what was attempted."""
     wanted = [
-        summary.nothing_kept_sentence(state),
         _llm_sentence(state),
         summary.stopped_sentence(state),
         f"Resumed {text.count(state.num_restarts, 'time')} after an interruption." if state.num_restarts else None,

@@ -26,7 +26,7 @@ async def main(config: str, plan: str) -> None:
     ):
         await session.initialize()
         tools = await session.list_tools()
-        print(json.dumps({"tools": [tool.name for tool in tools.tools]}), flush=True)
+        print(json.dumps({"tools": {tool.name: tool.meta for tool in tools.tools}}), flush=True)
         for name, arguments in json.loads(plan):
             result = await session.call_tool(name, arguments)
             print(json.dumps({"tool": name, "error": result.is_error, "text": result.content[0].text}), flush=True)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.cli import find_session, main, run_multirun
 from harness.config import Config
 from harness.errors import ConfigError, DataError
+from harness.llm import cli as cli_llm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +58,21 @@ print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))
         "git",
         "matplotlib",
     }
+
+
+def test_a_complaint_holds_no_escape_sequence(capsys):
+    cli._report(ConfigError("a server\x1b]0;title\x07 said\n\x1b[31mno\x9b2J ##[stop]"))
+    assert capsys.readouterr().err == "bpbench: a server said no # #[stop]\n"
+
+
+def test_the_end_of_the_input_is_no_agreement(monkeypatch):
+    def ended(_prompt):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", ended)
+    assert not cli_llm._agrees()
+    monkeypatch.setattr("builtins.input", lambda _prompt: "Yes ")
+    assert cli_llm._agrees()
 
 
 def test_a_composed_configuration_needs_no_torch(tmp_path):

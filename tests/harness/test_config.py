@@ -158,6 +158,11 @@ def test_a_wrong_override_is_one_line_that_names_it(override, expected):
         ("llm=gpt llm.timeout_seconds=0", "llm.timeout_seconds must be above 0"),
         ("llm=gpt llm.price.input_usd_per_million=-1", "llm.price.input_usd_per_million must be 0 or more"),
         ("llm=gpt +llm.extra.api_key=x", "llm.extra.api_key cannot be set there"),
+        (
+            "llm=gpt +llm.extra.extra_headers.Authorization=x",
+            "llm.extra.extra_headers would be written into the session: export the key and give its variable's",
+        ),
+        ("llm=gpt +llm.extra.provider.auth_token=abcd-1234", "llm.extra.provider.auth_token would be written into"),
         ("llm=gpt llm.cache_prompts=true", "llm.cache_prompts marks prompts for anthropic/ models only"),
         ("llm=scripted llm.scripted.wire=morse", "llm.scripted.wire must be one of openai, anthropic, ollama"),
         ("llm=scripted llm.scripted.fault_rate=2", "llm.scripted.fault_rate must be from 0 to 1"),

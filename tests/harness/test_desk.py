@@ -14,7 +14,7 @@ from harness.config import AgentConfig, Config, LLMConfig, PriceConfig, SessionC
 from harness.desk import CapReached, Line, SessionDesk
 from harness.errors import ConfigError, JournalError, LLMError
 from harness.fold import apply, fold
-from harness.journal import Journal
+from harness.journal import Journal, read
 from harness.llm import price as llm_price
 from harness.llm.exchange import CallFailed, Outcome, Reply, Request
 from harness.llm.retries import BUDGETS, MAX_WAIT_SECONDS, Retries
@@ -92,6 +92,12 @@ def test_a_calm_call(place: Place) -> None:
     llm = place.state.llm
     assert (llm.num_calls, llm.prompt_tokens, llm.completion_tokens, llm.outcomes) == (1, 100, 50, {"ok": 1})
     assert llm.cost_usd == pytest.approx((100 * 2 + 50 * 10) / 1e6) and llm.in_flight is None
+
+
+def test_what_went_out_is_recorded_without_secrets(place: Place) -> None:
+    place.desk(replace(answer(), sent={"user": "a-secret", "top_p": 1.0})).ask(REQUEST)
+    (finished,) = [record for record in read(place.journal.path)[0] if record.type == "llm_call_finished"]
+    assert finished.data["sent"] == {"user": "[redacted]", "top_p": 1.0}
 
 
 def test_each_kind_of_failure_has_its_own_budget(place: Place) -> None:

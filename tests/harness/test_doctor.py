@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import doctor
+from harness.compose import compose
 from harness.device import Device
 from harness.records import Walls
 from harness.sandbox import canaries
@@ -49,7 +50,24 @@ def test_each_missing_wall_has_its_command() -> None:
 def test_a_machine_without_its_device() -> None:
     said = list(doctor.lines(replace(GOOD, device=None, device_error="backend=cuda: no driver")))
     assert said[0].split(maxsplit=1) == ["device", "cannot be used: backend=cuda: no driver"]
-    assert "cannot be ranked" in said[-1]
+    assert "no session can run here" in said[-1]
+
+
+def test_a_machine_without_the_researcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key")
+    name, error = doctor._researcher(compose(["agent=claude_code"]))
+    assert name == "claude_code" and error is not None and "no program 'claude'" in error
+    lacking = replace(GOOD, researcher=name, researcher_error=error)
+    assert list(doctor.lines(lacking))[1].startswith("researcher claude_code: cannot work: ") and not lacking.usable
+    (tmp_path / "claude").write_text("#!/bin/sh\n")
+    (tmp_path / "claude").chmod(0o755)
+    assert doctor._researcher(compose(["agent=claude_code"])) == (name, None)
+    found = replace(GOOD, researcher=name)
+    assert list(doctor.lines(found))[1].endswith("claude_code: what it needs before a session is here") and found.usable
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert "ANTHROPIC_API_KEY is not set" in str(doctor._researcher(compose(["agent=claude_code"]))[1])
+    assert doctor._researcher(compose([])) == (None, None)
 
 
 def test_the_remedy_fits_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,12 +80,41 @@ def test_the_remedy_fits_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     switch = tmp_path / "switch"
     switch.write_text("0\n")
     monkeypatch.setattr(doctor, "_SWITCHES", ((str(switch), "0", "sysctl -w switch=1"),))
+    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    assert "start the container with --security-opt" in str(doctor.remedy(missing))
+    monkeypatch.setattr(doctor, "in_container", lambda: False)
     assert doctor.remedy(missing) == "sudo sysctl -w switch=1"
     switch.write_text("1\n")
     assert doctor.remedy(missing) is None
     (tmp_path / "bwrap").unlink()
     assert doctor.remedy(missing) == "sudo dnf install -y bubblewrap"
     assert doctor.remedy(Probed(3, "bubblewrap", None, 0.1)) is None
+
+
+def test_a_device_that_fails_behind_a_wall_is_no_reason_to_take_a_protection_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_SWITCHES", ((__file__, Path(__file__).read_text().strip(), "sysctl -w switch=1"),))
+    monkeypatch.setattr(doctor, "in_container", lambda: False)
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho bubblewrap 0.9\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    failed = Probed(3, "bubblewrap", "cuda does not work behind it: no device", 0.05)
+    assert doctor.remedy(failed) is None
+    said = "\n".join(doctor.lines(replace(GOOD, levels=(failed,))))
+    assert "does not work: cuda does not work behind it: no device" in said and "works, " not in said
+
+
+def test_what_only_root_can_add_is_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    walls = Walls("bubblewrap", 3, {**HELD, "memory_limit": "open"})
+    said = "\n".join(doctor.lines(replace(GOOD, walls=walls)))
+    assert "only root may make one" in said and "sudo" not in said
+
+
+def test_a_container_is_known_by_its_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_CONTAINER_SIGNS", (str(tmp_path),))
+    assert doctor.in_container()
 
 
 @pytest.mark.slow

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from harness.agents import _programs
 from harness.config import AgentConfig, Config, LLMConfig
 from harness.errors import ConfigError, HarnessError
 from harness.journal import read
-from harness.records import SessionState, Usage
+from harness.opening import unranked
+from harness.records import SessionState, Usage, Walls
 from harness.service import MAX_LINE_BYTES, Service
 
 PROGRAM = Path(__file__).with_name("external_program.py")
@@ -34,10 +38,12 @@ def propose(value: float, **more: Any) -> list[Any]:
     ]
 
 
-def session(folder: Path, *argv: str, experiments: int = 2, **options: Any) -> tuple[SessionState, HashedBench]:
+def session(
+    folder: Path, *argv: str, experiments: int = 2, bench: HashedBench | None = None, **options: Any
+) -> tuple[SessionState, HashedBench]:
     config: Config = configured(f"session.experiments={experiments}")
     config.agent = AgentConfig("external", {"argv": list(argv), **options})
-    bench = HashedBench()
+    bench = bench or HashedBench()
     return run(folder, config, made_line(folder, None, []), bench), bench
 
 
@@ -61,7 +67,8 @@ def test_two_experiments_over_mcp(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first, listed, *calls, last = said(tmp_path)
     assert "A_SECRET" not in first["environment"] and "A_KEY" in first["environment"]
     assert first["home"].startswith(str(tmp_path)), "its home must be a fresh one"
-    assert listed["tools"] == list(mcp_server.TOOLS)
+    assert list(listed["tools"]) == list(mcp_server.TOOLS)
+    assert all(meta == {"anthropic/maxResultSizeChars": 500_000} for meta in listed["tools"].values())
     texts = [call["text"] for call in calls]
     assert "Improve it." in texts[0] and texts[1] == STOCK and "# Experiment 1 of 2" in texts[2]
     assert "It ran." in texts[3] and len(bench.smokes) == 1
@@ -153,6 +160,18 @@ def test_a_missing_program_is_found_before_anything_is_made() -> None:
     assert assemble.researcher(config, asking=False).name == "external"
 
 
+def test_a_missing_key_is_found_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured()
+    options = {"argv": [sys.executable], "environment": ["A_KEY|OTHER_KEY", "A_TOKEN", "B_TOKENS=60000", "HOST"]}
+    config.agent, config.llm = AgentConfig("external", options), LLMConfig()
+    for name in ("A_KEY", "OTHER_KEY", "A_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="external: A_KEY or OTHER_KEY or A_TOKEN is not set: export the key"):
+        assemble.researcher(config, asking=True)
+    monkeypatch.setenv("OTHER_KEY", "given")
+    assert assemble.researcher(config, asking=True).name == "external"
+
+
 def test_the_service_takes_anything(tmp_path: Path) -> None:
     service = Service(tmp_path / "s")
     try:
@@ -182,6 +201,102 @@ def test_the_service_takes_anything(tmp_path: Path) -> None:
         mcp_server.connect(tmp_path / "s")
 
 
+def given_up(path: Path, value: float) -> socket.socket:
+    """A connection that has sent its `propose` and waits."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(path))
+    sock.sendall(json.dumps({**propose(value)[1], "op": "propose"}).encode() + b"\n")
+    return sock
+
+
+def test_what_nobody_waits_for_is_not_begun(tmp_path: Path) -> None:
+    service = Service(tmp_path / "s")
+    try:
+        gone, waits = given_up(service.path, 2.0), given_up(service.path, 3.0)
+        gone.close()
+        asked = service.next(10.0)
+        assert asked is not None and asked.arguments["hypothesis"] == "rate 3.0" and not asked.abandoned()
+        assert service.next(0.0) is None
+        waits.close()
+        assert asked.abandoned()
+        asked.refuse("over")
+    finally:
+        service.close()
+
+
+_IMPATIENT = """
+import json, pathlib, sys, time
+from harness.mcp_server import ask
+sys.path.insert(0, sys.argv[3])
+from test_external import given_up, propose
+path = pathlib.Path(json.loads(pathlib.Path(sys.argv[1]).read_text())["mcpServers"]["bpbench"]["args"][-1])
+folder = pathlib.Path(sys.argv[2])
+first = given_up(path, 2.0)
+while not (folder / "runs").exists():
+    time.sleep(0.01)
+first.close()
+given_up(path, 2.0).close()
+retry = given_up(path, 2.0)
+time.sleep(0.2)
+(folder / "retried").touch()
+print(retry.makefile().readline(), flush=True)
+ask(path, *propose(4.0))
+"""
+
+
+class WaitingBench(HashedBench):
+    """Its first experiment lasts until the program has given up and tried again."""
+
+    folder: Path
+
+    def run(self, run_id: str, *rest: Any) -> Any:
+        if run_id == "experiment-000":
+            (self.folder / "runs").touch()
+            deadline = time.monotonic() + 60
+            while not (self.folder / "retried").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return super().run(run_id, *rest)
+
+
+def test_retries_of_a_call_that_was_given_up_are_no_experiments(tmp_path: Path) -> None:
+    bench = WaitingBench()
+    bench.folder = tmp_path
+    argv = (sys.executable, "-c", _IMPATIENT, "{mcp_config}", str(tmp_path), str(Path(__file__).parent))
+    state, _ = session(tmp_path, *argv, bench=bench)
+    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 4.0"] and state.closed
+    refused = said(tmp_path)[0]["error"]
+    assert "not run, and it cost nothing" in refused and "Experiment 1: " in refused
+
+
+def test_a_cancelled_call_closes_its_connection_and_a_waiting_one_says_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_server, "PROGRESS_SECONDS", 0.05)
+    service = Service(tmp_path / "s")
+    told: list[float] = []
+
+    async def report(seconds: float) -> None:
+        told.append(seconds)
+
+    async def main() -> None:
+        calling = asyncio.create_task(mcp_server.call(service.path, "propose", {}, report))
+        asked = await asyncio.to_thread(service.next, 10.0)
+        assert asked is not None and not asked.abandoned()
+        await asyncio.sleep(0.3)
+        calling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await calling
+        await asyncio.sleep(0.1)
+        assert asked.abandoned()
+        asked.refuse("over")
+
+    try:
+        asyncio.run(main())
+    finally:
+        service.close()
+    assert len(told) >= 2
+
+
 def test_what_programs_print_of_their_cost() -> None:
     claude = [
         '{"type": "system"}',
@@ -206,15 +321,47 @@ def test_the_ready_ones_compose(name: str) -> None:
     assert "{prompt}" in config.agent.options["argv"]
 
 
+def test_whatever_an_earlier_program_left_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "external").mkdir()
+    (tmp_path / "external" / "home").write_text("no folder")
+    (tmp_path / "external" / "work").symlink_to(tmp_path)
+    state, _ = session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps([propose(2.0)]), "plain")
+    assert len(state.experiments) == 1 and (tmp_path / "external" / "home").is_dir()
+    assert not (tmp_path / "external" / "work").is_symlink()
+
+
+def test_a_variable_may_stand_in_for_another(tmp_path: Path) -> None:
+    names = tuple(compose.compose(["agent=codex"]).agent.options["environment"])
+    for ours, key in [
+        ({"OPENAI_API_KEY": "a"}, "a"),
+        ({"OPENAI_API_KEY": "a", "CODEX_API_KEY": "b"}, "b"),
+        ({"OPENAI_BASE_URL": "http://x"}, None),
+    ]:
+        given = _programs.environment(names, tmp_path, ours)
+        assert given.get("CODEX_API_KEY") == key and not {"OPENAI_API_KEY", "OPENAI_BASE_URL"} & set(given)
+
+
+def test_what_such_a_program_could_read_is_why_it_is_not_ranked() -> None:
+    reasons = list(unranked(compose.compose(["agent=codex"]), Walls("bubblewrap", 3, {}), "2.13.0"))
+    assert "outside the walls and can read the evaluation text, the session's seeds and its user's keys" in reasons[-2]
+    assert "network is not limited" in reasons[-1] and max(map(len, reasons)) <= 160, (
+        "a list of entries cuts longer ones"
+    )
+    argv = compose.compose(["agent=codex"]).agent.options["argv"]
+    assert argv[argv.index("--disable") + 1] == "shell_tool"
+
+
 def test_what_is_wrong_with_a_program_is_said() -> None:
-    for options, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "argv must be the program"),
         ({"argv": ["x"], "parser": "guess"}, "parser must be one of none, claude_code, codex"),
         ({"argv": ["x", 3]}, "lists of strings"),
+        ({"argv": ["x"], "environment": ["MY_API_KEY=12345678"]}, "MY_API_KEY=... .*: export it and give its name"),
         ({"argv": ["x"], "repairs": -1}, "repairs must be 0 or more, not -1"),
         ({"argv": ["x"], "smokes": -1}, "smokes must be 0 or more, not -1"),
         ({"argv": ["x"], "max_turn_seconds": 0}, "max_turn_seconds must be above 0 and finite, not 0"),
         ({"argv": ["x"], "max_turn_seconds": float("inf")}, "max_turn_seconds must be above 0 and finite, not inf"),
-    ]:
+    ]
+    for options, words in cases:
         with pytest.raises(ConfigError, match=words):
             agents.load(AgentConfig("external", options))

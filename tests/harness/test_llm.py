@@ -14,7 +14,7 @@ from llm_bench import MODELS, PATHS
 from harness.compose import compose
 from harness.config import LLMConfig
 from harness.errors import ConfigError
-from harness.llm import client, doctor
+from harness.llm import client, doctor, failures
 from harness.llm.exchange import UNREADABLE, CallFailed, Outcome, Reply, Request
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer, Served
@@ -127,6 +127,11 @@ def test_a_parameter_that_the_model_does_not_take_is_said_not_dropped() -> None:
     with pytest.raises(CallFailed, match="seed") as failed:
         ask("anthropic", {"text": "ok"}, seed=3)
     assert failed.value.outcome is Outcome.REFUSED and not failed.value.charged
+
+
+def test_what_a_server_says_is_one_clean_line() -> None:
+    said = failures.one_line(ValueError("no\x1b[2J way\n\x1b]52;c;aGk=\x07here" + "x" * 1000 + "\nTraceback ..."))
+    assert said.startswith("no way herexxx") and len(said) <= failures.MAX_MESSAGE_CHARS and said.isprintable()
 
 
 def test_nobody_listens() -> None:

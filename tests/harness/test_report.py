@@ -134,7 +134,7 @@ def test_the_files_of_a_session(tmp_path: Path) -> None:
     assert [path.name for path in write_all(tmp_path)] == ["summary.json", "progress.png", "report.html"]
     with Image.open(tmp_path / "progress.png") as picture:
         assert picture.size == (1800, 920)
-    assert "No confirmed gain" in (tmp_path / "report.html").read_text()
+    assert "No experiment was kept; baseline against itself" in (tmp_path / "report.html").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "journal.jsonl",
         "progress.png",

@@ -213,7 +213,17 @@ def test_no_secret_and_no_folder_of_the_configuration_leaves(records: list[Recor
     told = content.config(replace(state, config={**state.config, **own}))
     assert told["llm"]["extra"] == ["extra_headers"] and told["llm"]["api_base"] == "host.example"
     assert told["session"]["root"] == "sessions" and told["data"]["options"]["path"] == "texts"
-    assert not any(word in json.dumps(told) for word in ("hidden", "pass@", "/home/me"))
+    argv = ["/home/me/bin/my-agent", "--key=hidden", "-p", "{prompt}", "--model", "hidden", "-khidden"]
+    options = {"argv": argv, "arguments": ["hidden", "--budget"], "environment": ["A_KEY", "B=hidden"], "repairs": 3}
+    for agent in (options, {"session": "/home/me/sessions/one"}, {"patches": "/home/me/edits"}):
+        own |= {"agent": {"name": "external", "options": agent}}
+        opened = {**state.opened, "researcher": agent}
+        told = content.config(replace(state, config={**state.config, **own}, opened=opened))
+        assert told["agent"]["options"] == told["researcher"]
+        assert not any(word in json.dumps(told) for word in ("hidden", "pass@", "/home/me"))
+        if agent is options:
+            names = {"argv": ["my-agent", "--key", "-p", "--model", "-k"], "arguments": ["--budget"]}
+            assert told["researcher"] == {**names, "environment": ["A_KEY", "B"], "repairs": 3}
 
 
 def test_tags_are_as_short_as_they_must_be(records: list[Record]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from rich.text import Text
 from harness.fold import apply, fold
 from harness.journal import Record
 from harness.records import Gain, Progress, SessionState
-from harness.views import make, plain, render, rows, show, summary, terminal, text
+from harness.views import make, plain, plot, render, report, rows, show, summary, terminal, text
 
 
 def session(folder: Path, **options: object) -> list[Record]:
@@ -227,7 +228,23 @@ def test_a_summary_of_a_young_session_leaves_the_unknown_null(tmp_path: Path) ->
 def test_the_verdict_in_words(low: float | None, high: float | None, words: str) -> None:
     mean = None if low is None or high is None else 0.02
     gain = Gain(2, mean, low, high, (2.0, 2.0), (1.9, None if low is None else 1.9))
-    assert rows.gain_sentence(gain).startswith(words)
+    assert rows.gain_sentence(gain, against_itself=False).startswith(words)
+
+
+def test_where_nothing_was_kept_chance_confirms_nothing(tmp_path: Path) -> None:
+    state = fold(session(tmp_path / "s"))
+    kept = tuple(replace(item, kept=index == 0) for index, item in enumerate(state.experiments))
+    for sign in (1, -1):
+        low, high = sorted((0.01 * sign, 0.03 * sign))
+        best = replace(state, experiments=kept, gain=Gain(2, 0.02 * sign, low, high, (2.0, 2.0), (1.9, 1.9)))
+        none = replace(best, experiments=tuple(replace(item, kept=False) for item in kept))
+        assert (rows.tone(best), rows.tone(none)) == ("gain" if sign > 0 else "loss", "open")
+        said = f"No experiment was kept; baseline against itself: {0.02 * sign:+.4f} bpb (95 % interval {low:+.4f} to "
+        assert rows.verdict(none).startswith(said)
+        assert summary.summary(none)["verdict"] == summary.sentences(none)[0] == rows.verdict(none)
+        words = " ".join(item.get_text() for item in plot.draw(none).axes[0].texts)
+        assert "baseline against itself" in words and "confirmed" not in words
+        assert report._figures(none)[0] == ("baseline against itself", f"{0.02 * sign:+.4f}")
 
 
 def test_who_ended_a_session_is_told() -> None:
