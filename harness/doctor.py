@@ -46,7 +46,7 @@ _SWITCHES = (
 )
 _CONTAINER_SIGNS = ("/.dockerenv", "/run/.containerenv")
 _CONTAINER_GROUPS = re.compile(r"docker|libpod|kubepods|containerd|lxc")
-# From Docker's documentation: its filter of calls, its AppArmor profile and its masked /proc each forbid level 3.
+# Docker's defaults, not tried here: its filter of calls, its AppArmor profile and its masked /proc each forbid level 3.
 _IN_CONTAINER = (
     "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined (Docker's; it then holds less back), on a host that allows user namespaces"

@@ -213,7 +213,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
     "no audit": (lambda x: finished(x, "confirm_candidate-000").update(audit=None), "ok without an audit"),
     "few cuts": (
         lambda x: finished(x, "confirm_candidate-000")["audit"].update(num_uniform=1, num_targeted=1),
-        "the task asks for 256",
+        "the task asks for 512",
     ),
     "no score of text": (lambda x: finished(x, "confirm_candidate-000").update(bpb=9.0), "with the score 9.0"),
     "a busy device": (slow, "ran at 50 % of its calibrated speed"),
