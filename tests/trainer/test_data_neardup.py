@@ -159,9 +159,21 @@ def test_overlap_is_the_share_of_held_out_text_in_the_runtime(tmp_path: Path) ->
     copied = held_out[: len(held_out) // 4]
     (tmp_path / "pkg" / "module.py").write_text(prose(8, 5000) + copied.replace(" ", "\n\t") + prose(9, 5000))
     (tmp_path / "other.md").write_text(prose(10, 50_000))
-    overlap = runtime_overlap([held_out], [tmp_path], quiet)
+    overlap = runtime_overlap([held_out], [prose(6, 9000)], [tmp_path], quiet)
     assert overlap.share == pytest.approx(0.25, abs=0.03)
     assert overlap.files == (str(tmp_path / "pkg" / "module.py"),)
+
+
+def test_what_every_run_is_given_does_not_count(tmp_path: Path) -> None:
+    """The header of a licence is in the training text too, and in files all over the machine."""
+    licence, secret = prose(30, 2000), prose(31, 2000)
+    (tmp_path / "a.py").write_text(licence + prose(32, 3000))
+    held_out = licence + secret
+    assert runtime_overlap([held_out], [], [tmp_path], quiet).share > 0.3
+    overlap = runtime_overlap([held_out], [prose(33, 5000) + licence], [tmp_path], quiet)
+    assert overlap.share < 0.01 and overlap.files == ()
+    (tmp_path / "b.py").write_text(secret)
+    assert runtime_overlap([held_out], [licence], [tmp_path], quiet).files == (str(tmp_path / "b.py"),)
 
 
 def test_overlap_ignores_short_idioms_and_binary_files(tmp_path: Path) -> None:
@@ -172,7 +184,7 @@ def test_overlap_ignores_short_idioms_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "b.bin").write_bytes(b"\x7fELF\0\0" + "".join(held_out).encode())
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path)
-    overlap = runtime_overlap(held_out, [tmp_path, tmp_path / "missing"], quiet)
+    overlap = runtime_overlap(held_out, [], [tmp_path, tmp_path / "missing"], quiet)
     assert overlap.share == 0.0 and overlap.num_shingles > 100
 
 
@@ -181,7 +193,7 @@ def test_overlap_finds_text_across_the_pieces_that_are_hashed_at_once(tmp_path: 
     stripped = len("".join(held_out.split()))
     filler = "x" * (MAX_BYTES - stripped // 2)
     (tmp_path / "big.txt").write_text(filler + held_out + filler)
-    assert runtime_overlap([held_out], [tmp_path / "big.txt"], quiet).share == 1.0
+    assert runtime_overlap([held_out], [], [tmp_path / "big.txt"], quiet).share == 1.0
 
 
 def test_about_one_shingle_in_eight_is_sampled() -> None:

@@ -31,7 +31,7 @@ _BINARY_SUFFIXES = (".pyc", ".so", ".a", ".o", ".png", ".jpg", ".gz", ".npz", ".
 
 @dataclass(frozen=True)
 class Overlap:
-    """`share` of the held-out shingles found in the runtime; `files` with the most of them, worst first."""
+    """`share` of the held-out shingles found in the runtime; `files` with the most of these, worst first."""
 
     share: float
     num_shingles: int
@@ -55,15 +55,24 @@ def _sample(data: npt.NDArray[np.uint8]) -> U64:
     return span_hashes(data, starts, starts + WIDTH)
 
 
-def runtime_overlap(held_out: Iterable[str], runtime_paths: Iterable[Path], report: Report) -> Overlap:
-    """Share of held-out shingles that occur in a text file under `runtime_paths`. Unreadable files are skipped."""
+def runtime_overlap(
+    held_out: Iterable[str], given: Iterable[str], runtime_paths: Iterable[Path], report: Report
+) -> Overlap:
+    """Share of held-out shingles that occur in a text file under `runtime_paths`. Unreadable files are skipped.
+
+    Those that the training text `given` has too do not count: every run is handed them anyway. They are headers of
+    licences above all, which any machine is full of.
+    """
     parts = [sampled_shingles(text.encode()) for text in held_out]
     known, counts = np.unique(np.concatenate(parts or [np.empty(0, dtype=np.uint64)]), return_counts=True)
     if len(known) == 0:
         return Overlap(0.0, 0, ())
-    table = np.zeros(1 << _FILTER_BITS, dtype=np.bool_)  # a one-hash Bloom filter: most hashes stop here
-    table[_filter_index(known)] = True
-    found = np.zeros(len(known), dtype=np.bool_)
+    total = int(counts.sum())
+    table, new = _filter(known), np.ones(len(known), dtype=np.bool_)
+    for _, blocks in _batches(("", text.encode()) for text in given):
+        new[_places(b"\n".join(blocks), known, table)] = False
+    known, counts = known[new], counts[new]
+    table, found = _filter(known), np.zeros(len(known), dtype=np.bool_)
     guilty: list[tuple[int, str]] = []
     done = 0
     for names, blocks in _batches(_text_blocks(runtime_paths)):
@@ -75,8 +84,14 @@ def runtime_overlap(held_out: Iterable[str], runtime_paths: Iterable[Path], repo
                     guilty.append((-len(hits), name))
         done += sum(map(len, blocks))
         report("runtime overlap", done, None, "B")
-    total = int(counts.sum())
     return Overlap(float(counts[found].sum()) / total, total, tuple(name for _, name in sorted(guilty)[:3]))
+
+
+def _filter(known: U64) -> npt.NDArray[np.bool_]:
+    """A one-hash Bloom filter: most hashes stop here."""
+    table = np.zeros(1 << _FILTER_BITS, dtype=np.bool_)
+    table[_filter_index(known)] = True
+    return table
 
 
 def _filter_index(hashes: U64) -> npt.NDArray[np.intp]:
@@ -87,6 +102,8 @@ def _places(text: bytes, known: U64, table: npt.NDArray[np.bool_]) -> npt.NDArra
     """Indices into the sorted `known` of the shingles that `text` shares."""
     hashes = sampled_shingles(text)
     hashes = hashes[table[_filter_index(hashes)]]
+    if not len(hashes):
+        return np.empty(0, dtype=np.intp)
     places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
     return np.unique(places[known[places] == hashes])
 
