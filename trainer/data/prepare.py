@@ -106,9 +106,9 @@ def _check_runtime(corpus: Corpus, runtime_paths: Sequence[Path], report: Report
     overlap = runtime_overlap(held_out, given, runtime_paths, report)
     if overlap.share > MAX_RUNTIME_OVERLAP:
         raise DataError(
-            f"runtime_overlap={overlap.share:.4f}: that share of val and test text (shingles of {WIDTH} bytes, those of train left out) "
-            f"lies in files that agents can read, expected at most {MAX_RUNTIME_OVERLAP}; take these out of the text or out of "
-            f"the environment: {', '.join(overlap.files)}"
+            f"runtime_overlap={overlap.share:.4f}: so much of val and test text (shingles of {WIDTH} bytes, those of "
+            f"train left out) lies in files that agents can read, expected at most {MAX_RUNTIME_OVERLAP}; take these "
+            f"out of the text or out of the environment: {', '.join(overlap.files)}"
         )
     checked = {"runtime_overlap": overlap.share, "runtime_sha256": fingerprint}
     replace_json(cache, checked)
