@@ -24,6 +24,7 @@ from typing import Any
 from harness.errors import ConfigError, HarnessError, JournalError
 from harness.fold import fold
 from harness.journal import Record, canonical, parse
+from harness.llm.store import looks_secret
 from harness.records import SessionState
 from harness.views import text
 from harness.views.files import write_atomically
@@ -45,8 +46,6 @@ MAX_RECORDS = 200_000
 MAX_LINE_BYTES = 8 << 20
 MAX_JOURNAL_BYTES = 128 << 20  # of a thousand experiments: about 70 MB
 MAX_VALUES = 8_000_000  # commas and open brackets in it; of a thousand experiments: about 5 million
-_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-_SHORTEST_SECRET = 8  # characters; a shorter value would be found everywhere
 
 
 @dataclass(frozen=True)
@@ -145,9 +144,8 @@ def read(path: Path) -> Bundle:
 def refuse_secrets(packed: bytes, environment: Mapping[str, str]) -> None:
     """Raises HarnessError if a value of `environment` that is named like a secret occurs in `packed`."""
     for name, value in environment.items():
-        named = any(word in name.upper() for word in _SECRET_WORDS)
         forms = (value.encode("utf-8", "surrogateescape"), canonical(value)[1:-1])
-        if named and len(value) >= _SHORTEST_SECRET and any(form in packed for form in forms):
+        if looks_secret(name, value) and any(form in packed for form in forms):
             raise HarnessError(
                 f"the session's record holds the value of {text.line(name, 60)}: no bundle was written. Something "
                 "printed it or it was given as an option; change that secret, and do not publish this session"

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from harness.codec import part_from_json
 from harness.edits import check_source, edited
@@ -19,8 +18,6 @@ from leaderboard.standard import group
 SLACK_SIGMAS = 1e-6
 _REPLAY = "replay"  # the one agent that follows decisions of another session
 MAX_SCRIPT_CHARACTERS = 1 << 20  # a stock script and all that may be added to it have a twentieth of it
-
-
 # Characters that all edits search, each block the whole script: a thousand experiments of twenty blocks have a tenth.
 MAX_SEARCHED_CHARACTERS = 10**10
 
@@ -42,11 +39,14 @@ def check_decisions(case: Case) -> Iterator[Finding]:
     searched = 0
     for item, proposal in zip(state.experiments, proposals, strict=True):
         where = f"experiment {item.index + 1}"
-        searched += _searched_characters(item, proposal, best_source)
+        edit = part_from_json(_Edit, proposal).edit
+        searched += _searched_characters(item, edit, best_source)
         if (why := _too_much(item, case.opening.stock_source, searched)) is not None:
             yield broken(where, why)
             return
-        yield from (broken(where, what) for what in _edit_problems(item, proposal, best_source))
+        yield from (
+            broken(where, what) for what in _edit_problems(item, edit, proposal.get("refused") is not None, best_source)
+        )
         if item.recorded is not None and agent != _REPLAY:
             yield broken(where, f"repeats a decision of another session, which only agent={_REPLAY} does")
         yield from _door_problems(item, where, case)
@@ -72,9 +72,8 @@ def check_history(case: Case) -> Iterator[Finding]:
             yield broken(f"experiment {item.index + 1}", f"its commit is {item.commit}, its script makes {made}")
 
 
-def _searched_characters(item: Experiment, proposal: dict[str, Any], best_source: str) -> int:
+def _searched_characters(item: Experiment, edit: Edit | None, best_source: str) -> int:
     """What applying the edit has to look through, at most: for each block the script and all that was put into it."""
-    edit = part_from_json(_Edit, proposal).edit
     if edit is None or item.source is None:
         return 0
     return len(edit.blocks) * (len(best_source) + sum(len(new) for _, new in edit.blocks))
@@ -89,9 +88,7 @@ def _too_much(item: Experiment, stock: str, searched: int) -> str | None:
     return None
 
 
-def _edit_problems(item: Experiment, proposal: dict[str, Any], best_source: str) -> Iterator[str]:
-    edit = part_from_json(_Edit, proposal).edit
-    refused = proposal.get("refused") is not None
+def _edit_problems(item: Experiment, edit: Edit | None, refused: bool, best_source: str) -> Iterator[str]:
     if refused == (item.source is not None):
         yield "has both a script and a refusal" if refused else "has neither a script nor a refusal"
     if item.source is None:

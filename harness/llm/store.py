@@ -20,13 +20,13 @@ _SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECAS
 _MIN_SECRET_CHARS = 8
 
 
-def looks_secret(name: str, value: str) -> bool:
-    """Whether a variable of that name holds a secret: what is short is a number or a switch."""
-    return bool(_SECRET_NAMES.search(name)) and len(value) >= _MIN_SECRET_CHARS
-
-
 def is_secret_name(name: str) -> bool:
     return bool(_SECRET_NAMES.search(name))
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a variable of that name holds a secret: what is short is a number or a switch, and found everywhere."""
+    return is_secret_name(name) and len(value) >= _MIN_SECRET_CHARS
 
 
 def secrets_of(environment: Mapping[str, str], names: Iterable[str] = ()) -> tuple[str, ...]:

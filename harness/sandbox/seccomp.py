@@ -68,9 +68,9 @@ _SIGNALLERS = {
 }  # fmt: skip
 # At the same user these reach any process of the user; the number is which argument names it (0: this one).
 _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity": 0}
-# Ways to drop pages of files from memory, and to read only those that are there.
-_PAGES = {"fadvise64", "madvise", "preadv2"}
-_EXAMINED = {"clone", "clone3", "socket", "fcntl", "prctl", "ioctl", *_SIGNALLERS, *_AIMED, *_PAGES}
+_EXAMINED = {
+    "clone", "clone3", "socket", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2", *_SIGNALLERS, *_AIMED
+}  # fmt: skip
 
 _AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _CLONE_PARENT = 1, 36, 0x8000
@@ -134,6 +134,7 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         # A subreaper of its own, or a child that is its parent's, would take what ends out of the supervisor's account.
         ("prctl", [*_argument(0), *_refuse_if([_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER])]),
         ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX])]),
+        # Ways to drop pages of files from memory, and to read only those that are there.
         ("fadvise64", [*_argument(3), *_refuse_if([_POSIX_FADV_DONTNEED])]),
         ("madvise", [*_argument(2), *_refuse_if([_MADV_COLD, _MADV_PAGEOUT])]),
         ("preadv2", [*_argument(5), *_refuse_unless([0])]),  # no flags: RWF_NOWAIT says what is in memory

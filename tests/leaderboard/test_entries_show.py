@@ -207,10 +207,9 @@ def named(group: Sequence[Published]) -> list[Published]:
     return [replace(item, name=f"demo-best-s{seed}-0123abcd") for seed, item in enumerate(group)]
 
 
-def gone(session: Published, **fields: object) -> Published:
+def gone(session: Published) -> Published:
     """Published, and its bundle cannot be had."""
-    absent = replace(session, bundle=None, outcome=None, category=None, tier=Tier.SELF_REPORTED)
-    return replace(absent, **fields)  # type: ignore[arg-type]
+    return replace(session, bundle=None, outcome=None, category=None, tier=Tier.SELF_REPORTED)
 
 
 @pytest.mark.parametrize("seed", [0, 3, 5])
@@ -249,7 +248,7 @@ def test_a_reproduced_row_stays_where_what_vanished_never_was_reproduced() -> No
 def test_a_contested_session_stays_contested_without_its_bundle() -> None:
     best = named(BEST)
     lost = Retrained("ann", "cpu", "here", 0.0, LOST)
-    best[5] = gone(best[5], contested=True, retrained=(lost,))
+    best[5] = replace(gone(best[5]), contested=True, retrained=(lost,))
     found = collection(best, TPE)
     left = next(item for item in found.boards[0].rows if item.label == "llm best-model")
     assert found.contested(left) and "best-model" not in shown(found)
