@@ -207,6 +207,8 @@ class Conversation:
             return
         tokens = claimed(message.get("tokens"))
         now = time.monotonic()
+        if now > clock.deadline:
+            return  # like a late snapshot: what was said after the training is no part of it
         seconds = clock.running_seconds(now)
         watch.curve.append(CurvePoint(seconds, step, float(loss), tokens if isinstance(tokens, int) else None))
         on_ticks, ticks = clock.budget_seconds is None, self.runner.ticks
