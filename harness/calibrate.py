@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import rate, sizes
@@ -18,6 +18,7 @@ from harness.config import TaskConfig
 from harness.drift import sentinel_seconds
 from harness.ending import Trained, Watch
 from harness.errors import DeviceError
+from harness.metering import Integral
 from harness.records import Calibration, CurvePoint, MeterPattern, SentinelRate, Status
 from harness.runner import Runner, TrainRequest
 from harness.sentinel import Sentinel
@@ -27,10 +28,14 @@ MAX_BLOCKS = 24
 SHORTEST_BLOCK_SECONDS = 1.2
 LONGEST_BLOCK_SECONDS = 6.0
 SENTINEL_BURSTS = 10
-MAX_SLICES = 150
-SHORTEST_BURST_SECONDS = 0.1  # of the metered clock
-SHORTEST_INTERVAL_SECONDS = 2.0
-TARGET_OVERHEAD = 0.045  # share of wall time in bursts
+# Of the metered clock.
+SHORTEST_BURST_SECONDS = 0.1
+SHORTEST_INTERVAL_SECONDS = 0.4
+LARGEST_SHARE = 0.2  # of the time in bursts, on a device that needs it
+MAX_BURSTS_PER_RUN = 500  # a run's record holds them
+PILOT_SLICES = 64
+MAX_METERED_BUDGETS = 15  # so many budgets, and
+MAX_METERED_SECONDS = 600.0  # no longer than this
 
 
 def calibrate(
@@ -49,7 +54,7 @@ def calibrate(
 
     Well enough: the half-width of the 95 % interval of what the clock rests on (the rate; under the metered clock the
     ratio of rates), times what one per cent of budget costs in bpb, is at most half a sigma. After MAX_BLOCKS or
-    MAX_SLICES it ends without, and the session is uncalibrated.
+    MAX_METERED_SECONDS it ends without, and the session is uncalibrated.
     """
     request = TrainRequest(
         run_id="calibration",
@@ -111,32 +116,65 @@ def calibrate_metered(
     runner: Runner, task: TaskConfig, request: TrainRequest, run_dir: Path, sigma_bpb: float, sentinel: Sentinel
 ) -> Calibration:
     """One long run, stopped for bursts: how the stock script's speed in between compares with that in a burst."""
-    pattern, speed = first_pattern(sentinel)
-    longest = (MAX_SLICES + 1) * pattern.interval_seconds
-    seen: list[Watch] = []
-    looked_at = 0
-
-    def stop(watch: Watch) -> bool:
-        nonlocal looked_at
-        seen[:] = [watch]
-        bursts = watch.clock.integral.bursts if watch.clock.integral else []
-        if len(bursts) > max(rate.MIN_SLICES, looked_at):
-            looked_at = len(bursts)
-            made = rate.assess_metered(*rate.slices(watch.curve, bursts), task, sigma_bpb, pattern)
-            return made.calibrated
-        return False
-
+    pattern, speed = densest_pattern(sentinel, task)
+    longest = max(
+        min(MAX_METERED_SECONDS, MAX_METERED_BUDGETS * task.reference_tokens / speed),
+        (PILOT_SLICES + rate.MIN_SLICES) * pattern.interval_seconds,
+    )
+    measuring = Measuring(task, sigma_bpb, pattern)
     metered = MeteredBudget(sentinel, pattern, budget_tokens=longest * speed, tokens_per_second=speed)
-    check_trained(runner.train(replace(request, stop=stop, metered=metered), run_dir), run_dir)
-    integral = seen[0].clock.integral if seen else None
-    stock, burst = rate.slices(seen[0].curve, integral.bursts) if integral else ([], [])
-    if len(stock) < rate.MIN_SLICES // 2:
+    check_trained(runner.train(replace(request, stop=measuring.enough, metered=metered), run_dir), run_dir)
+    result = measuring.result()
+    if result is None:
         raise too_slow(task, longest)
-    return rate.assess_metered(stock, burst, task, sigma_bpb, pattern)
+    return result
 
 
-def first_pattern(sentinel: Sentinel) -> tuple[MeterPattern, float]:
-    """Bursts of one step, as often as their share of the time allows; and the tokens per second of one.
+@dataclass
+class Measuring:
+    """Follows that run. Its first slices, with bursts as dense as they may be, choose how dense they have to be."""
+
+    task: TaskConfig
+    sigma_bpb: float
+    pattern: MeterPattern
+    _watch: Watch | None = field(default=None, init=False)
+    _from: int | None = field(default=None, init=False)  # the first burst that was made with `pattern`, once chosen
+    _looked_at: int = field(default=0, init=False)
+
+    def enough(self, watch: Watch) -> bool:
+        self._watch = watch
+        integral = watch.clock.integral
+        if integral is None or len(integral.bursts) <= self._looked_at:
+            return False
+        self._looked_at = len(integral.bursts)
+        if self._from is None:
+            self._choose(watch, integral)
+            return False
+        made = self.result() if self._looked_at - self._from > rate.MIN_SLICES else None
+        return made is not None and made.calibrated
+
+    def _choose(self, watch: Watch, integral: Integral) -> None:
+        stock, burst = rate.slices(watch.curve, integral.bursts)
+        if len(stock) < PILOT_SLICES:
+            return
+        per_run = self.task.reference_tokens / statistics.fmean(stock) / self.pattern.interval_seconds
+        every = rate.thinning(stock, burst, per_run, self.task, self.sigma_bpb)
+        self._from = 0 if every == 1 else len(integral.bursts) - 1
+        self.pattern = replace(self.pattern, interval_seconds=every * self.pattern.interval_seconds)
+        integral.pattern = self.pattern
+
+    def result(self) -> Calibration | None:
+        """From what was made with the pattern of the runs to come; None: too little."""
+        if self._watch is None or self._from is None or self._watch.clock.integral is None:
+            return None
+        stock, burst = rate.slices(self._watch.curve, self._watch.clock.integral.bursts[self._from :])
+        if len(stock) < rate.MIN_SLICES // 2:
+            return None
+        return rate.assess_metered(stock, burst, self.task, self.sigma_bpb, self.pattern)
+
+
+def densest_pattern(sentinel: Sentinel, task: TaskConfig) -> tuple[MeterPattern, float]:
+    """Bursts of one step, as often as the largest share of the time allows; and the tokens per second of one.
 
     Short and often: the speed of a shared machine wanders within seconds, so the error of the integral falls with the
     number of looks, not with their length (docs/calibration.md).
@@ -146,8 +184,13 @@ def first_pattern(sentinel: Sentinel) -> tuple[MeterPattern, float]:
         started = time.monotonic()
         speeds.append(sentinel.burst(SHORTEST_BURST_SECONDS))
         times.append(time.monotonic() - started)
-    interval = max(SHORTEST_INTERVAL_SECONDS, statistics.median(times) * (1 / TARGET_OVERHEAD - 1))
-    return MeterPattern(interval, SHORTEST_BURST_SECONDS, stock_per_burst=1.0), statistics.median(speeds)
+    speed = statistics.median(speeds)
+    interval = max(
+        SHORTEST_INTERVAL_SECONDS,
+        statistics.median(times) * (1 / LARGEST_SHARE - 1),
+        task.reference_tokens / speed / MAX_BURSTS_PER_RUN,
+    )
+    return MeterPattern(interval, SHORTEST_BURST_SECONDS, stock_per_burst=1.0), speed
 
 
 def check_trained(trained: Trained, run_dir: Path) -> None:

@@ -16,6 +16,8 @@ from harness.stats import median_interval, ratio_interval
 SETTLE_SECONDS = 2.0  # torch's allocator and the processor's clock, after the first steps
 MIN_BLOCKS = 6
 MIN_SLICES = 16
+MIN_SLICES_PER_RUN = 12
+THINNINGS = (1, 2, 4, 8)
 
 
 def block_rates(curve: Sequence[CurvePoint], block_seconds: float) -> list[float]:
@@ -74,17 +76,19 @@ def tokens_at(points: Sequence[tuple[float, int]], seconds: float) -> float:
 
 
 def assess_metered(
-    stock: Sequence[float], burst: Sequence[float], task: TaskConfig, sigma_bpb: float, first: MeterPattern
+    stock: Sequence[float], burst: Sequence[float], task: TaskConfig, sigma_bpb: float, pattern: MeterPattern
 ) -> Calibration:
     """The budget does not rest on the rate here, but on the ratio: its interval decides.
 
-    The interval between bursts then grows as far as the estimated error of one run's budget allows.
+    Args:
+        stock: tokens per second of the stock script between each two bursts.
+        burst: in the bursts, one more of them; both made with `pattern`, whose ratio is not known yet.
     """
     ratio = ratio_interval(stock, between(burst))
     rate, low, high = median_interval(stock)
     gate = 50.0 * (ratio.high - ratio.low) / ratio.value * task.slope_bpb_per_percent
     budget_seconds = task.reference_tokens / rate
-    thinning, error = choose_thinning(stock, burst, budget_seconds / first.interval_seconds, task, sigma_bpb)
+    error = run_error(stock, burst, budget_seconds / pattern.interval_seconds)
     return Calibration(
         tokens_per_second=rate,
         tokens_per_second_low=low,
@@ -95,29 +99,34 @@ def assess_metered(
         gate_bpb=gate,
         calibrated=gate <= sigma_bpb / 2,
         burst_tokens_per_second=tuple(burst),
-        pattern=replace(first, interval_seconds=thinning * first.interval_seconds, stock_per_burst=ratio.value),
+        pattern=replace(pattern, stock_per_burst=ratio.value),
         meter_error_percent=100.0 * error,
     )
 
 
-def choose_thinning(
+def thinning(
     stock: Sequence[float], burst: Sequence[float], slices_per_run: float, task: TaskConfig, sigma_bpb: float
-) -> tuple[int, float]:
-    """How many intervals may go without a burst, and the relative standard error of one run's budget that follows.
+) -> int:
+    """How many times as far apart bursts may be, judged by leaving some out of a dense pattern.
 
-    As few bursts as keep what that error costs in bpb below a quarter of a sigma, judged by leaving some out.
+    As few as keep what the error of one run's budget costs in bpb below a quarter of a sigma, but enough of them in a
+    run to follow a speed that changes later.
     """
-    error = math.inf
-    for every in (4, 2, 1):
+    for every in sorted(THINNINGS, reverse=True):
         kept = burst[::every]
-        if len(kept) < MIN_SLICES // 2:
+        if len(kept) < MIN_SLICES // 2 or slices_per_run / every < MIN_SLICES_PER_RUN:
             continue
         blocks = [statistics.fmean(stock[i : i + every]) for i in range(0, every * (len(kept) - 1), every)]
-        ratio = ratio_interval(blocks, between(kept))
-        error = ratio.relative_sd * math.sqrt(ratio.inflation * every / slices_per_run)
+        error = run_error(blocks, kept, slices_per_run / every)
         if 100.0 * error * task.slope_bpb_per_percent <= sigma_bpb / 4:
-            return every, error
-    return 1, error
+            return every
+    return 1
+
+
+def run_error(stock: Sequence[float], burst: Sequence[float], slices_per_run: float) -> float:
+    """The relative standard error of one run's budget that the scatter of these slices means."""
+    ratio = ratio_interval(stock, between(burst))
+    return ratio.relative_sd * math.sqrt(ratio.inflation / slices_per_run)
 
 
 def between(bursts: Sequence[float]) -> list[float]:

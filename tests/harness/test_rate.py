@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from harness.calibrate import check_budget
+from harness.calibrate import PILOT_SLICES, Measuring, check_budget
 from harness.config import TaskConfig
+from harness.ending import Watch
 from harness.errors import DeviceError
-from harness.rate import assess, assess_metered, block_rates, slices
+from harness.metering import Integral
+from harness.rate import assess, assess_metered, block_rates, slices, thinning
 from harness.records import Burst, Calibration, CurvePoint, MeterPattern
 
 TASK = TaskConfig(
@@ -79,14 +83,36 @@ def test_the_metered_gate_rests_on_the_ratio_and_not_on_the_rate() -> None:
 
 
 def test_fewer_bursts_where_they_measure_well_and_all_where_they_do_not() -> None:
-    steady = assess_metered([20_000.0] * 40, [19_000.0 + (i % 2) for i in range(41)], NANO, 0.005, FIRST)
-    noisy = assess_metered(*wandering(60, noise=0.2), NANO, 0.005, FIRST)
-    assert steady.pattern is not None and steady.pattern.interval_seconds == 20.0
-    assert noisy.pattern is not None and noisy.pattern.interval_seconds == 5.0
-    assert steady.meter_error_percent is not None and noisy.meter_error_percent is not None
-    assert steady.meter_error_percent < 0.1
-    assert noisy.meter_error_percent > 1.0
-    assert not noisy.calibrated
+    steady = [20_000.0] * 64, [19_000.0 + (i % 2) for i in range(65)]
+    noisy = wandering(64, noise=0.2)
+    assert thinning(*steady, 100.0, NANO, 0.005) == 8
+    assert thinning(*steady, 30.0, NANO, 0.005) == 2, "a short run keeps twelve"
+    assert thinning(*noisy, 100.0, NANO, 0.005) == 1
+    made = assess_metered(*noisy, NANO, 0.005, FIRST)
+    assert made.meter_error_percent is not None and made.meter_error_percent > 1.0 and not made.calibrated
+
+
+@pytest.mark.parametrize(("noise", "times_as_far"), [(0.005, 8), (0.16, 1)])
+def test_a_calibration_is_made_with_the_pattern_that_it_chose(noise: float, times_as_far: int) -> None:
+    first = MeterPattern(interval_seconds=0.6, burst_seconds=0.1, stock_per_burst=1.0)
+    measuring = Measuring(NANO, 0.005, first)
+    integral = Integral(first, 1e12)
+    clock = SimpleNamespace(integral=integral)
+    watch = cast(Watch, SimpleNamespace(curve=[], clock=clock))
+    rng, seconds, tokens, speed = random.Random(1), 0.0, 0.0, 20_000.0
+    integral.add(0.0, speed)
+    while not measuring.enough(watch):
+        assert seconds < 600.0, "a scatter of 16 % needs a third of this time"
+        seconds += integral.pattern.interval_seconds
+        tokens += 1.05 * speed * integral.pattern.interval_seconds
+        watch.curve.append(CurvePoint(seconds, len(watch.curve), 1.0, int(tokens)))
+        integral.add(seconds, speed * rng.gauss(1.0, noise))
+    made = measuring.result()
+    assert made is not None and made.calibrated and made.pattern is not None
+    assert integral.pattern.interval_seconds == made.pattern.interval_seconds == pytest.approx(0.6 * times_as_far)
+    assert made.pattern.stock_per_burst == pytest.approx(1.05, rel=0.02)
+    # With bursts further apart, those of the beginning are no part of it.
+    assert (len(made.burst_tokens_per_second) < PILOT_SLICES) == (times_as_far > 1)
 
 
 def test_slices_are_cut_at_the_bursts() -> None:
