@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness import rate
 from harness.calibrate import calibrate, check_budget
 from harness.clock import MeteredBudget
 from harness.config import TaskConfig
 from harness.drift import drift, drift_limit, sentinel_seconds
-from harness.evaluate import Evaluator
+from harness.evaluate import Evaluator, Limits
 from harness.folders import remove
-from harness.records import Calibration, Role, RunResult, Smoke, Status
+from harness.records import Calibration, Role, RunResult, Smoke, Status, StockTimes
 from harness.runner import Runner, TrainRequest
 from harness.sentinel import Sentinel
 from harness.smoke import smoke_run
 
 FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
 EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
-SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
 SENTINEL_RESTARTS = 2  # while its own rate is measured, where every run will have another one
 COOL_DOWN_SECONDS = 5.0  # between two looks
 MAX_COOL_DOWN_SECONDS = 60.0
@@ -39,7 +39,7 @@ class LocalBench:
     sentinel: Sentinel | None = None  # None: on the step clock
     sentinel_stays: bool = True  # while a run trains; False: its memory is the run's, and it is started again behind it
     calibration: Calibration | None = None
-    stock_eval_seconds: float | None = None
+    stock: StockTimes = field(default_factory=StockTimes)
 
     def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
         """Measure the stock script's rate. Raises DeviceError if the device does not fit the task."""
@@ -61,9 +61,9 @@ class LocalBench:
         check_budget(calibration, self.task)
         return calibration
 
-    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> LocalBench:
+    def knowing(self, calibration: Calibration | None, stock: StockTimes) -> LocalBench:
         """The same bench, with the limits that the stock script's own runs set."""
-        return replace(self, calibration=calibration, stock_eval_seconds=stock_eval_seconds)
+        return replace(self, calibration=calibration, stock=stock)
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
         started = time.monotonic()
@@ -79,6 +79,7 @@ class LocalBench:
             budget_seconds=trained.budget_seconds,
             train_seconds=trained.train_seconds,
             setup_seconds=trained.setup_seconds,
+            setup_work_seconds=trained.setup_work_seconds,
             peak_memory_bytes=trained.peak_memory_bytes,
             num_snapshots=trained.num_snapshots,
             snapshot_bytes=trained.snapshot_bytes,
@@ -100,7 +101,13 @@ class LocalBench:
         if made.pattern and self.sentinel:
             metered = MeteredBudget(self.sentinel, made.pattern, self.task.reference_tokens, made.tokens_per_second)
         return TrainRequest(
-            run_id, source, seed, made.budget_seconds, SETUP_FACTOR * made.setup_seconds, metered=metered
+            run_id,
+            source,
+            seed,
+            made.budget_seconds,
+            free_setup_seconds=rate.SETUP_FACTOR * made.setup_seconds,
+            free_setup_work_seconds=made.setup_work_seconds,
+            metered=metered,
         )
 
     def cool_down(self) -> None:
@@ -137,8 +144,8 @@ class LocalBench:
 
     def scored(self, result: RunResult, run_id: str, run_dir: Path, source: str, role: Role) -> RunResult:
         stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)
-        limit = EVAL_FACTOR * self.stock_eval_seconds if self.stock_eval_seconds and not stock else None
-        score = self.evaluator.score(run_id, run_dir, source, result.split, limit, save_nll=stock)
+        limits = Limits() if stock else self.limits()
+        score = self.evaluator.score(run_id, run_dir, source, result.split, limits, save_nll=stock)
         if score.code in LEAKS:
             self.evaluator.witness.note(run_id, "leak", f"{score.code}: {score.reason}")
         bpb = score.bpb
@@ -152,6 +159,14 @@ class LocalBench:
             bpb=bpb,
             audit=score.audit,
             eval_seconds=score.eval_seconds,
+            first_answer_seconds=score.first_answer_seconds,
+        )
+
+    def limits(self) -> Limits:
+        seconds, first, task = self.stock.eval_seconds, self.stock.first_answer_seconds, self.task
+        return Limits(
+            EVAL_FACTOR * seconds if seconds else None,
+            rate.first_answer_limit(self.calibration, task.sigma_prior_bpb, task.slope_bpb_per_percent, first),
         )
 
 

@@ -71,7 +71,7 @@ def calibrate(
         result = replace(result, sentinel=rates)
     if sentinel.setup_seconds is None:
         raise AssertionError("the sentinel is open by now")
-    return replace(result, setup_seconds=sentinel.setup_seconds)
+    return replace(result, setup_seconds=sentinel.setup_seconds, setup_work_seconds=sentinel.setup_work_seconds)
 
 
 def calibrate_wall(

@@ -17,6 +17,7 @@ from harness.errors import JournalError
 
 T = TypeVar("T")
 _NON_FINITE = ("nan", "inf", "-inf")
+LATER = {"later": True}  # metadata of a field that came in after data were published: older records lack it
 
 
 def to_json(value: Any) -> Any:
@@ -47,9 +48,11 @@ def from_json(kind: type[T], value: Any, where: str = "") -> T:
     hints = _hints(record)
     if unknown := sorted(set(value) - set(hints)):
         raise JournalError(f"{where}: unknown field {unknown[0]!r}; expected {', '.join(hints)}")
-    if missing := [name for name in hints if name not in value]:
+    later = {field.name for field in dataclasses.fields(record) if LATER.items() <= field.metadata.items()}
+    if missing := [name for name in hints if name not in value and name not in later]:
         raise JournalError(f"{where}: field {missing[0]!r} is missing")
-    return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+    known = {name: hint for name, hint in hints.items() if name in value}
+    return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in known.items()})
 
 
 def part_from_json(kind: type[T], value: dict[str, Any]) -> T:

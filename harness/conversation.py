@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import rate
 from harness.clock import ClockEvaded
 from harness.ending import Watch, claimed
 from harness.errors import HarnessError
@@ -19,6 +20,7 @@ from harness.gate import SnapshotRefused, copy_snapshot, token_dtype
 from harness.protocols import Process
 from harness.records import CurvePoint, Progress, Status
 from harness.wire import BadMessage, Channel
+from harness.work import work_seconds
 
 if TYPE_CHECKING:
     from harness.runner import Runner, TrainRequest
@@ -149,7 +151,8 @@ class Conversation:
         """The gate: the clock starts in the moment in which the tokens are handed over."""
         watch, budget = self.watch, self.request.budget_seconds
         watch.setup_seconds = time.monotonic() - watch.launched
-        overrun = max(0.0, watch.setup_seconds - self.request.free_setup_seconds)
+        watch.setup_work_seconds = work_seconds(self.process, self.runner.backend)
+        overrun = self.overrun(watch)
         self.keeping_time(watch.clock.prepare)
         if watch.verdict:
             return  # it evaded the first burst: it gets no tokens
@@ -157,6 +160,12 @@ class Conversation:
         dtype = token_dtype(self.runner.task["vocab_size"])
         facts = {"ok": True, "num_tokens": self.num_tokens, "dtype": dtype}
         self.channel.send(facts, [self.tokens_fd, watch.clock.page.fd])
+
+    def overrun(self, watch: Watch) -> float:
+        """What of the setup is charged to the budget."""
+        request = self.request
+        known = watch.setup_work_seconds, request.free_setup_work_seconds
+        return rate.setup_overrun((watch.setup_seconds, request.free_setup_seconds), known)
 
     def keeping_time(self, step: Callable[[Process], None]) -> None:
         """What the clock does with the run stopped. Code that does not stop has no result."""

@@ -33,6 +33,7 @@ class Trained:
     curve: tuple[CurvePoint, ...]
     log_tail: str
     metered: Metered | None = None
+    setup_work_seconds: float | None = None
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Watch:
     launched: float
     clock: RunClock
     setup_seconds: float | None = None  # from launch until it asked for the tokens
+    setup_work_seconds: float | None = None  # of processors, as RunResult has it
     snapshot_bytes: int | None = None
     num_snapshots: int = 0
     peak_memory_bytes: int | None = None
@@ -74,6 +76,7 @@ def conclude(watch: Watch, exit_status: int | None, run_dir: Path, box: Path) ->
         budget_seconds=clock.budget_seconds,
         train_seconds=clock.running_seconds(min(ended, clock.deadline)) if clock.started else None,
         setup_seconds=watch.setup_seconds,
+        setup_work_seconds=watch.setup_work_seconds,
         peak_memory_bytes=watch.peak_memory_bytes,
         curve=thin(watch.curve),
         log_tail=text.tail(log, MAX_TAIL_CHARS),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.codec import from_json
+from harness.device import PROCESSORS
 from harness.errors import HarnessError, JournalError
 from harness.folders import fresh
 from harness.integrity import DataCanary, Witness
@@ -25,6 +26,7 @@ from harness.records import Audit, Progress, Status
 from harness.runner import MAX_LOG_BYTES
 from harness.surroundings import private_folders
 from harness.wire import BadMessage, Channel
+from harness.work import work_seconds
 
 # Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.
 SCORER_GRACE_SECONDS = 60.0
@@ -39,6 +41,15 @@ class Score:
     bpb: float | None
     audit: Audit | None
     eval_seconds: float
+    first_answer_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one evaluation; None: no limit but that of silence."""
+
+    seconds: float | None = None  # all of it
+    first_answer_seconds: float | None = None  # of the model's own work before it answers, in the faster of two servers
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,7 @@ class Evaluator:
     entropy: int | None = None  # fixes the scorer's secrets, on the null backend only
     witness: Witness = field(default_factory=Witness)
 
-    def score(
-        self, run_id: str, run_dir: Path, source: str, split: str, max_eval_seconds: float | None, save_nll: bool
-    ) -> Score:
+    def score(self, run_id: str, run_dir: Path, source: str, split: str, limits: Limits, save_nll: bool) -> Score:
         """Score `run_dir/model.safetensors`, a model of the train.py `source`, on `split`."""
         started = time.monotonic()
         channel, theirs = Channel.pair()
@@ -79,8 +88,8 @@ class Evaluator:
                 )
             )
         try:
-            channel.send(self.request(split, max_eval_seconds, save_nll))
-            result = self.converse(channel, servers, run_id, started, max_eval_seconds)
+            channel.send(self.request(split, limits, save_nll))
+            result = self.converse(channel, servers, run_id, started, limits)
         except (OSError, BadMessage) as error:
             raise self.broken(run_dir, str(error)) from error
         finally:
@@ -91,23 +100,24 @@ class Evaluator:
             raise self.broken(run_dir, "it ended without a result")
         return as_score(result, time.monotonic() - started)
 
-    def request(self, split: str, max_eval_seconds: float | None, save_nll: bool) -> dict[str, Any]:
+    def request(self, split: str, limits: Limits, save_nll: bool) -> dict[str, Any]:
         reference = self.private_dir / f"reference_nll_{split}.npy"
         return {
             "data_dir": str(self.data_dir),
             "split": split,
             "task": dict(self.task),
             "backend": dict(self.backend),
-            "max_eval_seconds": max_eval_seconds,
+            "max_eval_seconds": limits.seconds,
+            "max_first_answer_seconds": limits.first_answer_seconds,
             "entropy": self.entropy,
             "save_nll": str(reference) if save_nll else None,
             "reference_nll": str(reference) if reference.exists() and not save_nll else None,
         }
 
     def converse(
-        self, channel: Channel, servers: Servers, run_id: str, started: float, max_eval_seconds: float | None
+        self, channel: Channel, servers: Servers, run_id: str, started: float, limits: Limits
     ) -> dict[str, Any] | None:
-        limit = (max_eval_seconds or UNTIMED_EVAL_SECONDS) + SCORER_GRACE_SECONDS
+        limit = (limits.seconds or UNTIMED_EVAL_SECONDS) + SCORER_GRACE_SECONDS
         while True:
             left = started + limit - time.monotonic()
             received = channel.receive(timeout_seconds=max(0.01, left))
@@ -120,6 +130,8 @@ class Evaluator:
                         Progress(phase="audit" if message["phase"] == "audit" else "evaluate", run_id=run_id)
                     )
                     channel.send({"ok": True}, [servers.start().fileno()])
+                case "work":
+                    channel.send({"ok": True, "seconds": servers.work_seconds()})
                 case "stop":
                     servers.stop()
                     channel.send({"ok": True})
@@ -182,6 +194,12 @@ class Servers:
             )
         return self.channel.sock
 
+    def work_seconds(self) -> float | None:
+        """What this server has used of the device so far: of processors all their time, else that of the wall."""
+        if self.evaluator.backend["name"] in PROCESSORS:
+            return work_seconds(self.process, self.evaluator.backend) if self.process else None
+        return time.monotonic()
+
     def stop(self) -> None:
         if self.process:
             self.process.kill()
@@ -213,4 +231,5 @@ def as_score(result: Mapping[str, Any], eval_seconds: float) -> Score:
         bpb=bpb if status is Status.OK else None,
         audit=audit,
         eval_seconds=eval_seconds,
+        first_answer_seconds=result.get("first_answer_seconds"),
     )

@@ -9,7 +9,19 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness.errors import EditRefused
 from harness.llm.exchange import Model, Reply, Request
-from harness.records import Calibration, Progress, Proposal, Refused, Role, RunResult, Smoke, Stop, Usage, View
+from harness.records import (
+    Calibration,
+    Progress,
+    Proposal,
+    Refused,
+    Role,
+    RunResult,
+    Smoke,
+    StockTimes,
+    Stop,
+    Usage,
+    View,
+)
 
 OnProgress = Callable[[Progress], None]
 
@@ -109,7 +121,7 @@ class Bench(Protocol):
     def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
         """Measure this device's rate and derive the budget."""
 
-    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> Bench:
+    def knowing(self, calibration: Calibration | None, stock: StockTimes) -> Bench:
         """The same bench, with the limits that the stock script's own runs set."""
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:
@@ -135,6 +147,7 @@ class Launch:
     max_memory_bytes: int | None
     writable: tuple[Path, ...] = ()  # fresh folders of its own; everything else it may at most read
     max_processes: int = 1024  # threads count
+    apart_from_compilers: bool = False  # whether `own_cpu_seconds()` leaves out what compilers use
 
 
 class Process(Protocol):
@@ -151,6 +164,12 @@ class Process(Protocol):
 
     def resume(self) -> int | None:
         """Let it go on; CPU ticks it used since `stop()`, 0 unless something evaded. None: cannot be known here."""
+
+    def own_cpu_seconds(self) -> float | None:
+        """Processor seconds that the tree has used so far. None: cannot be known here.
+
+        Without those of compilers where the launch asked for it, and until this was called for the first time.
+        """
 
     def kill(self) -> int:
         """Kill the whole tree, also children that left the session; the number killed, once none is left."""

@@ -16,6 +16,8 @@ from harness.stats import median_interval, ratio_interval
 SETTLE_SECONDS = 2.0  # torch's allocator and the processor's clock, after the first steps
 MIN_BLOCKS = 6
 MIN_SLICES = 16
+SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
+FIRST_ANSWER_FACTOR = 2.0  # a model may work this many times as long as the stock model before it answers, and
 MIN_SLICES_PER_RUN = 12
 THINNINGS = (1, 2, 4, 8)
 
@@ -127,6 +129,30 @@ def run_error(stock: Sequence[float], burst: Sequence[float], slices_per_run: fl
     """The relative standard error of one run's budget that the scatter of these slices means."""
     ratio = ratio_interval(stock, between(burst))
     return ratio.relative_sd * math.sqrt(ratio.inflation / slices_per_run)
+
+
+def setup_overrun(spent: tuple[float | None, float], worked: tuple[float | None, float | None]) -> float:
+    """Seconds of setup to be charged to a run's budget, from two pairs of (seconds, how many of them are free).
+
+    By the wall, so that nobody waits for ever; and by the processors, so that nobody trains before the clock starts:
+    what a compiler does is only in the first.
+    """
+    over = [seconds - free for seconds, free in (spent, worked) if seconds is not None and free is not None]
+    return max(0.0, *over) if over else 0.0
+
+
+def first_answer_limit(
+    made: Calibration | None, sigma_bpb: float, slope_bpb_per_percent: float, stock_seconds: float | None
+) -> float | None:
+    """How long a model may work in a fresh server before its first answer; None: no limit is known.
+
+    As long as the stock model, twice, and what a run's budget may be off by anyway: half a sigma's worth of it. A model
+    that goes on learning there gains no more than that.
+    """
+    if made is None or stock_seconds is None:
+        return None
+    share = sigma_bpb / 2 / slope_bpb_per_percent / 100
+    return FIRST_ANSWER_FACTOR * stock_seconds + share * made.budget_seconds
 
 
 def between(bursts: Sequence[float]) -> list[float]:

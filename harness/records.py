@@ -5,10 +5,13 @@ Everything that is decided, shown or published is one of these. Unknown is ``Non
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from harness.codec import LATER
 from harness.turn import LLMTotals, Turn
 
 
@@ -124,7 +127,11 @@ class RunResult:
     budget_seconds: float | None = None  # None on the null backend's step clock
     train_seconds: float | None = None  # from start() to the end of training, by the runner's clock
     setup_seconds: float | None = None  # from launch to start()
+    # Of all threads until start(), without compilers; None: another device.
+    setup_work_seconds: float | None = field(default=None, metadata=LATER)
     eval_seconds: float | None = None
+    # The model's work until it answered; the faster of two servers.
+    first_answer_seconds: float | None = field(default=None, metadata=LATER)
     wall_seconds: float | None = None
     peak_memory_bytes: int | None = None
     num_snapshots: int = 0
@@ -257,6 +264,22 @@ class Calibration:
     pattern: MeterPattern | None = None
     meter_error_percent: float | None = None  # of one run's budget, one standard deviation, as estimated
     sentinel: SentinelRate | None = None  # under the wall clock
+    # Of the stock script's cold setup, as in RunResult: this is free.
+    setup_work_seconds: float | None = field(default=None, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class StockTimes:
+    """What evaluating the stock model takes on this device, median of its runs so far: what limits are measured by."""
+
+    eval_seconds: float | None = None
+    first_answer_seconds: float | None = None
+
+    @classmethod
+    def of(cls, runs: Sequence[RunResult]) -> StockTimes:
+        evals = [run.eval_seconds for run in runs if run.eval_seconds is not None]
+        firsts = [run.first_answer_seconds for run in runs if run.first_answer_seconds is not None]
+        return cls(*(statistics.median_high(values) if values else None for values in (evals, firsts)))
 
 
 @dataclass(frozen=True)

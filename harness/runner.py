@@ -38,6 +38,7 @@ class TrainRequest:
     free_setup_seconds: float  # setup beyond this is charged to the budget
     metered: MeteredBudget | None = None  # None: the budget is seconds
     stop: Callable[[Watch], bool] | None = None  # calibration ends when it knows enough
+    free_setup_work_seconds: float | None = None  # as free_setup_seconds, of work; None: nothing is charged for it
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Runner:
                         max_log_bytes=MAX_LOG_BYTES,
                         max_memory_bytes=self.max_memory_bytes,
                         writable=(box, home),
+                        apart_from_compilers=True,
                     )
                 )
             watch = Watch(launched, RunClock(page, request.metered))

@@ -22,6 +22,7 @@ from harness.runner import MAX_LOG_BYTES, Runner
 from harness.sandbox.process import ProcessSandbox
 from harness.surroundings import private_folders
 from harness.wire import BadMessage, Channel
+from harness.work import work_seconds
 
 SETTLE_SECONDS = 1.0  # the allocator and the caches after the first steps
 SILENCE_SECONDS = 120.0  # no step for so long: it hangs
@@ -36,6 +37,7 @@ class Sentinel:
         self.folder = folder
         self.settle_seconds = settle_seconds
         self.setup_seconds: float | None = None  # from launch to start(), when it was opened first
+        self.setup_work_seconds: float | None = None  # likewise, as RunResult has it
         self._process: Process | None = None
         self._channel: Channel | None = None
         self._page: ProgressPage | None = None
@@ -60,11 +62,13 @@ class Sentinel:
                     log_path=self.folder / "log.txt",
                     max_log_bytes=MAX_LOG_BYTES,
                     max_memory_bytes=None,
+                    apart_from_compilers=True,
                 )
             )
         tokens_fd = self._greet()
         if self.setup_seconds is None:
             self.setup_seconds = time.monotonic() - launched
+            self.setup_work_seconds = work_seconds(self._process, self.runner.backend)
         try:
             self._read_steps(self.settle_seconds)
         finally:

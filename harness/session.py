@@ -24,7 +24,7 @@ from harness.journal import Journal, Record
 from harness.llm.fold import usage
 from harness.opening import told
 from harness.protocols import Agent, Bench, Finishes, NeedsDesk, Tracker
-from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, Stop, View
+from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, StockTimes, Stop, View
 from harness.workspace import Workspace
 
 
@@ -145,8 +145,7 @@ class Session:
     @property
     def bench(self) -> Bench:
         """The bench with the limits that the stock runs have set so far."""
-        times = sorted(run.eval_seconds for run in self.state.baseline if run.eval_seconds is not None)
-        return self._bench.knowing(self.state.calibration, times[len(times) // 2] if times else None)
+        return self._bench.knowing(self.state.calibration, StockTimes.of(self.state.baseline))
 
     def _measure(self, role: Role, index: int, source: str, split: str) -> RunResult:
         """One journaled run: intent first, then the run, then its result."""

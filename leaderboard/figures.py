@@ -17,7 +17,8 @@ _MOST: Mapping[str, float] = {
     **dict.fromkeys(("peak_memory_bytes", "snapshot_bytes", "num_snapshots", "num_parameters"), MAX_COUNT),
     **dict.fromkeys(("prompt_tokens", "completion_tokens"), MAX_COUNT),
     "cost_usd": MAX_COST_USD,
-    **dict.fromkeys(("setup_seconds", "train_seconds", "eval_seconds", "wall_seconds", "seconds"), MAX_SECONDS),
+    **dict.fromkeys(("setup_seconds", "setup_work_seconds", "train_seconds"), MAX_SECONDS),
+    **dict.fromkeys(("eval_seconds", "first_answer_seconds", "wall_seconds", "seconds"), MAX_SECONDS),
 }
 _RECORDS = (
     "run_finished",

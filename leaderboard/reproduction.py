@@ -7,7 +7,6 @@ begins or goes on it says under what: the walls, as they were tried from inside,
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from harness.config import TaskConfig
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
 from harness.protocols import Bench
-from harness.records import Calibration, Gain, Role, RunResult, Status, Walls
+from harness.records import Calibration, Gain, Role, RunResult, Status, StockTimes, Walls
 from harness.session import PAIR_ORDER
 from harness.views import text
 from leaderboard.verdict import Verdict, differences, judge
@@ -161,7 +160,7 @@ class Reproduction:
         seed = seeds.deal(self.task.name, self.subject.session_seed, role, index, state.nonce)
         identity: dict[str, Any] = {"run_id": f"{role}-{index:03d}", "role": role, "index": index, "seed": seed}
         self._write("run_started", **identity, split="test")
-        bench = self._bench.knowing(state.calibration, _eval_seconds(state))
+        bench = self._bench.knowing(state.calibration, StockTimes.of(state.baseline))
         result = bench.run(identity["run_id"], source, seed, "test", role)
         if stock and result.status is not Status.OK:
             # Says nothing of the winner: not recorded, so that a second attempt tries again.
@@ -174,9 +173,3 @@ class Reproduction:
 
     def _write(self, kind: str, **data: Any) -> None:
         self.records.append(self.journal.append(kind, **data))
-
-
-def _eval_seconds(state: State) -> float | None:
-    """What evaluating the stock model takes here: the winner may take three times as long."""
-    known = [run.eval_seconds for run in state.baseline if run.eval_seconds is not None]
-    return statistics.median_high(known) if known else None

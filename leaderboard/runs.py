@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 
-from harness.bench import FEEDBACK_DECIMALS, SETUP_FACTOR
+from harness import rate
+from harness.bench import FEEDBACK_DECIMALS
 from harness.drift import drift, drift_limit, max_repeats
 from harness.metering import integrate
-from harness.records import Calibration, Metered, Role, RunResult, Status
+from harness.records import Calibration, Metered, Role, RunResult, Status, StockTimes
 from leaderboard.case import Case, Finding, Run, broken
 
 # Of trainer/trusted/audit.py, which decides; here it is only checked that the published figures fit the decision.
@@ -43,6 +44,7 @@ def _run_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
         yield "ok without a snapshot"
     if result.status is Status.OK:
         yield from audit_problems(result, case.task.audit_cuts)
+        yield from _first_answer_problems(case, run, result)
     yield from _budget_problems(case, result)
     known = [result.setup_seconds, result.train_seconds, result.eval_seconds]
     parts = math.fsum(seconds for seconds in known if seconds is not None)
@@ -61,7 +63,8 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
         yield "ok without its budget, setup or training time"
     if made is None or ticking or result.budget_seconds is None or result.setup_seconds is None:
         return
-    overrun = max(0.0, result.setup_seconds - SETUP_FACTOR * made.setup_seconds)
+    spent = result.setup_seconds, rate.SETUP_FACTOR * made.setup_seconds
+    overrun = rate.setup_overrun(spent, (result.setup_work_seconds, made.setup_work_seconds))
     due = max(0.0, made.budget_seconds - overrun)
     if not math.isclose(result.budget_seconds, due, rel_tol=BUDGET_ROUNDING, abs_tol=CLOCK_SLACK_SECONDS):
         yield f"its budget was {result.budget_seconds:.3f} s, due were {due:.3f} s"
@@ -69,6 +72,19 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
         yield from _meter_problems(case, made, result, result.metered)
     elif result.train_seconds is not None and result.train_seconds > result.budget_seconds + CLOCK_SLACK_SECONDS:
         yield f"trained {result.train_seconds:.3f} s with a budget of {result.budget_seconds:.3f} s"
+
+
+def _first_answer_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
+    made, stock = case.state.calibration, StockTimes.of(case.state.baseline)
+    task, first = case.task, stock.first_answer_seconds
+    limit = rate.first_answer_limit(made, task.sigma_prior_bpb, task.slope_bpb_per_percent, first)
+    if limit is None or run.identity.role in (Role.BASELINE, Role.CONFIRM_BASELINE):
+        return
+    if result.first_answer_seconds is None:
+        yield "ok without the time of its first answer, which the stock model's runs have"
+    elif result.first_answer_seconds > limit:
+        seconds = result.first_answer_seconds
+        yield f"ok although it computed {seconds:.3f} s before its first answer, at most {limit:.3f} s"
 
 
 def _times(result: RunResult) -> tuple[float | None, ...]:

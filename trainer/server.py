@@ -72,6 +72,8 @@ def _serve(sock: socket.socket, setup: Mapping[str, Any], fds: Sequence[int]) ->
     device = setup["backend"]
     backend = backends.load(device["name"], device["threads"], device["dtype"])
     backend.setup()
+    wire.send(sock, {"ok": True})  # until here nothing of the agent's has run
+    wire.receive(sock)
     model = load_model(Path("train.py"), Path("model.safetensors"), Task.from_message(setup["task"]), backend)
     wire.send(sock, {"ok": True})
     while True:

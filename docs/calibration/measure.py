@@ -29,7 +29,7 @@ from harness.data import prepare
 from harness.device import probe
 from harness.integrity import Witness
 from harness.lease import lease, physical_name
-from harness.records import Calibration, Role
+from harness.records import Calibration, Role, StockTimes
 from harness.sizes import stock_of
 
 HERE = Path(__file__).resolve().parent
@@ -97,7 +97,9 @@ def measure(task: str, num_runs: int, path: Path, scratch: Path) -> None:
                     if any(key.items() <= line.items() for line in lines_of(path)):
                         continue
                     with neighbour(busy):
-                        result = bench.knowing(made, None).run(f"run-{index:03d}", stock, index, "val", Role.BASELINE)
+                        result = bench.knowing(made, StockTimes()).run(
+                            f"run-{index:03d}", stock, index, "val", Role.BASELINE
+                        )
                     tokens = result.curve[-1].tokens if result.curve else None
                     append(path, {**key, "at": time.time(), "tokens": tokens, "result": to_json(result)})
                     share = (tokens or 0) / bench.task.reference_tokens

@@ -18,6 +18,7 @@ import psutil
 
 from harness.errors import HarnessError
 from harness.protocols import Launch
+from harness.sandbox import compilers
 from harness.sandbox.limits import Cgroup
 from harness.wire import Channel
 
@@ -73,6 +74,7 @@ class SupervisedProcess:
             "max_log_bytes": launch.max_log_bytes,
             "plan": self.entry.plan,
             "ready_fd": self.entry.ready_fd,
+            "account": compilers.known() if launch.apart_from_compilers else None,
         }
         try:
             control.send(request, [log_fd, *self.entry.fds])
@@ -110,6 +112,12 @@ class SupervisedProcess:
     def resume(self) -> int | None:
         ticks = self._ask("resume", "ticks")
         return None if ticks is None else int(ticks)
+
+    def own_cpu_seconds(self) -> float | None:
+        if not self.owned:  # others have run below the same supervisor
+            return None
+        ticks = self._ask("own", "own")
+        return None if ticks is None else int(ticks) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> int:
         if self.killed is not None:

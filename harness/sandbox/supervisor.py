@@ -6,11 +6,13 @@ imported torch and forks its children (the null backend: a run of one second mus
 It is a subreaper (harness/sandbox/tree.py) and kills the tree below itself on request, and also when its control
 socket closes, so nothing outlives a harness that was killed with SIGKILL.
 
-Control messages are lines of JSON. `{"op": "spawn", "argv", "cwd", "env", "fds", "max_log_bytes", "plan", "ready_fd"}`
-comes with the descriptors (the log file first) and is answered by `{"pid"}` and later `{"exit": status, "started"}`;
-`plan` is for harness/sandbox/enter.py. What is started says so with one byte: here, just before exec, or, where exec
-only leads to another wall, behind that wall through `ready_fd`. `{"op": "kill"}` is answered by `{"killed": number}`
-once no descendant is left, `{"op": "stop"}` by `{"stopped": bool}`, `{"op": "resume"}` by `{"ticks": int | null}`.
+Control messages are lines of JSON. `{"op": "spawn", "argv", "cwd", "env", "fds", "max_log_bytes", "plan", "ready_fd",
+"account"}` comes with the descriptors (the log file first) and is answered by `{"pid"}` and later by `{"exit": status,
+"started"}`; `plan` is for harness/sandbox/enter.py; `account`, or null, is for harness/sandbox/account.py. What is
+started says so with one byte: here, just before exec, or, where exec only leads to another wall, behind that wall
+through `ready_fd`. `{"op": "kill"}` is answered by `{"killed": number}` once no descendant is left, `{"op": "stop"}` by
+`{"stopped": bool}`, `{"op": "resume"}` by `{"ticks": int | null}`, `{"op": "own"}` by `{"own": int | null}`: the ticks
+used so far without those of compilers, whose account ends there.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from collections import deque
 from typing import Any
 
 from harness.sandbox import tree
+from harness.sandbox.account import LOOK_SECONDS, Account
 
 PR_SET_CHILD_SUBREAPER = 36
 MAX_MESSAGE_BYTES = 1 << 20
@@ -87,6 +90,7 @@ class Supervisor:
         self.ready: int | None = None  # where the child says that it was started
         self.at_stop: tuple[int | None, int] = (None, 0)  # processor time, and how many had ended
         self.num_reaped = 0
+        self.account: Account | None = None  # as long as somebody will ask
         self.log: Log | None = None
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -97,7 +101,7 @@ class Supervisor:
 
     def serve(self) -> None:
         while True:
-            for key, _ in self.selector.select(timeout=1.0):
+            for key, _ in self.selector.select(timeout=LOOK_SECONDS if self.account else 1.0):
                 if key.fileobj is self.control and not self.on_control():
                     self.kill()
                     return
@@ -105,6 +109,8 @@ class Supervisor:
                     self.selector.unregister(self.log.source)
                     self.close_log()
             self.reap()
+            if self.account:
+                self.account.look()
 
     def on_control(self) -> bool:
         fds = array.array("i")
@@ -138,6 +144,8 @@ class Supervisor:
                 ticks = self.ticks_since_stop(root)
                 tree.resume_all(root)
                 return {"ticks": ticks}
+            case "own":
+                return {"own": self.own_ticks(root)}
             case _:
                 return {"killed": self.kill()}
 
@@ -149,6 +157,11 @@ class Supervisor:
         if before is None or now is None:
             return None
         return max(now - before, ended - ended_before, 0)
+
+    def own_ticks(self, root: int) -> int | None:
+        account, self.account = self.account or Account(root, (), ()), None
+        account.look()
+        return account.own_ticks()
 
     def send(self, message: dict[str, Any]) -> None:
         try:
@@ -169,6 +182,8 @@ class Supervisor:
         for fd in (write_end, ready_end, *fds):
             os.close(fd)
         self.child = pid
+        if message["account"] is not None:
+            self.account = Account(os.getpid(), *([tuple(file) for file in files] for files in message["account"]))
         self.log = Log(read_end, log_target, message["max_log_bytes"])
         self.selector.register(read_end, selectors.EVENT_READ)
         return pid

@@ -79,7 +79,7 @@ def _hunt(root: int) -> list[int]:
         return []
     killed = []
     for pid in range(_last_pid() + HUNT_AHEAD, _last_pid() - HUNT_AHEAD, -1):
-        fields = _stat(f"/proc/{pid}/stat")
+        fields = stat_fields(f"/proc/{pid}/stat")
         if fields and int(fields[1]) == root and _signal(pid, signal.SIGKILL):
             killed.append(pid)
     return killed
@@ -102,9 +102,9 @@ def cpu_ticks(root: int) -> int | None:
     """
     if not LINUX:
         return None
-    total = sum(int(value) for value in _stat(f"/proc/{root}/stat")[13:15])  # cutime cstime
+    total = sum(int(value) for value in stat_fields(f"/proc/{root}/stat")[13:15])  # cutime cstime
     for pid in descendants(root, zombies=True):
-        fields = _stat(f"/proc/{pid}/stat")
+        fields = stat_fields(f"/proc/{pid}/stat")
         if fields:
             total += sum(int(value) for value in fields[11:15])  # utime stime cutime cstime
     return total
@@ -115,7 +115,7 @@ def num_zombies(root: int) -> int:
     return len(descendants(root, zombies=True)) - len(descendants(root)) if LINUX else 0
 
 
-def _stat(path: str) -> list[bytes]:
+def stat_fields(path: str) -> list[bytes]:
     """The fields of a stat file from the state on (proc(5)); empty when the process is gone."""
     try:
         with open(path, "rb") as file:
@@ -129,7 +129,7 @@ def _linux_parents(zombies: bool) -> dict[int, int]:
     parents: dict[int, int] = {}
     # Newest first: a process that lives for less than this loop takes would never be met if it came last.
     for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int, reverse=True):
-        fields = _stat(f"/proc/{name}/stat")
+        fields = stat_fields(f"/proc/{name}/stat")
         # A process whose first thread has ended shows as a zombie while its other threads run on.
         if fields and (zombies or fields[0] != b"Z" or int(fields[17]) > 1):
             parents[int(name)] = int(fields[1])
@@ -162,7 +162,7 @@ def _is_still(pid: int, states_at_rest: bytes) -> bool:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return True
-    states = (_stat(f"/proc/{pid}/task/{thread}/stat") for thread in threads)
+    states = (stat_fields(f"/proc/{pid}/task/{thread}/stat") for thread in threads)
     return all(not fields or fields[0] in states_at_rest for fields in states)
 
 

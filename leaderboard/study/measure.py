@@ -17,7 +17,7 @@ from harness.bench import LocalBench
 from harness.data import DataInfo
 from harness.drift import drift, drift_limit
 from harness.errors import ConfigError, DeviceError, HarnessError
-from harness.records import Calibration, Role, RunResult, Status
+from harness.records import Calibration, Role, RunResult, Status, StockTimes
 from harness.sizes import stock_of
 from harness.views import text
 from leaderboard.study.ledger import RAW, Book, Calibrated, Ledger, Refused, Run
@@ -169,15 +169,15 @@ class Measurer:
 def prepared(bench: LocalBench, job: Job, calibration: Calibration | None, raw_seconds: float | None) -> LocalBench:
     """The bench with the budget that `job` asks for. Evaluation may take long: a study asks for the number anyway."""
     if calibration is None:
-        return bench.knowing(None, None)
+        return bench.knowing(None, StockTimes())
     if job.mode == RAW:
         assert raw_seconds is not None
         # Without the sentinel: nothing looks at the device, nothing is corrected.
         seconds = replace(calibration, budget_seconds=raw_seconds * job.share, pattern=None, sentinel=None)
-        return replace(bench, sentinel=None).knowing(seconds, None)
+        return replace(bench, sentinel=None).knowing(seconds, StockTimes())
     task = replace(bench.task, reference_tokens=round(bench.task.reference_tokens * job.share))
     budget = replace(calibration, budget_seconds=calibration.budget_seconds * job.share)
-    return replace(bench, task=task).knowing(budget, None)
+    return replace(bench, task=task).knowing(budget, StockTimes())
 
 
 def drifted(bench: LocalBench, result: RunResult) -> bool:

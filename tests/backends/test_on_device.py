@@ -24,7 +24,7 @@ from harness.config import BackendConfig
 from harness.data import prepare
 from harness.device import Device, probe
 from harness.errors import ConfigError
-from harness.records import Role, Status
+from harness.records import Role, Status, StockTimes
 from harness.sizes import stock_of
 from harness.surroundings import child_environment
 
@@ -169,7 +169,7 @@ def test_a_run_from_calibration_to_score(bpbench_home, name, clock, compiled):
     with bench_on(name, clock, compiled=compiled) as bench:
         stock = stock_of(bench.task)
         made = bench.calibrate(stock, seeds.derive("on device"), bench.task.sigma_prior_bpb)
-        result = bench.knowing(made, None).run("run-000", stock, 1, "val", Role.BASELINE)
+        result = bench.knowing(made, StockTimes()).run("run-000", stock, 1, "val", Role.BASELINE)
     assert result.status is Status.OK, result
     assert result.bpb is not None and 0.2 < result.bpb < 8, result.bpb
     assert result.audit is not None and result.peak_memory_bytes, result

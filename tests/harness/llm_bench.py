@@ -17,7 +17,7 @@ from harness.journal import Journal
 from harness.llm.client import LiteLLM
 from harness.llm.exchange import Client
 from harness.llm.store import Store
-from harness.records import Calibration, CurvePoint, Role, RunResult, SessionState, Smoke, Status
+from harness.records import Calibration, CurvePoint, Role, RunResult, SessionState, Smoke, Status, StockTimes
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer
 from harness.session import Session
@@ -53,7 +53,7 @@ class HashedBench:
     def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
         raise AssertionError("the step clock is never calibrated")
 
-    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> HashedBench:
+    def knowing(self, calibration: Calibration | None, stock: StockTimes) -> HashedBench:
         return self
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:

@@ -18,7 +18,7 @@ from harness.data import prepare
 from harness.device import probe
 from harness.integrity import Witness
 from harness.lease import lease, physical_name
-from harness.records import Role, Status
+from harness.records import Role, Status, StockTimes
 from harness.sizes import stock_of
 
 RUNS = 3
@@ -55,7 +55,7 @@ def work_beside_a_busy_core(clock: str, folder: Path) -> list[float]:
         made = bench.calibrate(stock, seeds.derive("test of the clock"), bench.task.sigma_prior_bpb)
         with busy_core():
             for index in range(RUNS):
-                result = bench.knowing(made, None).run(f"run-{index:03d}", stock, index, "val", Role.BASELINE)
+                result = bench.knowing(made, StockTimes()).run(f"run-{index:03d}", stock, index, "val", Role.BASELINE)
                 assert result.status is Status.OK, result
                 assert (result.metered is not None) == (clock == "metered")
                 if result.metered:

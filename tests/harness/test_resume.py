@@ -27,7 +27,7 @@ from harness.fold import fold
 from harness.journal import Journal, Record, read
 from harness.knobs import stock_source
 from harness.opening import STOCK
-from harness.records import Calibration, Role, RunResult, SessionState
+from harness.records import Calibration, Role, RunResult, SessionState, StockTimes
 from harness.session import Session
 from harness.views.plain import PlainView
 from harness.workspace import Workspace
@@ -50,7 +50,7 @@ class RecordedBench:
     def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
         raise AssertionError("the step clock is never calibrated")
 
-    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> RecordedBench:
+    def knowing(self, calibration: Calibration | None, stock: StockTimes) -> RecordedBench:
         return self
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:

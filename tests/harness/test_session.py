@@ -14,7 +14,7 @@ from harness.codec import to_json
 from harness.config import Config, SessionConfig, TaskConfig
 from harness.errors import HarnessError
 from harness.journal import Journal, read
-from harness.records import Calibration, Edit, Proposal, Role, RunResult, SessionState, Status, View
+from harness.records import Calibration, Edit, Proposal, Role, RunResult, SessionState, Status, StockTimes, View
 from harness.session import Session
 from harness.workspace import Workspace
 
@@ -46,7 +46,7 @@ class WrittenBench:
     def calibrate(self, stock_source: str, seed: int, sigma_bpb: float) -> Calibration:
         return Calibration(1000.0, 990.0, 1010.0, (1000.0,) * 8, 1.5, 10.0, 0.005, True)
 
-    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> WrittenBench:
+    def knowing(self, calibration: Calibration | None, stock: StockTimes) -> WrittenBench:
         return self
 
     def run(self, run_id: str, source: str, seed: int, split: str, role: Role) -> RunResult:

@@ -34,6 +34,7 @@ from harness.records import (
     SentinelRate,
     Smoke,
     Status,
+    StockTimes,
     Stop,
     View,
     Walls,
@@ -128,7 +129,7 @@ class SimulatedBench:
         correction = 20_480.0 / (self.made.tokens_per_second * seconds)
         return seconds, Metered(tuple(integral.bursts), 0.8, 20_480.0, 20_480.0, correction)
 
-    def knowing(self, calibration: Calibration | None, stock_eval_seconds: float | None) -> Bench:
+    def knowing(self, calibration: Calibration | None, stock: StockTimes) -> Bench:
         self.budget = calibration.budget_seconds if calibration else None
         return self
 

@@ -16,7 +16,7 @@ from harness.bench import LocalBench
 from harness.codec import from_json, to_json
 from harness.errors import ConfigError, JournalError
 from harness.journal import Journal, read
-from harness.records import Calibration, MeterPattern, RunResult, SentinelRate, Status
+from harness.records import Calibration, MeterPattern, RunResult, SentinelRate, Status, StockTimes
 from harness.sizes import TASKS, load, stock_of
 from leaderboard import cli
 from leaderboard.study import (
@@ -470,7 +470,7 @@ def test_raw_seconds_are_seconds_and_nothing_corrects_them() -> None:
 
 
 def test_by_the_wall_clock_a_run_beside_a_change_of_speed_is_noticed() -> None:
-    bench = a_bench().knowing(CALIBRATION, None)
+    bench = a_bench().knowing(CALIBRATION, StockTimes())
     steady, slow = (RunResult(Status.OK, "val", sentinel=(rate, rate)) for rate in (50.0, 30.0))
     assert not measure.drifted(bench, steady) and measure.drifted(bench, slow)
     assert measure.recorded(plan.Job("p", STOCK, 0, CALIBRATED), slow, CALIBRATION, None).drift == pytest.approx(-0.4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ def write_data(folder: Path) -> Path:
 class ServerInProcess:
     vocab_size = VOCAB
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, first_answer_seconds: float | None = None) -> None:
         self.model = model
+        self.first_answer_seconds = first_answer_seconds
         self.logits = np.empty(0, np.float32)
 
     def forward(self, tokens: np.ndarray) -> None:
@@ -76,13 +77,14 @@ class ServerInProcess:
 class ServersInProcess:
     """Fresh models, as fresh processes would be."""
 
-    def __init__(self, build: Callable[[], Model]) -> None:
+    def __init__(self, build: Callable[[], Model], first_answers: Sequence[float | None] = (None, None)) -> None:
         self.build = build
+        self.first_answers = list(first_answers)  # of one server after the other
         self.events: list[str] = []
 
     def start(self, phase: str) -> ServerInProcess:
         self.events.append(phase)
-        return ServerInProcess(self.build())
+        return ServerInProcess(self.build(), self.first_answers.pop(0))
 
     def stop(self) -> None:
         self.events.append("stop")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,9 @@ def evaluate(data: Path, cwd: Path, server_argv: list[str], **changes: Any) -> d
                 with theirs:
                     wire.send(sock, {"ok": True}, [theirs.fileno()])
                 continue
+            if message["op"] == "work":
+                wire.send(sock, {"ok": True, "seconds": time.monotonic()})
+                continue
             if model:
                 model.kill()
                 model.communicate()
@@ -142,9 +146,10 @@ setup, (tokens, logits) = wire.receive(sock)
         ("sock.sendall(b'[' * 70000)", "server_start"),
         ("wire.send(sock, {'ok': False, 'code': 'load'}); time.sleep(99)", "load"),
         ("wire.send(sock, {'ok': False, 'code': ['ok', 0.3], 'bpb': 0.1}); time.sleep(99)", "forward"),
-        ("wire.send(sock, {'ok': True}); wire.receive(sock)", "forward"),
+        ("wire.send(sock, {'ok': True}); wire.receive(sock)", "load"),
+        ("wire.send(sock, {'ok': True}); wire.receive(sock)\n" * 2, "forward"),
         (
-            "wire.send(sock, {'ok': True}); wire.receive(sock); wire.send(sock, {'ok': True}); time.sleep(99)",
+            "wire.send(sock, {'ok': True}); wire.receive(sock)\n" * 2 + "wire.send(sock, {'ok': True}); time.sleep(99)",
             "non_finite",
         ),
     ],
@@ -205,7 +210,7 @@ class ThreadedRunner:
                 message, _ = wire.receive(self.ours)
             except ConnectionError:
                 return
-            if message["op"] == "stop":
+            if message["op"] in ("stop", "work"):
                 wire.send(self.ours, {"ok": True})
                 continue
             near, far = socket.socketpair()
@@ -311,7 +316,7 @@ def test_logits_cannot_be_cut_short() -> None:
 
 
 def test_a_killed_server_is_a_crash_of_the_forward(data: Path, tmp_path: Path) -> None:
-    script = PREAMBLE + "wire.send(sock, {'ok': True}); wire.receive(sock); os.kill(os.getpid(), 9)"
+    script = PREAMBLE + "wire.send(sock, {'ok': True}); wire.receive(sock)\n" * 2 + "os.kill(os.getpid(), 9)"
     assert evaluate(data, tmp_path, ["-c", script])["code"] == "forward"
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +41,8 @@ class ModelServer(Protocol):
     """A model that answers batches."""
 
     vocab_size: int
+    first_answer_seconds: float | None
+    """What the model has worked before it first answered; None: not yet, or not known here."""
 
     def forward(self, tokens: NDArray[np.int64]) -> None:
         """Ask for the logits of `tokens` [B, T]; return when they are there."""
@@ -96,8 +98,13 @@ class RemoteServers:
         answer, fds = wire.receive(self._runner, MAX_SILENCE_SECONDS)
         if not answer.get("ok") or len(fds) != 1:
             raise EvaluationFailed("server_start")
-        self._server = RemoteServer(socket.socket(fileno=fds[0]), self._setup, self._deadline)
+        self._server = RemoteServer(socket.socket(fileno=fds[0]), self._setup, self._deadline, self._work_seconds)
         return self._server
+
+    def _work_seconds(self) -> float | None:
+        wire.send(self._runner, {"op": "work"})
+        seconds = wire.receive(self._runner, MAX_SILENCE_SECONDS)[0].get("seconds")
+        return None if seconds is None else float(seconds)
 
     def stop(self) -> None:
         if self._server:
@@ -110,13 +117,23 @@ class RemoteServers:
 class RemoteServer:
     """A model server behind a socket and two buffers. Of what it says, only `ok` and a known code are looked at."""
 
-    def __init__(self, sock: socket.socket, setup: Mapping[str, Any], deadline: Deadline) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        setup: Mapping[str, Any],
+        deadline: Deadline,
+        work_seconds: Callable[[], float | None],
+    ) -> None:
+        """`work_seconds`: what the server has used of the device so far, from somebody who can be believed."""
         batch, length = setup["batch_shape"]
         self.vocab_size: int = setup["vocab_size"]
         self._shape = (batch, length)
         self._sock = sock
         self._deadline = deadline
         self._ready = False
+        self._work_seconds = work_seconds
+        self._loading_from: float | None = None
+        self.first_answer_seconds: float | None = None
         self._tokens = InputBuffer(batch * length * 8)
         self._logits = OutputBuffer(batch * length * self.vocab_size)
         with _death_means("server_start"):
@@ -127,13 +144,24 @@ class RemoteServer:
         if tokens.shape != self._shape:
             raise ValueError(f"batch of shape {tokens.shape}: expected {self._shape}")
         if not self._ready:  # not in the constructor: the scorer has things to do while the model loads
-            self._expect_ok("server_start")
-            self._ready = True
+            self._load()
         self._logits.fill_nan()
         self._tokens.write(tokens)
         with _death_means("forward"):
             wire.send(self._sock, {"op": "forward"})
         self._expect_ok("forward")
+        if not self._ready:
+            self._ready = True
+            now = self._work_seconds()
+            if now is not None and self._loading_from is not None:
+                self.first_answer_seconds = now - self._loading_from
+
+    def _load(self) -> None:
+        self._expect_ok("server_start")  # torch is imported, and nothing of the agent's has run
+        self._loading_from = self._work_seconds()
+        with _death_means("load"):
+            wire.send(self._sock, {"op": "load"})
+        self._expect_ok("load")
 
     def read(self, row: int, start: int, stop: int) -> NDArray[np.float32]:
         first = (row * self._shape[1] + start) * self.vocab_size

@@ -23,7 +23,7 @@ from trainer import wire
 from trainer.task import Task
 from trainer.trusted.audit import Audit, audit_claims
 from trainer.trusted.bulk import draw_order, run_bulk
-from trainer.trusted.remote import Deadline, EvaluationFailed, RemoteServers, Servers
+from trainer.trusted.remote import Deadline, EvaluationFailed, ModelServer, RemoteServers, Servers
 from trainer.trusted.scoring import EvalText, bits_per_byte, model_inputs, unigram_nll
 
 _SPLITS = ("val", "test")
@@ -38,6 +38,7 @@ class Request:
     task: Mapping[str, Any]
     backend: Mapping[str, Any]
     max_eval_seconds: float | None
+    max_first_answer_seconds: float | None
     entropy: int | None  # fixes the secrets of a dry run
     save_nll: Path | None  # where to write the claims [num_windows, T], as npy
     reference_nll: Path | None  # the stock model's claims: what targeted cuts are measured against
@@ -53,6 +54,7 @@ class Request:
             task=message["task"],
             backend=message["backend"],
             max_eval_seconds=message.get("max_eval_seconds"),
+            max_first_answer_seconds=message.get("max_first_answer_seconds"),
             entropy=message.get("entropy"),
             save_nll=Path(save) if save else None,
             reference_nll=Path(reference) if reference else None,
@@ -78,6 +80,7 @@ class Result:
     nll_nats: float | None = None
     num_bytes: int | None = None
     num_tokens: int | None = None
+    first_answer_seconds: float | None = None
     bulk_seconds: float | None = None
     audit_seconds: float | None = None
     audit: Audit | None = None
@@ -121,8 +124,9 @@ def _evaluate(request: Request, servers: Servers) -> Result:
 
     # The claims stand and their author is gone: only now is anything about the audit decided.
     started = time.monotonic()
+    second = servers.start("audit")
     audit, found = audit_claims(
-        servers.start("audit"),
+        second,
         text,
         claimed,
         reference=load_reference(request.reference_nll, text.windows, task.vocab_size),
@@ -136,6 +140,8 @@ def _evaluate(request: Request, servers: Servers) -> Result:
     if found:
         code, reason = found
         return Result("invalid", code, reason, bulk_seconds=bulk_seconds, audit_seconds=audit_seconds, audit=audit)
+    first_answer_seconds = fastest(server, second)
+    check_first_answer(first_answer_seconds, request.max_first_answer_seconds)
     if request.save_nll:
         np.save(request.save_nll, claimed)
     nll_nats = float(claimed.sum(dtype=np.float64))
@@ -145,10 +151,28 @@ def _evaluate(request: Request, servers: Servers) -> Result:
         nll_nats=nll_nats,
         num_bytes=text.num_bytes,
         num_tokens=claimed.size,
+        first_answer_seconds=first_answer_seconds,
         bulk_seconds=bulk_seconds,
         audit_seconds=audit_seconds,
         audit=audit,
     )
+
+
+def fastest(*servers: ModelServer) -> float | None:
+    """The first answer of the faster one: what another program delayed is no sign, and what both do is."""
+    known = [server.first_answer_seconds for server in servers if server.first_answer_seconds is not None]
+    return min(known, default=None)
+
+
+def check_first_answer(seconds: float | None, limit: float | None) -> None:
+    """A model that goes on learning in its server has to do so before it answers: what it learns later, the audit sees.
+
+    Raises:
+        EvaluationFailed: `slow_start`.
+    """
+    if seconds is not None and limit is not None and seconds > limit:
+        reason = f"the model computed {seconds:.1f} s before its first answer, at most {limit:.1f} s here"
+        raise EvaluationFailed("slow_start", f"{reason}: learning belongs before run.save()")
 
 
 def load_text(data_dir: Path, split: str, task: Task) -> EvalText:

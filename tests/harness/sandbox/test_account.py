@@ -1,0 +1,114 @@
+"""Whose processor time it was: a compiler's, or that of somebody who looks like one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.protocols import Launch
+from harness.sandbox import compilers
+from harness.sandbox.account import file_of
+from harness.sandbox.process import ProcessSandbox
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the account is kept from /proc"),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+]
+
+# A second or two of cc1plus.
+SLOW_TO_COMPILE = """
+#include <regex>
+#include <map>
+#include <functional>
+using Map = std::map<int, std::function<int()>>;
+template <int N> struct Chain {
+    static int of(Map& m) { m[N] = [] { return N; }; return Chain<N - 1>::of(m); }
+};
+template <> struct Chain<0> { static int of(Map&) { return 0; } };
+int main() { Map m; std::regex r("a"); return Chain<150>::of(m); }
+"""
+BUSY_LIBRARY = """
+#include <time.h>
+__attribute__((constructor)) static void work(void) {
+    struct timespec t;
+    do clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); while (t.tv_sec < 1);
+}
+"""
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "slow.cpp").write_text(SLOW_TO_COMPILE)
+    yield tmp_path
+
+
+def own_seconds(box: Path, script: str) -> tuple[float, float]:
+    """Its processor seconds without those of compilers, and what the compilers' own clocks say, as `script` prints."""
+    launch = Launch(
+        argv=(sys.executable, "-I", "-S", "-c", textwrap.dedent(script)),
+        cwd=box,
+        env={"PATH": "/usr/bin:/bin"},
+        fds=(),
+        log_path=box / "log.txt",
+        max_log_bytes=10_000,
+        max_memory_bytes=None,
+        apart_from_compilers=True,
+    )
+    process = ProcessSandbox().launch(launch)
+    try:
+        while "done" not in (log := (box / "log.txt").read_text()):
+            assert process.poll() is None, log
+        own = process.own_cpu_seconds()
+        assert own is not None
+        return own, float(log.split()[0])
+    finally:
+        process.kill()
+
+
+TIMED = """
+import os, subprocess, time
+def compile(**env):
+    subprocess.run(["g++", "-O2", "-c", "slow.cpp", "-o", "slow.o"], check=True, env={**os.environ, **env})
+def busy(seconds):
+    ends = time.process_time() + seconds
+    while time.process_time() < ends: pass
+def finish():
+    times = os.times()
+    print(times.children_user + times.children_system, "done", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_compiler_uses_is_left_out(box: Path) -> None:
+    own, compiled = own_seconds(box, TIMED + "compile(); busy(0.3); finish()")
+    assert compiled > 0.5, "too short to be seen"
+    assert own < 0.3 + 0.7 * compiled, "ten looks a second miss its first and last tenth"
+
+
+def test_compilers_are_files_of_the_system() -> None:
+    programs, libraries = compilers.known()
+    assert file_of(shutil.which("g++") or "") in programs
+    assert file_of(sys.executable) not in (*programs, *libraries)
+
+
+@pytest.mark.parametrize("how", ["preloaded", "renamed"])
+def test_code_in_the_guise_of_a_compiler_counts(box: Path, how: str) -> None:
+    if how == "preloaded":
+        (box / "busy.c").write_text(BUSY_LIBRARY)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", "busy.so", "busy.c"], cwd=box, check=True)
+        script = TIMED + "compile(LD_PRELOAD=os.path.abspath('busy.so')); finish()"
+    else:
+        shutil.copy(sys.executable, box / "cc1plus")
+        script = TIMED + textwrap.dedent("""
+            work = "import time\\nwhile time.process_time() < 2: pass"
+            subprocess.run([os.path.abspath("cc1plus"), "-I", "-S", "-c", work], check=True)
+            finish()
+        """)
+    own, children = own_seconds(box, script)
+    assert own >= 0.9 * children >= 1.5
