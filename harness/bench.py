@@ -106,7 +106,9 @@ class LocalBench:
             seed,
             made.budget_seconds,
             free_setup_seconds=rate.SETUP_FACTOR * made.setup_seconds,
-            free_setup_work_seconds=made.setup_work_seconds,
+            free_setup_work_seconds=rate.free_setup_work(
+                made, self.task.sigma_prior_bpb, self.task.slope_bpb_per_percent
+            ),
             metered=metered,
         )
 

@@ -131,6 +131,18 @@ def run_error(stock: Sequence[float], burst: Sequence[float], slices_per_run: fl
     return ratio.relative_sd * math.sqrt(ratio.inflation / slices_per_run)
 
 
+def tolerated_seconds(made: Calibration, sigma_bpb: float, slope_bpb_per_percent: float) -> float:
+    """What a run's budget may be off by: half a sigma's worth of it, as much as the gate of a calibration allows."""
+    return made.budget_seconds * sigma_bpb / 2 / slope_bpb_per_percent / 100
+
+
+def free_setup_work(made: Calibration, sigma_bpb: float, slope_bpb_per_percent: float) -> float | None:
+    """What a run may work before its clock starts, compilers apart; None: the stock script's own is not known."""
+    if made.setup_work_seconds is None:
+        return None
+    return made.setup_work_seconds + tolerated_seconds(made, sigma_bpb, slope_bpb_per_percent)
+
+
 def setup_overrun(spent: tuple[float | None, float], worked: tuple[float | None, float | None]) -> float:
     """Seconds of setup to be charged to a run's budget, from two pairs of (seconds, how many of them are free).
 
@@ -146,13 +158,12 @@ def first_answer_limit(
 ) -> float | None:
     """How long a model may work in a fresh server before its first answer; None: no limit is known.
 
-    As long as the stock model, twice, and what a run's budget may be off by anyway: half a sigma's worth of it. A model
-    that goes on learning there gains no more than that.
+    Twice as long as the stock model, and what a budget may be off by anyway. A model that goes on learning there gains
+    no more than that.
     """
     if made is None or stock_seconds is None:
         return None
-    share = sigma_bpb / 2 / slope_bpb_per_percent / 100
-    return FIRST_ANSWER_FACTOR * stock_seconds + share * made.budget_seconds
+    return FIRST_ANSWER_FACTOR * stock_seconds + tolerated_seconds(made, sigma_bpb, slope_bpb_per_percent)
 
 
 def between(bursts: Sequence[float]) -> list[float]:

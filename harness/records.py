@@ -264,7 +264,7 @@ class Calibration:
     pattern: MeterPattern | None = None
     meter_error_percent: float | None = None  # of one run's budget, one standard deviation, as estimated
     sentinel: SentinelRate | None = None  # under the wall clock
-    # Of the stock script's cold setup, as in RunResult: this is free.
+    # Of the stock script's cold setup, as in RunResult: this, and half a sigma's worth of the budget, is free.
     setup_work_seconds: float | None = field(default=None, metadata=LATER)
 
 

@@ -64,7 +64,8 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
     if made is None or ticking or result.budget_seconds is None or result.setup_seconds is None:
         return
     spent = result.setup_seconds, rate.SETUP_FACTOR * made.setup_seconds
-    overrun = rate.setup_overrun(spent, (result.setup_work_seconds, made.setup_work_seconds))
+    free_work = rate.free_setup_work(made, case.task.sigma_prior_bpb, case.task.slope_bpb_per_percent)
+    overrun = rate.setup_overrun(spent, (result.setup_work_seconds, free_work))
     due = max(0.0, made.budget_seconds - overrun)
     if not math.isclose(result.budget_seconds, due, rel_tol=BUDGET_ROUNDING, abs_tol=CLOCK_SLACK_SECONDS):
         yield f"its budget was {result.budget_seconds:.3f} s, due were {due:.3f} s"
