@@ -149,23 +149,20 @@ class Conversation:
 
     def start(self) -> None:
         """The gate: the clock starts in the moment in which the tokens are handed over."""
-        watch, budget = self.watch, self.request.budget_seconds
+        watch, request = self.watch, self.request
         watch.setup_seconds = time.monotonic() - watch.launched
         watch.setup_work_seconds = work_seconds(self.process, self.runner.backend)
-        overrun = self.overrun(watch)
+        overrun = rate.setup_overrun(
+            (watch.setup_seconds, request.free_setup_seconds),
+            (watch.setup_work_seconds, request.free_setup_work_seconds),
+        )
         self.keeping_time(watch.clock.prepare)
         if watch.verdict:
             return  # it evaded the first burst: it gets no tokens
-        watch.clock.start(time.monotonic(), budget, overrun)
+        watch.clock.start(time.monotonic(), request.budget_seconds, overrun)
         dtype = token_dtype(self.runner.task["vocab_size"])
         facts = {"ok": True, "num_tokens": self.num_tokens, "dtype": dtype}
         self.channel.send(facts, [self.tokens_fd, watch.clock.page.fd])
-
-    def overrun(self, watch: Watch) -> float:
-        """What of the setup is charged to the budget."""
-        request = self.request
-        known = watch.setup_work_seconds, request.free_setup_work_seconds
-        return rate.setup_overrun((watch.setup_seconds, request.free_setup_seconds), known)
 
     def keeping_time(self, step: Callable[[Process], None]) -> None:
         """What the clock does with the run stopped. Code that does not stop has no result."""

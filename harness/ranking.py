@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from harness.records import RunResult, SessionState
 
 # A mean correction outside means another device than the one calibrated: on a machine whose second core is busy all
-# the time, a candidate of one thread would gain on the stock script of two.
-MIN_CORRECTION, MAX_CORRECTION = 0.8, 1.25
+# the time (0.46), a candidate of one thread would gain on the stock script of two. Faster than calibrated is what the
+# device is with nothing beside it; beyond the upper limit it was calibrated beside a busy program.
+MIN_CORRECTION, MAX_CORRECTION = 0.8, 1.5
 # The mean of all runs would hide what slows the device in a few. Those of the confirmation make the gain, and take
-# turns, so what is around the session meets both kinds alike. Five runs of each scatter by 2 to 3 %.
-MAX_CONFIRM_RATIO = 1.1
+# turns, so what is around the session meets both kinds alike. Beyond a tenth, and beyond what chance does on a device
+# whose speed wanders from run to run (2 to 3 % on a quiet machine, a tenth on a restless one), but never beyond a
+# quarter, the candidate itself was in the way.
+CONFIRM_DIFFERENCE, MAX_CONFIRM_DIFFERENCE = 0.1, 0.25
+CHANCE = 3.0  # standard errors
 
 
 def unranked(state: SessionState) -> tuple[str, ...]:
@@ -51,9 +57,28 @@ def _of_the_clock(state: SessionState) -> Iterator[str]:
         yield "uncalibrated: the device's rate was too noisy for the task's gate"
     yield from beyond_limits(mean_correction(state))
     stock, candidate = correction_of(state.confirm_baseline), correction_of(state.confirm_candidate)
-    if stock and candidate and not 1 / MAX_CONFIRM_RATIO <= candidate / stock <= MAX_CONFIRM_RATIO:
+    limit = confirm_limit(state)
+    if stock and candidate and not 1 / (1 + limit) <= candidate / stock <= 1 + limit:
         yield (
             f"in the confirmation the device was measured {100 * abs(candidate / stock - 1):.0f} % "
             f"{'faster' if candidate > stock else 'slower'} beside the candidate than beside the stock script, "
-            f"expected at most {100 * (MAX_CONFIRM_RATIO - 1):.0f} %: their budgets were not the same"
+            f"expected at most {100 * limit:.0f} %: their budgets were not the same"
         )
+
+
+def confirm_limit(state: SessionState) -> float:
+    """How far apart the device's mean speeds beside candidate and stock script may be in the confirmation, as a share.
+
+    What chance does there is told by the stock script's runs alone: half the mean square of the difference between one
+    and the next is their variance without a slow drift (von Neumann, Annals of Mathematical Statistics 12, 1941).
+    """
+    squares = [
+        (after.metered.correction - before.metered.correction) ** 2
+        for runs in (state.baseline, state.confirm_baseline)
+        for before, after in pairwise(runs)
+        if before.metered and after.metered
+    ]
+    if not squares or not state.confirm_baseline:
+        return CONFIRM_DIFFERENCE
+    error = math.sqrt(statistics.fmean(squares) / 2 * 2 / len(state.confirm_baseline))
+    return min(MAX_CONFIRM_DIFFERENCE, max(CONFIRM_DIFFERENCE, CHANCE * error))

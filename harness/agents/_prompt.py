@@ -231,7 +231,15 @@ def _last_run(view: View, cut: Cut) -> str:
     ended = "ended well" if run.status is Status.OK else f"ended as {run.status}: {text.line(run.reason or '')}"
     log = text.tail(run.log_tail, cut.log_chars).strip("\n")
     shown = quoted(log) if log else "| (it printed nothing)"
-    return f"## The last run\n\nThat of {whose}; it {ended}.\n\n{curve(run)}\n\nIts log:\n\n{shown}"
+    return f"## The last run\n\nThat of {whose}; it {ended}.{charged(run, view)}\n\n{curve(run)}\n\nIts log:\n\n{shown}"
+
+
+def charged(run: RunResult, view: View) -> str:
+    """What of its setup was not free."""
+    if run.budget_seconds is None or view.budget_seconds is None:
+        return ""
+    seconds = view.budget_seconds - run.budget_seconds
+    return f" Its setup was not all free: {seconds:.1f} seconds were taken off its budget." if seconds >= 0.05 else ""
 
 
 def curve(run: RunResult) -> str:

@@ -3,8 +3,8 @@
 A script that compiles its model may take minutes before its clock starts, and they are free; a script that trains on
 whatever text it finds may not. The two look alike from outside but for who uses the processor: a compiler is a program
 of the system. So the tree is looked at several times a second, and what a compiler used between two looks is taken
-off. Code of somebody else's in a compiler's process (a plugin, a preloaded library) shows among the files that it
-executes; then nothing that this process did is taken off.
+off. Code of somebody else's in a compiler's process (a plugin, a preloaded library, what a parent wrote into its
+memory) shows among what it executes; then nothing that this process did is taken off.
 """
 
 from __future__ import annotations
@@ -54,18 +54,28 @@ class Account:
         return None if total is None else max(0, total - sum(self.taken_off.values()))
 
     def _executes_its_own(self, pid: int) -> bool:
+        """Whether all that it may execute is of the files it should be, as they are: a parent can write into memory."""
+        executable = False
         try:
-            with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-                fields = [line.split(maxsplit=5) for line in file]
+            with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    name, *fields = line.split()
+                    if not name.endswith(
+                        ":"
+                    ):  # the first line of a mapping: addresses permissions offset device inode path
+                        executable = "x" in fields[0] and fields[4:] not in (["[vdso]"], ["[vsyscall]"])
+                        if executable and self._mapped(fields) not in self.executable:
+                            return False
+                    elif executable and name == "Anonymous:" and fields[0] != "0":
+                        return False
         except OSError:
             return False
-        for _, permissions, _, device, inode, *path in fields:
-            if "x" not in permissions or path[:1] in (["[vdso]\n"], ["[vsyscall]\n"]):
-                continue
-            major, minor = (int(number, 16) for number in device.split(":"))
-            if (os.makedev(major, minor), int(inode)) not in self.executable:
-                return False
         return True
+
+    @staticmethod
+    def _mapped(fields: list[str]) -> File:
+        major, minor = (int(number, 16) for number in fields[2].split(":"))
+        return os.makedev(major, minor), int(fields[3])
 
 
 def file_of(path: str) -> File | None:

@@ -69,6 +69,13 @@ def test_the_state_of_the_research_is_all_there() -> None:
     assert "| note 0" in shown and "step 200: 4" in shown and "| step 1" in shown
 
 
+@pytest.mark.parametrize(("budget", "said"), [(12.0, False), (10.5, True), (None, False)])
+def test_a_model_is_told_what_its_setup_cost(budget: float | None, said: bool) -> None:
+    last = replace(result(1.9), budget_seconds=budget)
+    shown = _prompt.experiment(view(experiment(0, run=last)), 20_000)
+    assert ("Its setup was not all free: 1.5 seconds were taken off its budget." in shown) == said
+
+
 def test_a_model_is_told_its_text_and_limits() -> None:
     opened = {
         "config": {

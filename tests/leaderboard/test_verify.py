@@ -421,7 +421,7 @@ def test_a_contradiction_of_the_meter_is_found(metered: list[Record], name: str)
     assert not result.consistent and expected in said(result), said(result)
 
 
-@pytest.mark.parametrize("speed", [0.7, 1.4])
+@pytest.mark.parametrize("speed", [0.7, 1.6])
 def test_a_device_that_was_another_is_not_ranked(tmp_path: Path, speed: float) -> None:
     bench = simulated.SimulatedBench({"0.6": 0.03}, metered=True, speed=speed)
     folder = simulated.run_session(tmp_path / "slow", *METERED, bench=bench)

@@ -84,6 +84,21 @@ def finish():
     time.sleep(60)
 """
 
+# A page of the compiler's own code is replaced by itself: the file is still the system's, what runs need not be.
+WRITTEN_INTO = """
+cc1plus = subprocess.run(["g++", "-print-prog-name=cc1plus"], capture_output=True, text=True).stdout.strip()
+child = subprocess.Popen([cc1plus, "-quiet", "-O2", "-o", os.devnull, "slow.cpp"])
+while os.path.basename(os.readlink(f"/proc/{child.pid}/exe")) != "cc1plus": pass
+line = next(line for line in open(f"/proc/{child.pid}/maps") if " r-xp " in line and line.rstrip().endswith("cc1plus"))
+with open(f"/proc/{child.pid}/mem", "r+b", buffering=0) as memory:
+    memory.seek(int(line.split("-")[0], 16))
+    page = memory.read(4096)
+    memory.seek(-4096, 1)
+    memory.write(page)
+child.wait()
+finish()
+"""
+
 
 def test_what_a_compiler_uses_is_left_out(box: Path) -> None:
     own, compiled = own_seconds(box, TIMED + "compile(); busy(0.3); finish()")
@@ -97,12 +112,14 @@ def test_compilers_are_files_of_the_system() -> None:
     assert file_of(sys.executable) not in (*programs, *libraries)
 
 
-@pytest.mark.parametrize("how", ["preloaded", "renamed"])
+@pytest.mark.parametrize("how", ["preloaded", "renamed", "written into"])
 def test_code_in_the_guise_of_a_compiler_counts(box: Path, how: str) -> None:
     if how == "preloaded":
         (box / "busy.c").write_text(BUSY_LIBRARY)
         subprocess.run(["gcc", "-shared", "-fPIC", "-o", "busy.so", "busy.c"], cwd=box, check=True)
         script = TIMED + "compile(LD_PRELOAD=os.path.abspath('busy.so')); finish()"
+    elif how == "written into":
+        script = TIMED + WRITTEN_INTO
     else:
         shutil.copy(sys.executable, box / "cc1plus")
         script = TIMED + textwrap.dedent("""
@@ -111,4 +128,4 @@ def test_code_in_the_guise_of_a_compiler_counts(box: Path, how: str) -> None:
             finish()
         """)
     own, children = own_seconds(box, script)
-    assert own >= 0.9 * children >= 1.5
+    assert own >= 0.9 * children >= 0.5

@@ -1,0 +1,33 @@
+"""What keeps a session off the leaderboard."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from harness.ranking import MAX_CONFIRM_DIFFERENCE, confirm_limit
+from harness.records import Metered, RunResult, SessionState, Status
+
+
+def runs(*corrections: float) -> tuple[RunResult, ...]:
+    made = [Metered((), 1.0, 1.0, 1.0, correction) for correction in corrections]
+    return tuple(RunResult(Status.OK, "test", metered=metered) for metered in made)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "confirm", "limit"),
+    [
+        ((1.0, 1.01, 1.0), (0.99, 1.0, 1.01), 0.1),  # quiet: a tenth
+        ((1.0, 1.1, 1.0), (1.1, 1.0, 1.1), 0.1 * 3 / 3**0.5),  # restless: three standard errors of a mean difference
+        ((1.0, 1.5, 1.0), (1.5, 1.0, 1.5), MAX_CONFIRM_DIFFERENCE),
+        ((0.8, 0.8, 0.8), (1.2, 1.2, 1.2), 0.1),  # a drift between the phases is nobody's chance
+        ((), (), 0.1),
+    ],
+)
+def test_chance_widens_what_the_confirmation_allows(
+    baseline: tuple[float, ...], confirm: tuple[float, ...], limit: float
+) -> None:
+    state = SimpleNamespace(baseline=runs(*baseline), confirm_baseline=runs(*confirm))
+    assert confirm_limit(cast(SessionState, state)) == pytest.approx(limit)
