@@ -7,6 +7,7 @@ run is stopped for bursts exactly as every later run will be. docs/calibration.m
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ SHORTEST_INTERVAL_SECONDS = 0.4
 LARGEST_SHARE = 0.2  # of the time in bursts, on a device that needs it
 MAX_BURSTS_PER_RUN = 500  # a run's record holds them
 PILOT_SLICES = 64
+LOOK_AGAIN = 1.25  # times as many slices
 MAX_METERED_BUDGETS = 15  # so many budgets, and
 MAX_METERED_SECONDS = 600.0  # no longer than this
 
@@ -121,7 +123,7 @@ def calibrate_metered(
         min(MAX_METERED_SECONDS, MAX_METERED_BUDGETS * task.reference_tokens / speed),
         (PILOT_SLICES + rate.MIN_SLICES) * pattern.interval_seconds,
     )
-    measuring = Measuring(task, sigma_bpb, pattern)
+    measuring = Measuring(task, sigma_bpb, pattern, longest)
     metered = MeteredBudget(sentinel, pattern, budget_tokens=longest * speed, tokens_per_second=speed)
     check_trained(runner.train(replace(request, stop=measuring.enough, metered=metered), run_dir), run_dir)
     result = measuring.result()
@@ -137,9 +139,11 @@ class Measuring:
     task: TaskConfig
     sigma_bpb: float
     pattern: MeterPattern
+    longest_seconds: float
     _watch: Watch | None = field(default=None, init=False)
     _from: int | None = field(default=None, init=False)  # the first burst that was made with `pattern`, once chosen
     _looked_at: int = field(default=0, init=False)
+    _next_look: int = field(default=rate.MIN_SLICES, init=False)
 
     def enough(self, watch: Watch) -> bool:
         self._watch = watch
@@ -148,9 +152,15 @@ class Measuring:
             return False
         self._looked_at = len(integral.bursts)
         if self._from is None:
-            self._choose(watch, integral)
+            if len(integral.bursts) > PILOT_SLICES:
+                self._choose(watch, integral)
             return False
-        made = self.result() if self._looked_at - self._from > rate.MIN_SLICES else None
+        # Whoever looks after every burst stops at the first one that looks good by chance.
+        num_slices = self._looked_at - self._from - 1
+        if num_slices < self._next_look:
+            return False
+        self._next_look = math.ceil(LOOK_AGAIN * num_slices)
+        made = self.result()
         return made is not None and made.calibrated
 
     def _choose(self, watch: Watch, integral: Integral) -> None:
@@ -158,7 +168,8 @@ class Measuring:
         if len(stock) < PILOT_SLICES:
             return
         per_run = self.task.reference_tokens / statistics.fmean(stock) / self.pattern.interval_seconds
-        every = rate.thinning(stock, burst, per_run, self.task, self.sigma_bpb)
+        left = (self.longest_seconds - watch.clock.running_seconds(time.monotonic())) / self.pattern.interval_seconds
+        every = rate.thinning(stock, burst, per_run, left, self.task, self.sigma_bpb)
         self._from = 0 if every == 1 else len(integral.bursts) - 1
         self.pattern = replace(self.pattern, interval_seconds=every * self.pattern.interval_seconds)
         integral.pattern = self.pattern

@@ -151,6 +151,8 @@ class Conversation:
         """The gate: the clock starts in the moment in which the tokens are handed over."""
         watch, request = self.watch, self.request
         watch.setup_seconds = time.monotonic() - watch.launched
+        if request.metered:
+            self.process.stop()  # what it works from here on until its clock starts would be in no account
         watch.setup_work_seconds = work_seconds(self.process, self.runner.backend)
         overrun = rate.setup_overrun(
             (watch.setup_seconds, request.free_setup_seconds),

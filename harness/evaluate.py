@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.codec import from_json
-from harness.device import PROCESSORS
 from harness.errors import HarnessError, JournalError
 from harness.folders import fresh
 from harness.integrity import DataCanary, Witness
@@ -26,7 +25,7 @@ from harness.records import Audit, Progress, Status
 from harness.runner import MAX_LOG_BYTES
 from harness.surroundings import private_folders
 from harness.wire import BadMessage, Channel
-from harness.work import work_seconds
+from harness.work import counts, work_seconds
 
 # Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.
 SCORER_GRACE_SECONDS = 60.0
@@ -49,7 +48,7 @@ class Limits:
     """Of one evaluation; None: no limit but that of silence."""
 
     seconds: float | None = None  # all of it
-    first_answer_seconds: float | None = None  # of the model's own work before it answers, in the faster of two servers
+    first_answer_seconds: float | None = None  # of the model's own work before it first answers
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class Servers:
 
     def work_seconds(self) -> float | None:
         """What this server has used of the device so far: of processors all their time, else that of the wall."""
-        if self.evaluator.backend["name"] in PROCESSORS:
+        if counts(self.evaluator.backend):
             return work_seconds(self.process, self.evaluator.backend) if self.process else None
         return time.monotonic()
 

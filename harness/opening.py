@@ -23,7 +23,7 @@ from harness.journal import Journal, Record
 from harness.records import SessionState, Walls
 from harness.sandbox import canaries
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ROOT / "trainer" / "train.py"
 # In a clone it lies at the top, in an installation beside this file.

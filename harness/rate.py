@@ -20,6 +20,7 @@ SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
 FIRST_ANSWER_FACTOR = 2.0  # a model may work this many times as long as the stock model before it answers, and
 MIN_SLICES_PER_RUN = 12
 THINNINGS = (1, 2, 4, 8)
+GATE_ERRORS = 2.0  # standard errors in half of a 95 % interval
 
 
 def block_rates(curve: Sequence[CurvePoint], block_seconds: float) -> list[float]:
@@ -107,20 +108,32 @@ def assess_metered(
 
 
 def thinning(
-    stock: Sequence[float], burst: Sequence[float], slices_per_run: float, task: TaskConfig, sigma_bpb: float
+    stock: Sequence[float],
+    burst: Sequence[float],
+    slices_per_run: float,
+    slices_left: float,
+    task: TaskConfig,
+    sigma_bpb: float,
 ) -> int:
     """How many times as far apart bursts may be, judged by leaving some out of a dense pattern.
 
     As few as keep what the error of one run's budget costs in bpb below a quarter of a sigma, but enough of them in a
-    run to follow a speed that changes later.
+    run to follow a speed that changes later, and enough in what is left of the calibration to pass its gate.
+
+    Args:
+        slices_per_run, slices_left: of the dense pattern.
     """
     for every in sorted(THINNINGS, reverse=True):
         kept = burst[::every]
         if len(kept) < MIN_SLICES // 2 or slices_per_run / every < MIN_SLICES_PER_RUN:
             continue
+        if slices_left / every < MIN_SLICES:
+            continue
         blocks = [statistics.fmean(stock[i : i + every]) for i in range(0, every * (len(kept) - 1), every)]
-        error = run_error(blocks, kept, slices_per_run / every)
-        if 100.0 * error * task.slope_bpb_per_percent <= sigma_bpb / 4:
+        costs = 100.0 * task.slope_bpb_per_percent
+        of_run = costs * run_error(blocks, kept, slices_per_run / every)
+        of_gate = costs * GATE_ERRORS * run_error(blocks, kept, slices_left / every)
+        if of_run <= sigma_bpb / 4 and of_gate <= sigma_bpb / 2:
             return every
     return 1
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import work
 from harness.clock import MeteredBudget, RunClock
 from harness.conversation import Conversation
 from harness.ending import Trained, Watch, conclude
@@ -23,6 +24,7 @@ from harness.folders import fresh
 from harness.gate import ProgressPage, token_dtype, token_stream
 from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Sandbox
+from harness.sandbox import compilers
 from harness.surroundings import private_folders
 from harness.wire import Channel
 
@@ -67,6 +69,7 @@ class Runner:
         page = ProgressPage(self.ticks)
         channel, theirs = Channel.pair()
         process = None
+        compilers.known()  # asked for once, and not while a run's setup is timed
         try:
             with theirs:
                 launched = time.monotonic()
@@ -80,7 +83,7 @@ class Runner:
                         max_log_bytes=MAX_LOG_BYTES,
                         max_memory_bytes=self.max_memory_bytes,
                         writable=(box, home),
-                        apart_from_compilers=True,
+                        apart_from_compilers=work.counts(self.backend) and request.budget_seconds is not None,
                     )
                 )
             watch = Watch(launched, RunClock(page, request.metered))

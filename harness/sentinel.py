@@ -19,10 +19,11 @@ from harness.folders import fresh, remove
 from harness.gate import ProgressPage, token_dtype, token_stream
 from harness.protocols import Launch, Process
 from harness.runner import MAX_LOG_BYTES, Runner
+from harness.sandbox import compilers
 from harness.sandbox.process import ProcessSandbox
 from harness.surroundings import private_folders
 from harness.wire import BadMessage, Channel
-from harness.work import work_seconds
+from harness.work import counts, work_seconds
 
 SETTLE_SECONDS = 1.0  # the allocator and the caches after the first steps
 SILENCE_SECONDS = 120.0  # no step for so long: it hangs
@@ -51,6 +52,7 @@ class Sentinel:
         if cache and cache.is_dir():
             shutil.copytree(cache, home / "compile_cache")
         self._channel, theirs = Channel.pair()
+        compilers.known()  # asked for once, and not while setup is timed
         with theirs:
             launched = time.monotonic()
             self._process = ProcessSandbox().launch(
@@ -62,13 +64,12 @@ class Sentinel:
                     log_path=self.folder / "log.txt",
                     max_log_bytes=MAX_LOG_BYTES,
                     max_memory_bytes=None,
-                    apart_from_compilers=True,
+                    apart_from_compilers=counts(self.runner.backend) and self.setup_seconds is None,
                 )
             )
         tokens_fd = self._greet()
         if self.setup_seconds is None:
             self.setup_seconds = time.monotonic() - launched
-            self.setup_work_seconds = work_seconds(self._process, self.runner.backend)
         try:
             self._read_steps(self.settle_seconds)
         finally:
@@ -113,6 +114,9 @@ class Sentinel:
         backend = dict(self.runner.backend)
         channel.send({"ok": True, "task": dict(self.runner.task), "backend": backend, "seed": seed})
         self._expect("start", self.runner.max_setup_seconds)
+        if self.setup_seconds is None:
+            assert self._process is not None
+            self.setup_work_seconds = work_seconds(self._process, self.runner.backend)
         tokens_fd, num_tokens = token_stream(self.runner.data_dir, token_dtype(vocab_size), seed)
         self._page = ProgressPage(0)  # its time stands still: it never ends by itself
         facts = {"ok": True, "num_tokens": num_tokens, "dtype": token_dtype(vocab_size)}

@@ -65,6 +65,8 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
         return
     spent = result.setup_seconds, rate.SETUP_FACTOR * made.setup_seconds
     free_work = rate.free_setup_work(made, case.task.sigma_prior_bpb, case.task.slope_bpb_per_percent)
+    if made.setup_work_seconds is not None and result.setup_work_seconds is None:
+        yield "no figure of what its setup worked, which the calibration has"
     overrun = rate.setup_overrun(spent, (result.setup_work_seconds, free_work))
     due = max(0.0, made.budget_seconds - overrun)
     if not math.isclose(result.budget_seconds, due, rel_tol=BUDGET_ROUNDING, abs_tol=CLOCK_SLACK_SECONDS):

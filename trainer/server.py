@@ -6,6 +6,7 @@ docs/architecture.md. What it prints is thrown away: it has seen evaluation text
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import mmap
 import os
@@ -51,6 +52,26 @@ def compile_nothing() -> None:
     torch.compile = compile_eagerly
 
 
+def uses_compiler(source: str) -> bool:
+    """Whether serving this train.py is likely to need torch's compiler, if only to compile nothing.
+
+    Where `compile` stands outside of functions that only training calls: at the top, on a decorator, in a class or in
+    build_model; and wherever FlexAttention is used.
+    """
+    if "flex_attention" in source:
+        return True
+    try:
+        tree = ast.parse(source)
+        for node in tree.body:
+            of_training = isinstance(node, ast.FunctionDef) and node.name != "build_model"
+            parts = node.decorator_list if of_training and isinstance(node, ast.FunctionDef) else [node]
+            if any("compile" in ast.unparse(part) for part in parts):
+                return True
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True  # loading it will say what is wrong
+    return False
+
+
 def main() -> int:
     sock = wire.connect()
     setup, fds = wire.receive(sock)
@@ -72,6 +93,8 @@ def _serve(sock: socket.socket, setup: Mapping[str, Any], fds: Sequence[int]) ->
     device = setup["backend"]
     backend = backends.load(device["name"], device["threads"], device["dtype"])
     backend.setup()
+    if uses_compiler(Path("train.py").read_text(encoding="utf-8", errors="replace")):
+        importlib.import_module("torch._dynamo")  # seconds that are no work of the model's
     wire.send(sock, {"ok": True})  # until here nothing of the agent's has run
     wire.receive(sock)
     model = load_model(Path("train.py"), Path("model.safetensors"), Task.from_message(setup["task"]), backend)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import mmap
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-from harness.sandbox.account import File, file_of
+from harness.sandbox.account import File, file_of, mapped_file
 
 _DRIVERS = ("g++", "c++", "gcc", "cc", "clang++", "clang")
 _PROGRAMS = ("cc1plus", "cc1", "collect2", "as", "ld", "lto-wrapper", "lto1")
@@ -18,7 +20,9 @@ _ASK_SECONDS = 10.0
 
 @functools.cache
 def known() -> tuple[tuple[File, ...], tuple[File, ...]]:
-    """The programs, and the libraries that they are linked with. Both empty where there is no compiler."""
+    """The programs, and what is mapped in their processes, libraries too. Both empty where there are no compilers."""
+    if not sys.platform.startswith("linux"):
+        return (), ()
     programs: set[Path] = set()
     libraries: set[Path] = set()
     for name in _DRIVERS:
@@ -33,7 +37,7 @@ def known() -> tuple[tuple[File, ...], tuple[File, ...]]:
         # Lines such as `libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x...)`, and the loader's own path alone.
         found = re.findall(r"(/\S+) \(0x", _answer("ldd", str(program)))
         libraries.update(Path(path).resolve() for path in found)
-    return _files(programs), _files(libraries)
+    return _files(programs), _mapped(programs | libraries)
 
 
 def _absolute(answer: str) -> Path:
@@ -52,3 +56,17 @@ def _answer(*command: str) -> str:
 
 def _files(paths: set[Path]) -> tuple[File, ...]:
     return tuple(sorted(file for path in paths if path.is_file() and (file := file_of(str(path))) is not None))
+
+
+def _mapped(paths: set[Path]) -> tuple[File, ...]:
+    """The same as a process's list of mappings names them: on some file systems by another device than stat(2) does."""
+    found = set()
+    for path in paths:
+        if not path.is_file() or path.stat().st_size == 0:
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ):
+            for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
+                fields = line.split(maxsplit=5)
+                if fields[5:] == [str(path)]:
+                    found.add(mapped_file(fields[3], fields[4]))
+    return tuple(sorted(found))

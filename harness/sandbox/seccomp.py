@@ -54,7 +54,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "fcntl": (72, 25), "prctl": (157, 167), "ioctl": (16, 29),
     "prlimit64": (302, 261), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
-    "fadvise64": (221, 223), "madvise": (28, 233), "preadv2": (327, 286),
+    "fadvise64": (221, 223), "madvise": (28, 233), "preadv2": (327, 286), "rt_sigaction": (13, 134),
 }  # fmt: skip
 
 _ATTRIBUTES = (
@@ -69,7 +69,8 @@ _SIGNALLERS = {
 # At the same user these reach any process of the user; the number is which argument names it (0: this one).
 _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity": 0}
 _EXAMINED = {
-    "clone", "clone3", "socket", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2", *_SIGNALLERS, *_AIMED
+    "clone", "clone3", "socket", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2", "rt_sigaction",
+    *_SIGNALLERS, *_AIMED
 }  # fmt: skip
 
 _AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
@@ -138,6 +139,7 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         ("fadvise64", [*_argument(3), *_refuse_if([_POSIX_FADV_DONTNEED])]),
         ("madvise", [*_argument(2), *_refuse_if([_MADV_COLD, _MADV_PAGEOUT])]),
         ("preadv2", [*_argument(5), *_refuse_unless([0])]),  # no flags: RWF_NOWAIT says what is in memory
+        ("rt_sigaction", _default_sigchld()),
     ]  # fmt: skip
     rules += [(name, [*_argument(n), *_refuse_if([signal.SIGCONT])]) for name, n in _SIGNALLERS.items()]
     if same_user:
@@ -150,6 +152,18 @@ def _sockets(unix_sockets: bool, packet_sockets: bool) -> list[Instruction]:
         return [*_argument(0), *_refuse_unless([_AF_UNIX] if unix_sockets else [])]
     of_kind = [*_argument(1), (_AND, 0, 0, _SOCK_TYPE_MASK), *_refuse_unless([_SOCK_SEQPACKET])]
     return [*_argument(0), (_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(EPERM), *of_kind]
+
+
+def _default_sigchld() -> list[Instruction]:
+    """What a process does when a child ends stays as it is, and whoever sets it is told that it was done.
+
+    The kernel forgets what the children of a process that ignores SIGCHLD have used of the processor (wait(2)). Not an
+    error: loaders with worker processes set a handler, and work without it.
+    """
+    high_half = (_LOAD, 0, 0, _ARGUMENTS + 8 + 4)
+    pretend = _refuse(0)
+    new_action = [*_argument(1), (_JUMP_EQUAL, 0, 2, 0), high_half, (_JUMP_EQUAL, 1, 0, 0), pretend, _allow()]
+    return [*_argument(0), (_JUMP_EQUAL, 1, 0, signal.SIGCHLD), _allow(), *new_action]
 
 
 def _argument(index: int) -> list[Instruction]:

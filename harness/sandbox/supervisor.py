@@ -31,7 +31,7 @@ from collections import deque
 from typing import Any
 
 from harness.sandbox import tree
-from harness.sandbox.account import LOOK_SECONDS, Account
+from harness.sandbox.account import Account
 
 PR_SET_CHILD_SUBREAPER = 36
 MAX_MESSAGE_BYTES = 1 << 20
@@ -101,7 +101,7 @@ class Supervisor:
 
     def serve(self) -> None:
         while True:
-            for key, _ in self.selector.select(timeout=LOOK_SECONDS if self.account else 1.0):
+            for key, _ in self.selector.select(timeout=self.account.seconds_to_next if self.account else 1.0):
                 if key.fileobj is self.control and not self.on_control():
                     self.kill()
                     return
@@ -110,7 +110,7 @@ class Supervisor:
                     self.close_log()
             self.reap()
             if self.account:
-                self.account.look()
+                self.account.look_if_due()
 
     def on_control(self) -> bool:
         fds = array.array("i")
@@ -264,6 +264,7 @@ class Supervisor:
         if self.ready is not None:
             os.close(self.ready)
             self.ready = None
+        self.account = None
         killed = tree.kill_all(os.getpid(), self.reap)
         self.close_log()
         return killed

@@ -92,6 +92,7 @@ class SimulatedBench:
         rate, low, high = stats.median_interval(BLOCKS)
         gate = 50.0 * (high - low) / rate * 0.005
         made = Calibration(rate, low, high, BLOCKS, 1.5, 20_480 / rate, gate, gate <= sigma_bpb / 2)
+        made = replace(made, setup_work_seconds=0.8)
         if self.metered:
             ratio = stats.ratio_interval(BLOCKS, between(BURSTS))
             gate = 50.0 * (ratio.high - ratio.low) / ratio.value * 0.005
@@ -155,7 +156,9 @@ class SimulatedBench:
             budget_seconds=self.budget,
             train_seconds=seconds,
             setup_seconds=1.0,
+            setup_work_seconds=0.7,
             eval_seconds=2.0,
+            first_answer_seconds=0.1,
             wall_seconds=5.0 + (seconds or 20.0),
             num_snapshots=2,
             snapshot_bytes=1000,

@@ -282,6 +282,16 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "better walls later": (better_walls_later, "does not say that it is not ranked: wall tcp is open"),
     "too many": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=2), "2 were planned"),
     "too few": (lambda x: data(x, "session_open")["config"]["session"].update(experiments=9), "nothing says why"),
+    "free work before the clock": (lambda x: finished(x, "experiment-000").update(setup_work_seconds=9.0), "due were"),
+    "work not told": (lambda x: finished(x, "experiment-000").update(setup_work_seconds=None), "what its setup worked"),
+    "learnt in its server": (
+        lambda x: finished(x, "experiment-000").update(first_answer_seconds=9.0),
+        "9.000 s before its first answer",
+    ),
+    "first answer not told": (
+        lambda x: finished(x, "experiment-000").update(first_answer_seconds=None),
+        "without the time of its first answer",
+    ),
 }
 
 

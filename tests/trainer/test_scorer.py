@@ -303,3 +303,25 @@ def test_servers_learn_nothing_but_the_task(data: Path) -> None:
     setup = replace(request(data), max_eval_seconds=3).setup()
     assert set(setup) == {"task", "backend", "batch_shape", "vocab_size"}
     assert setup["task"] == TASK
+
+
+@pytest.mark.parametrize(
+    ("backend", "first_answers", "worked"),
+    [
+        ("cpu", (0.2, 0.3), 0.3),
+        ("cpu", (9.0, 0.3), 9.0),  # it may know which server it is in
+        ("cuda", (0.2, 9.0), 4.5),  # by the wall something else may have delayed one of them
+        ("cuda", (0.3, 0.2), 0.2),
+        ("cpu", (None, None), None),
+    ],
+)
+def test_what_a_model_works_before_it_answers_is_limited(
+    data: Path, backend: str, first_answers: tuple[float | None, ...], worked: float | None
+) -> None:
+    asked = request(data, backend={"name": backend, "threads": 1, "dtype": "float32"}, max_first_answer_seconds=1.0)
+    result = evaluate(asked, ServersInProcess(Bigram, first_answers))
+    if worked is not None and worked > 1.0:
+        assert (result.status, result.code, result.bpb) == ("crash", "slow_start", None)
+        assert f"{worked:.1f}" not in (result.reason or "")
+    else:
+        assert (result.status, result.first_answer_seconds) == ("ok", worked)

@@ -18,7 +18,7 @@ import pytest
 import safetensors.torch
 from scorer_cases import NUM_CUTS, TASK, Bigram, score, write_data
 
-from trainer import server, wire
+from trainer import server, train, wire
 from trainer.trusted.buffers import InputBuffer, OutputBuffer
 from trainer.trusted.remote import Deadline, EvaluationFailed, RemoteServers
 
@@ -168,6 +168,24 @@ def test_a_server_compiles_nothing(data: Path, box: Path) -> None:
     safetensors.torch.save_file(weights, box / "model.safetensors")
     result = evaluate(data, box, ["-m", "trainer.server"])
     assert (result["status"], result["bpb"]) == ("ok", plain["bpb"]), result
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import torch\n@torch.compile\ndef orthogonal(x):\n    return x\n", True),
+        ("import torch\nstep = torch.compile(step)\n", True),
+        ("class GPT:\n    def __init__(self):\n        self.block = torch.compile(Block())\n", True),
+        ("def build_model(task):\n    return torch.compile(GPT(task))\n", True),
+        ("from torch.nn.attention.flex_attention import flex_attention\n", True),
+        ("def main():\n    model = torch.compile(model)\n", False),
+        (Path(train.__file__).read_text(), False),
+        ("def broken(:\n", True),
+    ],
+)
+def test_a_server_imports_the_compiler_beforehand_where_a_model_needs_it(source: str, expected: bool) -> None:
+    """Its import takes seconds, which would be taken for the model's own work."""
+    assert server.uses_compiler(source) == expected
 
 
 def test_silence_and_dripping_bytes_are_timeouts(data: Path, tmp_path: Path) -> None:
