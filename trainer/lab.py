@@ -1,6 +1,6 @@
 """The outside world of train.py: its task, its device, its data, its clock.
 
-    run = lab.open()            # setup: not on the clock, up to twice what the stock script needs
+    run = lab.open()            # setup: free as far as the stock script's is, and compilers
     model = build_model(run.task).to(run.device)
     ...                         # compile, warm up
     tokens = run.start()        # the clock starts here, and only now are there data
