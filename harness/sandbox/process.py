@@ -74,7 +74,7 @@ class SupervisedProcess:
             "max_log_bytes": launch.max_log_bytes,
             "plan": self.entry.plan,
             "ready_fd": self.entry.ready_fd,
-            "account": compilers.known() if launch.apart_from_compilers and owned else None,
+            "account": compilers.known() if launch.apart_from_compilers and owned and compilers.known()[0] else None,
         }
         try:
             control.send(request, [log_fd, *self.entry.fds])
