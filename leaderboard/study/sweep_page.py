@@ -160,6 +160,7 @@ def draw(ledger: Ledger, path: Path) -> Path | None:
     if stock:
         axis.axhspan(min(stock), max(stock), color="C1", alpha=0.3, label="stock script, all seeds")
     axis.set(xlabel="trial", ylabel="validation bits per byte")
+    axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     figure.savefig(path, dpi=110, metadata={"Software": None})
