@@ -14,7 +14,7 @@ from harness.config import TaskConfig
 from harness.drift import drift, drift_limit, sentinel_seconds
 from harness.evaluate import Evaluator, Limits
 from harness.folders import remove
-from harness.records import Calibration, Role, RunResult, Smoke, Status, StockTimes
+from harness.records import STOCK_ROLES, Calibration, Role, RunResult, Smoke, Status, StockTimes
 from harness.runner import Runner, TrainRequest
 from harness.sentinel import Sentinel
 from harness.smoke import smoke_run
@@ -145,7 +145,7 @@ class LocalBench:
         return smoke
 
     def scored(self, result: RunResult, run_id: str, run_dir: Path, source: str, role: Role) -> RunResult:
-        stock = role in (Role.BASELINE, Role.CONFIRM_BASELINE)
+        stock = role in STOCK_ROLES
         limits = Limits() if stock else self.limits()
         score = self.evaluator.score(run_id, run_dir, source, result.split, limits, save_nll=stock)
         if score.code in LEAKS:

@@ -48,8 +48,7 @@ def from_json(kind: type[T], value: Any, where: str = "") -> T:
     hints = _hints(record)
     if unknown := sorted(set(value) - set(hints)):
         raise JournalError(f"{where}: unknown field {unknown[0]!r}; expected {', '.join(hints)}")
-    later = {field.name for field in dataclasses.fields(record) if LATER.items() <= field.metadata.items()}
-    if missing := [name for name in hints if name not in value and name not in later]:
+    if missing := [name for name in hints if name not in value and name not in _later(record)]:
         raise JournalError(f"{where}: field {missing[0]!r} is missing")
     known = {name: hint for name, hint in hints.items() if name in value}
     return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in known.items()})
@@ -64,6 +63,11 @@ def part_from_json(kind: type[T], value: dict[str, Any]) -> T:
     record: Any = kind  # as in from_json: a type checker does not take a type variable for hashable
     hints = _hints(record)
     return from_json(kind, {name: item for name, item in value.items() if name in hints})
+
+
+@cache
+def _later(kind: Any) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(kind) if LATER.items() <= field.metadata.items())
 
 
 @cache

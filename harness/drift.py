@@ -19,6 +19,11 @@ def sentinel_seconds(budget_seconds: float) -> float:
     return min(LONGEST_SENTINEL_SECONDS, max(SHORTEST_SENTINEL_SECONDS, SENTINEL_SHARE * budget_seconds))
 
 
+def tolerated_share(slope_bpb_per_percent: float, sigma_bpb: float) -> float:
+    """The share of a budget that is worth half a sigma: what it may be off by, for whatever reason."""
+    return sigma_bpb / 2 / slope_bpb_per_percent / 100
+
+
 def drift_limit(calibration: Calibration, slope_bpb_per_percent: float, sigma_bpb: float) -> float | None:
     """How far the mean of two bursts may be from the calibrated speed, as a share of it; None: nothing measured it.
 
@@ -26,7 +31,7 @@ def drift_limit(calibration: Calibration, slope_bpb_per_percent: float, sigma_bp
     """
     if calibration.sentinel is None:
         return None
-    gate = sigma_bpb / 2 / slope_bpb_per_percent / 100
+    gate = tolerated_share(slope_bpb_per_percent, sigma_bpb)
     return max(gate, 3 * calibration.sentinel.relative_sd / math.sqrt(2))
 
 

@@ -80,5 +80,5 @@ def confirm_limit(state: SessionState) -> float:
     ]
     if not squares or not state.confirm_baseline:
         return CONFIRM_DIFFERENCE
-    error = math.sqrt(statistics.fmean(squares) / 2 * 2 / len(state.confirm_baseline))
+    error = math.sqrt(statistics.fmean(squares) / len(state.confirm_baseline))  # half of it, of two means
     return min(MAX_CONFIRM_DIFFERENCE, max(CONFIRM_DIFFERENCE, CHANCE * error))

@@ -1,4 +1,4 @@
-"""From what was measured to a rate and a budget: the arithmetic of calibration, which a reader can do again."""
+"""From what was measured to a rate, a budget and what is free beside it: arithmetic that a reader can do again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from harness.config import TaskConfig
+from harness.drift import tolerated_share
 from harness.records import Burst, Calibration, CurvePoint, MeterPattern
 from harness.stats import median_interval, ratio_interval
 
@@ -17,7 +18,7 @@ SETTLE_SECONDS = 2.0  # torch's allocator and the processor's clock, after the f
 MIN_BLOCKS = 6
 MIN_SLICES = 16
 SETUP_FACTOR = 2.0  # setup up to this many times the stock script's own is free
-FIRST_ANSWER_FACTOR = 2.0  # a model may work this many times as long as the stock model before it answers, and
+FIRST_ANSWER_FACTOR = 2.0  # a model may work this many times as long as the stock model before it answers
 MIN_SLICES_PER_RUN = 12
 THINNINGS = (1, 2, 4, 8)
 GATE_ERRORS = 2.0  # standard errors in half of a 95 % interval
@@ -146,7 +147,7 @@ def run_error(stock: Sequence[float], burst: Sequence[float], slices_per_run: fl
 
 def tolerated_seconds(made: Calibration, sigma_bpb: float, slope_bpb_per_percent: float) -> float:
     """What a run's budget may be off by: half a sigma's worth of it, as much as the gate of a calibration allows."""
-    return made.budget_seconds * sigma_bpb / 2 / slope_bpb_per_percent / 100
+    return made.budget_seconds * tolerated_share(slope_bpb_per_percent, sigma_bpb)
 
 
 def free_setup_work(made: Calibration, sigma_bpb: float, slope_bpb_per_percent: float) -> float | None:

@@ -36,6 +36,9 @@ class Role(StrEnum):
     CONFIRM_CANDIDATE = "confirm_candidate"
 
 
+STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)  # runs of the stock script
+
+
 @dataclass(frozen=True)
 class Audit:
     """Causality audit of one evaluation, all differences in nats (audited minus claimed)."""

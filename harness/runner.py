@@ -69,7 +69,9 @@ class Runner:
         page = ProgressPage(self.ticks)
         channel, theirs = Channel.pair()
         process = None
-        compilers.known()  # asked for once, and not while a run's setup is timed
+        counted = work.counts(self.backend) and request.budget_seconds is not None
+        if counted:
+            compilers.known()  # asked for once, and not while a run's setup is timed
         try:
             with theirs:
                 launched = time.monotonic()
@@ -83,7 +85,7 @@ class Runner:
                         max_log_bytes=MAX_LOG_BYTES,
                         max_memory_bytes=self.max_memory_bytes,
                         writable=(box, home),
-                        apart_from_compilers=work.counts(self.backend) and request.budget_seconds is not None,
+                        apart_from_compilers=counted,
                     )
                 )
             watch = Watch(launched, RunClock(page, request.metered))

@@ -52,7 +52,9 @@ class Sentinel:
         if cache and cache.is_dir():
             shutil.copytree(cache, home / "compile_cache")
         self._channel, theirs = Channel.pair()
-        compilers.known()  # asked for once, and not while setup is timed
+        counted = counts(self.runner.backend) and self.setup_seconds is None
+        if counted:
+            compilers.known()  # asked for once, and not while setup is timed
         with theirs:
             launched = time.monotonic()
             self._process = ProcessSandbox().launch(
@@ -64,7 +66,7 @@ class Sentinel:
                     log_path=self.folder / "log.txt",
                     max_log_bytes=MAX_LOG_BYTES,
                     max_memory_bytes=None,
-                    apart_from_compilers=counts(self.runner.backend) and self.setup_seconds is None,
+                    apart_from_compilers=counted,
                 )
             )
         tokens_fd = self._greet()

@@ -24,7 +24,19 @@ from harness.journal import Journal, Record
 from harness.llm.fold import usage
 from harness.opening import told
 from harness.protocols import Agent, Bench, Finishes, NeedsDesk, Tracker
-from harness.records import Experiment, Proposal, Refused, Role, RunResult, SessionState, Status, StockTimes, Stop, View
+from harness.records import (
+    STOCK_ROLES,
+    Experiment,
+    Proposal,
+    Refused,
+    Role,
+    RunResult,
+    SessionState,
+    Status,
+    StockTimes,
+    Stop,
+    View,
+)
 from harness.workspace import Workspace
 
 
@@ -319,7 +331,6 @@ def asks_more(state: SessionState, num_planned: int | None) -> bool:
     return not state.stopped_early and (num_planned is None or len(state.experiments) < num_planned)
 
 
-STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)
 PAIR_ORDER = (
     (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE),
     (Role.CONFIRM_CANDIDATE, Role.CONFIRM_BASELINE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.records import Role, Status
+from harness.records import STOCK_ROLES, Status
 from leaderboard.case import Case, Finding, odd
 from leaderboard.inference import standard_deviation
 
@@ -13,7 +13,6 @@ STOCK_TOKENS_SHARE = (0.8, 1.25)  # of reference_tokens: the design's limits for
 MAX_GAIN_SHARE = 0.3  # of the baseline
 MAX_SPREAD_SIGMAS = 5.0
 WALL_SLACK_SECONDS, WALL_SLACK_SHARE = 5.0, 0.05
-_STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)
 
 
 def check_plausibility(case: Case) -> Iterator[Finding]:
@@ -42,7 +41,7 @@ def _speed(case: Case) -> Iterator[Finding]:
     low, high = STOCK_TOKENS_SHARE
     for run in case.finished:
         result = run.result
-        if run.identity.role not in _STOCK_ROLES or result is None or result.status is not Status.OK:
+        if run.identity.role not in STOCK_ROLES or result is None or result.status is not Status.OK:
             continue
         tokens = result.curve[-1].tokens if result.curve else None
         if tokens is None:

@@ -11,7 +11,7 @@ from harness import rate
 from harness.bench import FEEDBACK_DECIMALS
 from harness.drift import drift, drift_limit, max_repeats
 from harness.metering import integrate
-from harness.records import Calibration, Metered, Role, RunResult, Status, StockTimes
+from harness.records import STOCK_ROLES, Calibration, Metered, Role, RunResult, Status, StockTimes
 from leaderboard.case import Case, Finding, Run, broken
 
 # Of trainer/trusted/audit.py, which decides; here it is only checked that the published figures fit the decision.
@@ -81,7 +81,7 @@ def _first_answer_problems(case: Case, run: Run, result: RunResult) -> Iterator[
     made, stock = case.state.calibration, StockTimes.of(case.state.baseline)
     task, first = case.task, stock.first_answer_seconds
     limit = rate.first_answer_limit(made, task.sigma_prior_bpb, task.slope_bpb_per_percent, first)
-    if limit is None or run.identity.role in (Role.BASELINE, Role.CONFIRM_BASELINE):
+    if limit is None or run.identity.role in STOCK_ROLES:
         return
     if result.first_answer_seconds is None:
         yield "ok without the time of its first answer, which the stock model's runs have"
