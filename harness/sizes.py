@@ -26,8 +26,8 @@ TASKS = _ROOT / "conf" / "task"
 _FLOPS_PER_WEIGHT = 6
 # Weight, gradient and the two moments of AdamW, float32 each.
 _BYTES_PER_PARAMETER = 16
-# float16 and float32 copies of the logits, their softmax and its gradient.
-_BYTES_PER_LOGIT = 14
+# The logits, their softmax and what is in flight between them, in the dtype of products, at most float32.
+_BYTES_PER_LOGIT = 8
 _BYTES_PER_ACTIVATION = 4
 # What a layer keeps for its backward pass, in units of the model's width: around attention, and for each MLP_RATIO.
 _KEPT_OF_ATTENTION, _KEPT_OF_MLP = 16, 3

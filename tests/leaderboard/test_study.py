@@ -457,14 +457,14 @@ def a_bench() -> LocalBench:
 
 def test_a_share_of_the_budget_is_a_share_of_its_work_and_seconds() -> None:
     ready = measure.prepared(a_bench(), plan.Job("p", STOCK, 0, CALIBRATED, 0.8), CALIBRATION, 40.0)
-    assert ready.task.reference_tokens == 960_000 and ready.calibration.budget_seconds == 48.0
+    assert ready.task.reference_tokens == 1_600_000 and ready.calibration.budget_seconds == 48.0
     assert ready.calibration.pattern is not None and ready.sentinel is not None
-    assert load(TASKS / "nano_study.yaml").reference_tokens == 1_200_000
+    assert load(TASKS / "nano_study.yaml").reference_tokens == 2_000_000
 
 
 def test_raw_seconds_are_seconds_and_nothing_corrects_them() -> None:
     ready = measure.prepared(a_bench(), plan.Job("p", "wide", 0, RAW), CALIBRATION, 40.0)
-    assert ready.calibration.budget_seconds == 40.0 and ready.task.reference_tokens == 1_200_000
+    assert ready.calibration.budget_seconds == 40.0 and ready.task.reference_tokens == 2_000_000
     assert ready.calibration.pattern is None and ready.sentinel is None
     assert ready.device_speed() == () and ready.request("run", "source", 0).metered is None
 

@@ -125,6 +125,21 @@ def test_muon_updates_the_matrices_of_a_stack_one_by_one(train):
     assert not torch.equal(stack.detach(), start)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_and_its_gradient_are_those_of_cross_entropy(train, dtype):
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(300, 256)).to(dtype)
+    targets = torch.randint(256, (300,))
+    ours = logits.clone().requires_grad_()
+    theirs = logits.double().requires_grad_()
+    loss, expected = train.CrossEntropy.apply(ours, targets), torch.nn.functional.cross_entropy(theirs, targets)
+    (2 * loss).backward()
+    (2 * expected).backward()
+    rounding = torch.finfo(dtype).eps
+    assert float(loss) == pytest.approx(float(expected), rel=rounding)
+    assert (ours.grad - theirs.grad).abs().max() < 2 / 300 * rounding
+
+
 def test_every_parameter_is_trained_once(train, model):
     groups = [group for optimizer in train.build_optimizers(model) for group in optimizer.param_groups]
     trained = [id(parameter) for group in groups for parameter in group["params"]]
