@@ -258,7 +258,7 @@ def parts(
             max_memory_bytes=config.task.max_memory_bytes,
             ticks=config.task.ticks if ticking else 0,
             on_progress=on_progress,
-            compile_cache=private / "compile_cache",
+            compiled=private / "compiled",
             witness=witness,
         )
         evaluator = Evaluator(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from harness.records import STOCK_ROLES, Calibration, Role, RunResult, Smoke, St
 from harness.runner import Runner, TrainRequest
 from harness.sentinel import Sentinel
 from harness.smoke import smoke_run
+from harness.surroundings import copy_compiled
 
 FEEDBACK_DECIMALS = 4  # on val: a finer score would carry more about val than a researcher needs
 EVAL_FACTOR = 3.0  # an evaluation may take this many times the stock model's time
@@ -45,14 +45,13 @@ class LocalBench:
         """Measure the stock script's rate. Raises DeviceError if the device does not fit the task."""
         if self.sentinel is None:
             raise AssertionError("a step clock is not calibrated")
-        cache = self.runner.compile_cache
+        cache = self.runner.compiled
         if cache:
             remove(cache)  # of a calibration that was cut off: setup is to be measured cold
         self.sentinel.open()
         if cache and self.task.compile:
             # Only the stock script has run here, so its compiled code may speed up the setup of every later run.
-            # Not Triton's lists of files, which hold paths into the sentinel's own folder.
-            shutil.copytree(self.sentinel.compile_cache, cache, ignore=shutil.ignore_patterns("__grp__*"))
+            copy_compiled(self.sentinel.home, cache)
         self.make_room()
         run_dir = self.runs_dir / "calibration"
         restarts = 0 if self.sentinel_stays else SENTINEL_RESTARTS

@@ -7,7 +7,6 @@ counts from the moment our own copy of it is complete.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ from harness.gate import ProgressPage, token_dtype, token_stream
 from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Sandbox
 from harness.sandbox import compilers
-from harness.surroundings import private_folders
+from harness.surroundings import copy_compiled, private_folders
 from harness.wire import Channel
 
 MAX_LOG_BYTES = 256 * 1024
@@ -54,7 +53,7 @@ class Runner:
     max_memory_bytes: int
     ticks: int
     on_progress: OnProgress
-    compile_cache: Path | None = None  # filled by calibration with the stock script, copied into every run
+    compiled: Path | None = None  # what calibration's stock script left to start from: copied into every run's home
     witness: Witness = field(default_factory=Witness)
 
     def train(self, request: TrainRequest, run_dir: Path) -> Trained:
@@ -62,8 +61,8 @@ class Runner:
         box = fresh(run_dir / "box")
         (box / "train.py").write_text(request.source, encoding="utf-8")
         home = fresh(run_dir / "home")
-        if self.compile_cache and self.compile_cache.is_dir():
-            shutil.copytree(self.compile_cache, home / "compile_cache")
+        if self.compiled:
+            copy_compiled(self.compiled, home)
         canary = DataCanary(home)
         tokens_fd, num_tokens = token_stream(self.data_dir, token_dtype(self.task["vocab_size"]), request.seed)
         page = ProgressPage(self.ticks)

@@ -7,7 +7,6 @@ imports or compilation. It is stopped right behind a step, so that the next burs
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from harness.protocols import Launch, Process
 from harness.runner import MAX_LOG_BYTES, Runner
 from harness.sandbox import compilers
 from harness.sandbox.process import ProcessSandbox
-from harness.surroundings import private_folders
+from harness.surroundings import copy_compiled, private_folders
 from harness.wire import BadMessage, Channel
 from harness.work import counts, work_seconds
 
@@ -46,11 +45,10 @@ class Sentinel:
 
     def open(self) -> None:
         """Start the stock script, let it settle, stop it. Raises HarnessError if it fails."""
-        box, home = fresh(self.folder / "box"), fresh(self.folder / "home")
+        box, home = fresh(self.folder / "box"), fresh(self.home)
         (box / "train.py").write_text(self.source, encoding="utf-8")
-        cache = self.runner.compile_cache
-        if cache and cache.is_dir():
-            shutil.copytree(cache, home / "compile_cache")
+        if self.runner.compiled:
+            copy_compiled(self.runner.compiled, home)
         self._channel, theirs = Channel.pair()
         counted = counts(self.runner.backend) and self.setup_seconds is None
         if counted:
@@ -79,9 +77,8 @@ class Sentinel:
         self._process.stop()
 
     @property
-    def compile_cache(self) -> Path:
-        """What its compiler left behind."""
-        return self.folder / "home" / "compile_cache"
+    def home(self) -> Path:
+        return self.folder / "home"
 
     def burst(self, seconds: float) -> float:
         if self._process is None:

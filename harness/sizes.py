@@ -26,7 +26,7 @@ TASKS = _ROOT / "conf" / "task"
 _FLOPS_PER_WEIGHT = 6
 # Weight, gradient and the two moments of AdamW, float32 each.
 _BYTES_PER_PARAMETER = 16
-# The logits, their softmax and what is in flight between them, in the dtype of products, at most float32.
+# The logits, and their softmax that becomes their gradient: float32 each, half of it in bfloat16.
 _BYTES_PER_LOGIT = 8
 _BYTES_PER_ACTIVATION = 4
 # What a layer keeps for its backward pass, in units of the model's width: around attention, and for each MLP_RATIO.

@@ -1,0 +1,103 @@
+"""What the pages say: of a session, of a device, of an empty board and of what was not checked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import published_sessions as sessions
+from built_sites import CONTROL, built, index, three_rows
+from site_pages import Page, broken, parsed
+
+from leaderboard.portability import Portability
+from leaderboard.published import Category, Published, Tier
+from leaderboard.site import words
+from leaderboard.site.build import files
+from leaderboard.site.links import slug
+from leaderboard.verdict import Word
+
+
+def test_without_a_language_model_the_page_says_how_one_gets_there(base: Published) -> None:
+    command = "bpbench run -m agent=llm llm=claude_sonnet session.seed=0,1,2,3,4 --yes"
+    control = index(built(sessions.rows(base, "tpe", 0.03, category=CONTROL))).text
+    model = index(built(sessions.rows(base, "model", 0.03, category=Category.LLM))).text
+    assert "No language model is on the board yet" in control and "No language model" not in model
+    assert command in control and command in model
+
+
+def test_an_empty_board_is_a_page() -> None:
+    found = built()
+    page = index(found)
+    assert broken(parsed(found), found) == []
+    assert "The board is empty" in page.text and not page.named("form") and not page.named("table")
+
+
+def test_a_session_without_a_bundle_has_a_page(base: Published) -> None:
+    unseen = replace(base, bundle=None, outcome=None, tier=Tier.SELF_REPORTED, url="https://example.org/a.bundle.tar")
+    found = built([unseen])
+    page = index(found)
+    assert "Published, not checked here" in page.text and "what is published has not been checked here" in page.text
+    assert "Nothing has been published" not in page.text
+    page = Page(found[f"session/{slug(unseen.name)}.html"].decode())
+    assert "not checked here, for its bundle is elsewhere" in page.text
+    assert "https://example.org/a.bundle.tar" in page.values("href")
+
+
+def test_a_session_page_has_its_experiments_and_who_retrained_it(base: Published) -> None:
+    page = Page(built([base])[f"session/{slug(base.name)}.html"].decode())
+    assert sum(tag == "article" for tag, _ in page.tags) == 6
+    for said in (*sessions.IDEAS, "EMBED_LR = 0.6", "a reproducer", "reproduced", "End of the training log"):
+        assert said in page.text
+    labels = [label for label in page.values("aria-label") if re.match(r"Experiment \d", label)]
+    assert len(set(labels)) == 6
+    assert re.fullmatch(r"Experiment 1: training loss from \d[\d.]+ to .* over \d.*; the baseline's from .*", labels[0])
+    scrolling = [pre for pre in page.named("pre") if pre["aria-label"] != "Commands"]
+    assert len({pre["aria-label"] for pre in scrolling}) == len(scrolling) >= 10
+    assert all(pre["tabindex"] == "0" and pre["role"] == "group" for pre in scrolling)
+
+
+def test_a_session_that_kept_nothing_says_so(base: Published) -> None:
+    assert base.bundle is not None
+    state = base.bundle.state
+    dropped = replace(state, experiments=tuple(replace(item, kept=False) for item in state.experiments))
+    for item, nothing in ((base, False), (replace(base, bundle=replace(base.bundle, state=dropped)), True)):
+        text = Page(built([item])[f"session/{slug(base.name)}.html"].decode()).text
+        assert ("No experiment was kept" in text) == ("stock script again, test bpb" in text) == nothing
+
+
+def test_the_submitter_speaks_below_the_figures(base: Published) -> None:
+    text = Page(built([replace(base, note="We tuned it.")])[f"session/{slug(base.name)}.html"].decode()).text
+    assert "The submitter says: We tuned it." in text
+    assert text.index("gain on test, bpb") < text.index("The submitter says:")
+
+
+def test_reproductions_that_decide_are_marked_and_contesting_ones_come_first(base: Published) -> None:
+    (made,) = base.retrained
+    lost = replace(made, by="doubter", verdict=replace(made.verdict, word=Word.NOT_REPRODUCED))
+    many = tuple(replace(made, by=f"r{number:02d}", counts=False) for number in range(25))
+    page = Page(built([replace(base, retrained=(*many, lost))])[f"session/{slug(base.name)}.html"].decode())
+    assert page.text.index("doubternot reproducedyes") < page.text.index("r00reproducedno")
+    assert "and 6 more" in page.text and "r18" in page.text and "r19" not in page.text
+    assert "retrained by" not in page.text  # nobody whose verdict counts agreed
+
+
+def test_a_device_page_says_who_recorded_it(base: Published) -> None:
+    found = built([base])
+    (path,) = [path for path in found if path.startswith("device/")]
+    assert f"As session {base.name} recorded it" in Page(found[path].decode()).text
+    assert b"<dt>bpbench</dt>" not in found[path]
+
+
+def test_the_pages_claim_what_is_so(base: Published) -> None:
+    page = index(files(three_rows(base)))
+    for claim in (
+        "a fixed number of experiments and a calibrated budget",
+        "Gains follow from the records of published bundles, which bpbench verify recomputes.",
+        "Researchers on tiny, 6 experiments a session, in the order of the ranking",
+        "published, not checked here: the bundle is elsewhere",
+    ):
+        assert claim in page.text, claim
+    (board,) = sessions.collection(sessions.rows(base, "tpe", 0.03)).boards
+    pooled = replace(board, portability=Portability(("a", "b"), 0.001, 0.0042))
+    bound = "Devices are pooled: their stock baselines differ by 0.0010 bpb at most (95 % bound 0.0042)."
+    assert bound in list(words.notes(pooled))
