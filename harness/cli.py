@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,39 +63,6 @@ def find_session(name: str, root: Path = DEFAULT_ROOT) -> Path:
     raise ConfigError(
         f"no session '{name}' (a folder with a journal.jsonl, or its name); the latest in {root}: {latest}"
     )
-
-
-def run_multirun(overrides: Sequence[str], job: Callable[[Config], int]) -> int:
-    """Call `job` with each configuration of Hydra's own multirun of `overrides`; returns the worst status.
-
-    A session that fails is reported and does not keep the others from running. Raises ConfigError when the overrides
-    do not compose, before the first job.
-    """
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig
-
-    from harness import compose
-
-    def task(composed: DictConfig) -> int:
-        chosen = HydraConfig.get()
-        _complain(f"session {chosen.job.num + 1}: {' '.join(chosen.overrides.task)}")
-        try:
-            return job(compose.with_text_of_task(compose.to_config(composed), chosen.overrides.task))
-        except HarnessError as error:
-            statuses.append(_report(error))
-            return statuses[-1]
-
-    statuses = [0]
-    compose.register_schema()
-    compose.refuse_fixed(overrides)
-    start = hydra.main(version_base="1.3", config_path=str(compose.CONF_DIR), config_name="config")(task)
-    with _hydra_arguments(["--multirun", *compose.quote_options(overrides)]):
-        try:
-            start()
-        except compose.HYDRA_ERRORS as error:
-            raise compose.explain(error) from error
-    return max(statuses)
 
 
 def _parse(argv: Sequence[str] | None, more: Callable[[Commands], None] | None = None) -> argparse.Namespace:
@@ -164,10 +132,27 @@ class _Version(argparse.Action):
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.multirun:
-        return run_multirun(arguments.overrides, lambda config: _run_new(config, arguments.yes))
+        from harness.multirun import run_multirun
+
+        job = partial(_run_or_go_on, yes=arguments.yes)
+        return run_multirun(arguments.overrides, job, say=_complain, report=_report)
     from harness.compose import compose
 
     return _run_new(compose(arguments.overrides), arguments.yes)
+
+
+def _run_or_go_on(config: Config, yes: bool) -> int:
+    """A session of a multirun. One that an earlier try left behind is gone on with."""
+    from harness.multirun import begun
+
+    known = begun(config)
+    if known is None:
+        return _run_new(config, yes)
+    folder, state = known
+    if state.closed:
+        _complain(f"{folder} is finished already")
+        return 0
+    return _go_on(folder)
 
 
 def _run_new(config: Config, yes: bool) -> int:
@@ -184,7 +169,10 @@ def _run_new(config: Config, yes: bool) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    folder = find_session(arguments.session)
+    return _go_on(find_session(arguments.session))
+
+
+def _go_on(folder: Path) -> int:
     from harness.assemble import run_session
 
     with _saying_how_to_resume(folder):
@@ -263,24 +251,6 @@ def _saying_how_to_resume(folder: Path) -> Iterator[None]:
         else:
             _complain("stopped before the session began; run the same command again")
         raise SystemExit(EXIT_INTERRUPTED) from None
-
-
-@contextmanager
-def _hydra_arguments(arguments: list[str]) -> Iterator[None]:
-    """Hydra's entry point reads sys.argv, and hides errors behind its own texts unless this variable says not to."""
-    import os
-
-    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
-    full_error = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        sys.argv = before
-        if full_error is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
 def _interrupt(*_: object) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.cli import find_session, main, run_multirun
-from harness.config import Config
-from harness.errors import ConfigError, DataError
+from harness.cli import find_session, main
+from harness.errors import ConfigError
 from harness.llm import cli as cli_llm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,61 +122,6 @@ def test_a_session_is_found_by_path_or_by_name(tmp_path):
         find_session("second", tmp_path / "sessions")
     with pytest.raises(ConfigError, match=r": none$"):
         find_session("first", tmp_path)
-
-
-def test_multirun_runs_every_combination_and_leaves_nothing_but_its_record(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    seen: list[tuple[str, str, int]] = []
-
-    def job(config: Config) -> int:
-        seen.append((config.agent.name, config.backend.name, config.session.seed))
-        return 0
-
-    overrides = ["task=tiny", "backend=null", "agent=noop,random", "session.seed=range(2)"]
-    before = list(sys.argv)
-    assert run_multirun(overrides, job) == 0
-    assert seen == [("noop", "null", 0), ("noop", "null", 1), ("random", "null", 0), ("random", "null", 1)]
-    assert sys.argv == before
-    assert "HYDRA_FULL_ERROR" not in os.environ
-    files = [path.relative_to(tmp_path).parts for path in tmp_path.rglob("*") if path.is_file()]
-    assert [(parts[0], parts[1], parts[-1]) for parts in files] == [("sessions", "multirun", "multirun.yaml")]
-
-
-def test_every_session_of_a_multirun_has_the_text_of_its_task(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    seen: list[tuple[str, str, str | None]] = []
-
-    def job(config: Config) -> int:
-        seen.append((config.task.name, config.data.name, config.data.about))
-        return 0
-
-    assert run_multirun(["task=small,nano", "agent=noop"], job) == 0
-    assert run_multirun(["task=small", "data=tinystories", "agent=noop"], job) == 0
-    assert [name for name, _, _ in seen] == ["small", "nano", "small"]
-    assert [data for _, data, _ in seen] == ["climbmix", "pypi", "tinystories"] and all(about for *_, about in seen)
-
-
-def test_a_failed_session_is_reported_and_the_others_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    seen: list[int] = []
-
-    def job(config: Config) -> int:
-        if config.session.seed == 0:
-            raise DataError("no data")
-        seen.append(config.session.seed)
-        return 0
-
-    assert run_multirun(["session.seed=0,1,2"], job) == 1
-    assert seen == [1, 2]
-    assert "bpbench: no data\n" in capsys.readouterr().err
-
-
-def test_a_multirun_that_does_not_compose_runs_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    seen: list[Config] = []
-    with pytest.raises(ConfigError, match="unknown agent=tpee"):
-        run_multirun(["agent=noop,tpee"], lambda config: len(seen) or seen.append(config) or 0)
-    assert seen == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,114 @@
+"""Several sessions, one after the other: Hydra's multirun. The same command goes on where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from harness import compose, knobs
+from harness.config import Config
+from harness.errors import ConfigError, HarnessError
+from harness.fold import fold
+from harness.journal import read
+from harness.opening import PROTOCOL_VERSION, STOCK
+from harness.records import SessionState
+
+
+def run_multirun(
+    overrides: Sequence[str],
+    job: Callable[[Config], int],
+    say: Callable[[str], None],
+    report: Callable[[HarnessError], int],
+) -> int:
+    """Call `job` with each configuration of Hydra's own multirun of `overrides`; returns the worst status.
+
+    A session that fails is reported and does not keep the others from running. Raises ConfigError when the overrides
+    do not compose, before the first job.
+
+    Args:
+        say: prints a line about the sessions.
+        report: prints a HarnessError; returns the status that it gives.
+    """
+
+    def task(composed: DictConfig) -> int:
+        chosen = HydraConfig.get()
+        say(f"session {chosen.job.num + 1}: {' '.join(chosen.overrides.task)}")
+        try:
+            return job(compose.with_text_of_task(compose.to_config(composed), chosen.overrides.task))
+        except HarnessError as error:
+            statuses.append(report(error))
+            return statuses[-1]
+
+    statuses = [0]
+    compose.register_schema()
+    compose.refuse_fixed(overrides)
+    start = hydra.main(version_base="1.3", config_path=str(compose.CONF_DIR), config_name="config")(task)
+    with _hydra_arguments(["--multirun", *compose.quote_options(overrides)]):
+        try:
+            start()
+        except compose.HYDRA_ERRORS as error:
+            raise compose.explain(error) from error
+    return max(statuses)
+
+
+def begun(config: Config) -> tuple[Path, SessionState] | None:
+    """The session of this name, if an earlier multirun began it; None where a new one is to be run.
+
+    Raises ConfigError where the session of this name is another one than `config` would give today.
+    """
+    if config.session.name is None:
+        return None
+    folder = Path(config.session.root) / config.session.name
+    if not (folder / "journal.jsonl").is_file():
+        return None
+    state = fold(read(folder / "journal.jsonl")[0])
+    if not state.opened:
+        return None  # killed before it was anything: `run` says what to do
+    for name in _differences(state, config):
+        raise ConfigError(
+            f"session.name={config.session.name}: {folder} is of another {name}; choose another name, such as "
+            "session.name='${task.name}-${agent.name}-${session.seed}', or move that folder away"
+        )
+    return folder, state
+
+
+def _differences(state: SessionState, config: Config) -> Iterator[str]:
+    """In what a session differs from the one that `config` would give, one name each."""
+    today: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[assignment]
+    then = dict(state.config)
+    for group in sorted({*today, *then}):
+        mine, its = today.get(group), then.get(group)
+        if group == "task" and isinstance(mine, dict) and isinstance(its, dict):
+            mine = mine | {"clock": its.get("clock")}  # what `auto` means is found out when a session begins
+        if mine != its:
+            yield f"configuration ({group})"
+    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
+    if state.opened["stock_sha256"] != hashlib.sha256(stock.encode()).hexdigest():
+        yield "stock train.py"
+    if state.opened["key"]["protocol"] != PROTOCOL_VERSION:
+        yield "protocol"
+
+
+@contextmanager
+def _hydra_arguments(arguments: list[str]) -> Iterator[None]:
+    """Hydra's entry point reads sys.argv, and hides errors behind its own texts unless this variable says not to."""
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
