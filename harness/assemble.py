@@ -21,6 +21,7 @@ from harness.device import PROCESSORS, Device, probe
 from harness.errors import ConfigError
 from harness.evaluate import Evaluator
 from harness.fold import fold
+from harness.folders import remove
 from harness.integrity import Witness
 from harness.journal import Journal, Record
 from harness.lease import lease, physical_name
@@ -136,6 +137,8 @@ def run_on(
             line=line,
         ).run()
         baselines.remember(session_key, device, state)
+        if state.closed:
+            remove(folder / "private" / "compiled")  # the headers alone are 150 MB, and nothing runs here again
     return folder
 
 

@@ -149,7 +149,7 @@ def _run_or_go_on(config: Config, yes: bool) -> int:
     if known is None:
         return _run_new(config, yes)
     folder, state = known
-    if state.closed:
+    if state.closed and (folder / "report.html").is_file():  # which is written last
         _complain(f"{folder} is finished already")
         return 0
     return _go_on(folder)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from harness import compose, knobs
+from harness import agents, compose, knobs
 from harness.config import Config
 from harness.errors import ConfigError, HarnessError
 from harness.fold import fold
-from harness.journal import read
-from harness.opening import PROTOCOL_VERSION, STOCK
+from harness.journal import canonical, read
+from harness.opening import PROTOCOL_VERSION, STOCK, instructions
+from harness.protocols import Repeats
 from harness.records import SessionState
 
 
@@ -63,16 +64,17 @@ def run_multirun(
 def begun(config: Config) -> tuple[Path, SessionState] | None:
     """The session of this name, if an earlier multirun began it; None where a new one is to be run.
 
-    Raises ConfigError where the session of this name is another one than `config` would give today.
+    Raises ConfigError where the session of this name is another one than `config` would give today, or none at all.
     """
     if config.session.name is None:
         return None
     folder = Path(config.session.root) / config.session.name
-    if not (folder / "journal.jsonl").is_file():
+    if not folder.exists():
         return None
-    state = fold(read(folder / "journal.jsonl")[0])
+    path = folder / "journal.jsonl"
+    state = fold(read(path)[0]) if path.is_file() else SessionState()
     if not state.opened:
-        return None  # killed before it was anything: `run` says what to do
+        raise ConfigError(f"{folder} holds no session, it was stopped before: remove it, then the same command again")
     for name in _differences(state, config):
         raise ConfigError(
             f"session.name={config.session.name}: {folder} is of another {name}; choose another name, such as "
@@ -83,19 +85,28 @@ def begun(config: Config) -> tuple[Path, SessionState] | None:
 
 def _differences(state: SessionState, config: Config) -> Iterator[str]:
     """In what a session differs from the one that `config` would give, one name each."""
-    today: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[assignment]
-    then = dict(state.config)
+    then = state.config
+    today = json.loads(canonical(OmegaConf.to_container(OmegaConf.structured(config), resolve=True)))
+    # What the session found out when it began, and the folder in which it was found, however that is written.
+    if config.task.clock == "auto" or config.budget.clock != "auto":
+        today["task"]["clock"] = then["task"]["clock"]
+    if isinstance(agents.load(config.agent), Repeats):
+        today["session"]["experiments"] = then["session"]["experiments"]
+    today["session"]["root"] = then["session"]["root"]
     for group in sorted({*today, *then}):
-        mine, its = today.get(group), then.get(group)
-        if group == "task" and isinstance(mine, dict) and isinstance(its, dict):
-            mine = mine | {"clock": its.get("clock")}  # what `auto` means is found out when a session begins
-        if mine != its:
+        if today.get(group) != then.get(group):
             yield f"configuration ({group})"
     stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
-    if state.opened["stock_sha256"] != hashlib.sha256(stock.encode()).hexdigest():
+    if state.opened["stock_sha256"] != sha256(stock):
         yield "stock train.py"
+    if state.opened["program_sha256"] != sha256(instructions(config)):
+        yield "program"
     if state.opened["key"]["protocol"] != PROTOCOL_VERSION:
         yield "protocol"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager

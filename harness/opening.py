@@ -33,11 +33,7 @@ PROGRAM = next(path for path in (ROOT / "program.md", Path(__file__).with_name("
 def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:
     """What the session is; fails before anything was made when the configuration does not hold together."""
     stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
-    program = Path(config.program or PROGRAM)
-    try:
-        instructions = program.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"program={program}: cannot be read ({error}); expected a text file") from error
+    program = instructions(config)
     return {
         "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
         "key": key(config, stock, data),
@@ -56,13 +52,22 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "stock_source": stock,
         "data": data.meta,
         "task_view": task_view(config, data, device),
-        "program": instructions,
-        "program_sha256": hashlib.sha256(instructions.encode()).hexdigest(),
+        "program": program,
+        "program_sha256": hashlib.sha256(program.encode()).hexdigest(),
         "num_baseline": config.task.baseline_seeds,
         "num_confirm": config.task.confirm_seeds,
         "walls": to_json(walls),
         "unranked": list(unranked(config, walls, str(device.identity["torch_version"]))),
     }
+
+
+def instructions(config: Config) -> str:
+    """What a researcher is told. Raises ConfigError where the file cannot be read."""
+    program = Path(config.program or PROGRAM)
+    try:
+        return program.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"program={program}: cannot be read ({error}); expected a text file") from error
 
 
 def key(config: Config, stock: str, data: DataInfo) -> dict[str, Any]:

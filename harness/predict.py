@@ -12,7 +12,7 @@ from harness.errors import DeviceError, TaskMisfit
 from harness.sizes import Size
 
 # What the stock script makes of a device's fastest product, only used where nothing has run yet. Two CPU cores gave
-# 0.18 on demo and 0.40 on nano (docs/sizes.md); for GPUs it is a guess.
+# 0.18 on demo and 0.46 on nano (docs/sizes.md); for GPUs it is a guess.
 UTILISATION = 0.25
 # A guess is wrong by this factor at most, or nothing is refused on account of it.
 GUESS_FACTOR = 4.0

@@ -11,11 +11,12 @@ from pathlib import Path
 from harness.errors import HarnessError
 
 # What private_folders() sets: whatever these are for the user, a child has its own.
-PRIVATE = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "LOGNAME")
-# What a compiler leaves in a home and another one can start from: its products, and the headers that GCC has read.
-# Torch keeps these among its temporary files, under the user's name; without them every run reads them again.
-_COMPILED = ("compile_cache", "tmp/torchinductor_*/precompiled_headers")
-_USER = "bpbench"
+PRIVATE = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "USER", "LOGNAME")
+USER = "box"  # whom code takes itself for, whoever runs it and whatever a sandbox knows of that
+# The headers that GCC has read; torch keeps them among its temporary files, under the user's name.
+HEADERS = f"torchinductor_{USER}/precompiled_headers"
+# What a compiler leaves in a home and another one can start from. Without the headers every run reads them again.
+_COMPILED = ("compile_cache", f"tmp/{HEADERS}")
 
 
 def private_folders(home: Path) -> dict[str, str]:
@@ -26,19 +27,18 @@ def private_folders(home: Path) -> dict[str, str]:
         "TMPDIR": str(home / "tmp"),
         "XDG_CACHE_HOME": str(home),
         "TORCHINDUCTOR_CACHE_DIR": str(home / "compile_cache"),
-        "LOGNAME": _USER,  # not who runs this, whom a sandbox may not know
+        "USER": USER,
+        "LOGNAME": USER,
     }
 
 
 def copy_compiled(source: Path, target: Path) -> None:
     """What a compiler left in the home `source`, into the home `target`; nothing where it left nothing."""
-    for folder in (path for pattern in _COMPILED for path in source.glob(pattern)):
-        if folder.name == "precompiled_headers" and not any(folder.glob("*.gch")):
-            continue  # Clang's hold the path of the folder in which they were made
-        # Nor Triton's lists of files, which hold such paths too.
-        shutil.copytree(
-            folder, target / folder.relative_to(source), ignore=shutil.ignore_patterns("__grp__*"), dirs_exist_ok=True
-        )
+    # Not Triton's lists of files nor the headers of Clang: these hold paths into the folder where they were made.
+    ignored = shutil.ignore_patterns("__grp__*", "*.pch")
+    for name in _COMPILED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=ignored, dirs_exist_ok=True)
 
 
 def child_environment(backend_environment: Mapping[str, str]) -> dict[str, str]:

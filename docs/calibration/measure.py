@@ -33,6 +33,7 @@ from harness.records import Calibration, Role, StockTimes
 from harness.sizes import stock_of
 
 HERE = Path(__file__).resolve().parent
+FIRST_REFERENCE = 1_200_000  # reference tokens of nano_study when lines did not say them yet
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"  # and ends with who started it
 
 
@@ -81,16 +82,24 @@ def calibration(path: Path, clock: str, bench: LocalBench, stock: str) -> Calibr
     started = time.monotonic()
     made = bench.calibrate(stock, seeds.derive("clock study"), bench.task.sigma_prior_bpb)
     seconds = time.monotonic() - started
-    append(
-        path, {"kind": "calibration", "clock": clock, "at": time.time(), "seconds": seconds, "result": to_json(made)}
-    )
+    key = {"kind": "calibration", "clock": clock, "reference_tokens": bench.task.reference_tokens}
+    append(path, {**key, "at": time.time(), "seconds": seconds, "result": to_json(made)})
     return made
+
+
+def reference_of(lines: list[dict[str, Any]]) -> int:
+    """The reference tokens of the measured task as it was then. Raises ValueError where lines differ."""
+    (known,) = {line.get("reference_tokens", FIRST_REFERENCE) for line in lines} or {FIRST_REFERENCE}
+    return known
 
 
 def measure(task: str, num_runs: int, path: Path, scratch: Path) -> None:
     for index in range(num_runs):
         for clock in ("wall", "metered"):
             with bench_of(task, clock, scratch / clock) as (bench, stock):
+                tokens_asked = bench.task.reference_tokens
+                if lines_of(path) and reference_of(lines_of(path)) != tokens_asked:
+                    sys.exit(f"{path} is of another {task}: name a file of its own with --out")
                 made = calibration(path, clock, bench, stock)
                 for busy in (False, True):
                     key = {"kind": "run", "clock": clock, "busy": busy, "index": index}
@@ -101,8 +110,9 @@ def measure(task: str, num_runs: int, path: Path, scratch: Path) -> None:
                             f"run-{index:03d}", stock, index, "val", Role.BASELINE
                         )
                     tokens = result.curve[-1].tokens if result.curve else None
-                    append(path, {**key, "at": time.time(), "tokens": tokens, "result": to_json(result)})
-                    share = (tokens or 0) / bench.task.reference_tokens
+                    line = {**key, "reference_tokens": tokens_asked, "at": time.time(), "tokens": tokens}
+                    append(path, {**line, "result": to_json(result)})
+                    share = (tokens or 0) / tokens_asked
                     print(key, f"{share:.3f} of N, val {result.bpb}, {result.train_seconds:.0f} s", flush=True)
 
 
@@ -215,9 +225,9 @@ def plot_calibrations(entries: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def draw(task: str, path: Path) -> None:
+def draw(path: Path) -> None:
     lines = lines_of(path)
-    reference_tokens = compose([f"task={task}"]).task.reference_tokens
+    reference_tokens = reference_of(lines)
     print(table(lines, reference_tokens))
     plot_work(lines, reference_tokens, HERE / "clock.png")
     plot_speed(lines, HERE / "speed.png")
@@ -236,7 +246,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.plot:
         measure(args.task, args.runs, args.out, args.scratch)
-    draw(args.task, args.out)
+    draw(args.out)
 
 
 if __name__ == "__main__":

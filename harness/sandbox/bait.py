@@ -25,7 +25,7 @@ PROBE = Path(__file__).with_name("canary_probe.py")
 MAX_PROCESSES, MAX_MEMORY_BYTES = 64, 128 << 20
 SURVIVED_SECONDS = 0.1
 MAX_FILES = 50
-_HARMLESS = {*PRIVATE, "USER", "PWD", "OLDPWD", "SHLVL", "_", "PYTHONPATH"}
+_HARMLESS = {*PRIVATE, "PWD", "OLDPWD", "SHLVL", "_", "PYTHONPATH"}
 HANDED_OVER = b"handed over"
 
 

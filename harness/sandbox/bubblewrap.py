@@ -16,6 +16,7 @@ from harness.errors import DeviceError
 from harness.protocols import Launch
 from harness.sandbox import limits, runtime, seccomp
 from harness.sandbox.process import Entry, SupervisedProcess, supervise
+from harness.surroundings import HEADERS, USER
 
 TMP_BYTES = 1 << 30  # each of /tmp and /dev/shm; without a size a tmpfs may take half the memory
 # Says that the inside is reached, then becomes the command.
@@ -66,7 +67,7 @@ class BubblewrapSandbox:
         options = [f"--unshare-{name}" for name in _NAMESPACES]
         options += ["--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "box"]
         options += ["--clearenv"]
-        for name, value in {**launch.env, "TMPDIR": "/tmp", "USER": "box", "LOGNAME": "box"}.items():
+        for name, value in {**launch.env, "TMPDIR": "/tmp", "USER": USER, "LOGNAME": USER}.items():
             options += ["--setenv", name, value]
         for path in runtime.runtime().system:
             options += ["--ro-bind", str(path), str(path)]
@@ -90,6 +91,9 @@ class BubblewrapSandbox:
             options += ["--ro-bind", str(path), str(path)]
         for path in launch.writable:
             options += ["--bind", str(path), str(path)]
+        headers = Path(launch.env.get("TMPDIR", "/tmp"), HEADERS)
+        if any(folder in headers.parents for folder in launch.writable) and headers.is_dir():
+            options += ["--bind", str(headers), f"/tmp/{HEADERS}"]
         return [*options, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(launch.cwd)]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from harness.protocols import Launch
 from harness.sandbox import enter, limits, runtime, seccomp
 from harness.sandbox.process import Entry, SupervisedProcess, supervise
+from harness.surroundings import USER
 
 _READ = (
     *("/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems"),
@@ -38,7 +39,7 @@ class LandlockSandbox:
         return any("nvidia" in node for node in self.devices)
 
     def launch(self, launch: Launch) -> SupervisedProcess:
-        env = {**launch.env, "USER": "box", "LOGNAME": "box", **runtime.packages(launch)}
+        env = {**launch.env, "USER": USER, "LOGNAME": USER, **runtime.packages(launch)}
         if self.devices:
             env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more are processes that meet in /dev/shm, which is closed
         runtime.give_to(self.user, launch.writable)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from harness import cli, compose, multirun
+from harness import cli, compose, knobs, multirun, opening
 from harness.config import Config
 from harness.errors import ConfigError, DataError
 from harness.fold import fold
 from harness.journal import read
 from harness.multirun import run_multirun
+from harness.records import SessionState
 
 
 def several(overrides: list[str], job: Callable[[Config], int]) -> int:
@@ -124,13 +127,79 @@ def test_a_session_of_another_configuration_is_not_taken_for_this_one(
     assert journal_of(campaign).read_bytes() == before
 
 
-def test_nor_is_one_of_another_stock_script(
-    campaign: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("what", ["stock train.py", "program", "protocol"])
+def test_nor_is_one_of_another_benchmark(
+    campaign: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
     config = compose.compose(campaign[2:])
     assert multirun.begun(config) is not None
-    other = tmp_path / "train.py"
-    other.write_text(multirun.STOCK.read_text() + "# Changed since.\n")
-    monkeypatch.setattr(multirun, "STOCK", other)
-    with pytest.raises(ConfigError, match=r"noop-0 is of another stock train\.py"):
+    other = tmp_path / "changed"
+    if what == "stock train.py":
+        other.write_text(multirun.STOCK.read_text() + "# Changed since.\n")
+        monkeypatch.setattr(multirun, "STOCK", other)
+    elif what == "program":
+        other.write_text("Do something else.")
+        monkeypatch.setattr(opening, "PROGRAM", other)
+    else:
+        monkeypatch.setattr(multirun, "PROTOCOL_VERSION", multirun.PROTOCOL_VERSION + 1)
+    with pytest.raises(ConfigError, match=rf"noop-0 is of another {what}"):
         multirun.begun(config)
+
+
+def test_a_folder_is_the_same_however_it_is_written(campaign: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(campaign[-1].partition("=")[2])
+    monkeypatch.chdir(root.parent)
+    assert multirun.begun(compose.compose([*campaign[2:-1], f"session.root=./{root.name}"])) is not None
+
+
+def test_an_unnamed_session_is_a_new_one(tiny_overrides: list[str]) -> None:
+    assert multirun.begun(compose.compose(tiny_overrides)) is None
+
+
+@pytest.mark.parametrize("journal", [None, b""])
+def test_a_folder_without_a_session_says_what_to_do(
+    tiny_overrides: list[str], tmp_path: Path, journal: bytes | None
+) -> None:
+    (tmp_path / "early").mkdir()
+    if journal is not None:
+        (tmp_path / "early" / "journal.jsonl").write_bytes(journal)
+    config = compose.compose([*tiny_overrides, f"session.root={tmp_path}", "session.name=early"])
+    with pytest.raises(ConfigError, match="early holds no session, it was stopped before: remove it"):
+        multirun.begun(config)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "same"),
+    [
+        ({"task": {"clock": "metered"}}, [], True),
+        ({"task": {"clock": "wall"}}, ["task.clock=metered"], False),
+        ({"task": {"clock": "wall"}, "budget": {"clock": "wall"}}, ["budget.clock=wall"], True),
+        ({"task": {"clock": "wall"}, "budget": {"clock": "wall"}}, [], False),
+        ({"session": {"experiments": 3}}, ["agent=noop"], False),
+        ({}, ["llm=claude_haiku", "+llm.extra.logit_bias={50256:-100}"], True),
+    ],
+)
+def test_what_a_session_found_out_is_no_difference(
+    then: dict[str, dict[str, object]], now: list[str], same: bool
+) -> None:
+    assert is_same(compose.compose(["task=demo", *now]), then) is same
+
+
+def test_a_replay_has_as_many_experiments_as_what_it_repeats(campaign: list[str]) -> None:
+    repeated = f"agent.options.session={journal_of(campaign).parent}"
+    assert is_same(compose.compose(["agent=replay", repeated]), {"session": {"experiments": 1}})
+
+
+def is_same(config: Config, then: dict[str, dict[str, object]]) -> bool:
+    """Whether a session that was opened with `config`, but for the values of `then`, is the one of `config` today."""
+    recorded = json.loads(json.dumps(OmegaConf.to_container(OmegaConf.structured(config), resolve=True)))
+    for group, values in then.items():
+        recorded[group] |= values
+    stock = knobs.stock_source(opening.STOCK, config.task.knobs, config.task.ranges)
+    facts = {
+        "stock_sha256": multirun.sha256(stock),
+        "program_sha256": multirun.sha256(opening.instructions(config)),
+        "key": {"protocol": opening.PROTOCOL_VERSION},
+    }
+    state = SessionState(config=recorded, opened=facts)
+    return not list(multirun._differences(state, config))

@@ -19,6 +19,7 @@ from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.protocols import Launch, Process, Sandbox
 from harness.sandbox import bubblewrap, canaries, ladder, runtime
 from harness.sandbox.bait import Targets
+from harness.surroundings import HEADERS, private_folders
 
 WORKING = [box for box in ladder.candidates() if ladder.probe(box).works]
 BY_LEVEL = pytest.mark.parametrize("box", WORKING, ids=[box.name for box in WORKING])
@@ -36,14 +37,14 @@ print(json.dumps({{box.level: canaries.try_walls(box, Targets()).canaries for bo
 """
 
 
-def start(box: Sandbox, folder: Path, script: str) -> Process:
+def start(box: Sandbox, folder: Path, script: str, environment: dict[str, str] | None = None) -> Process:
     home = folder / "home"
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     return box.launch(
         Launch(
             argv=(sys.executable, "-I", "-S", "-u", "-c", textwrap.dedent(script)),
             cwd=home,
-            env={"HOME": str(home)},
+            env=environment or {"HOME": str(home)},
             fds=(),
             log_path=folder / "log.txt",
             max_log_bytes=65536,
@@ -68,6 +69,25 @@ def end_of(process: Process) -> int:
 @pytest.mark.parametrize(("script", "status"), [("pass", 0), ("raise SystemExit(3)", 3), ("import os; os.abort()", -6)])
 def test_how_a_script_ended(box: Sandbox, tmp_path: Path, script: str, status: int) -> None:
     assert end_of(start(box, tmp_path, script)) == status
+
+
+@BY_LEVEL
+def test_code_finds_the_headers_that_came_with_its_home(box: Sandbox, tmp_path: Path) -> None:
+    """Where torch looks for them (tests/harness/test_surroundings.py), and beside them it can write."""
+    script = f"""
+    import getpass, pathlib, tempfile
+    folder = pathlib.Path(tempfile.gettempdir(), "torchinductor_" + getpass.getuser(), "precompiled_headers")
+    assert str(folder).endswith({HEADERS!r}), folder
+    assert (folder / "a.h.gch").read_text() == "read before"
+    (folder / "b.h.gch").write_text("")
+    """
+    home = tmp_path / "home"
+    environment = private_folders(home)
+    kept = home / "tmp" / HEADERS
+    kept.mkdir(parents=True)
+    (kept / "a.h.gch").write_text("read before")
+    assert end_of(start(box, tmp_path, script, environment)) == 0, (tmp_path / "log.txt").read_text()
+    assert (kept / "b.h.gch").exists()
 
 
 @BY_LEVEL
