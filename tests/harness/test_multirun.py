@@ -176,7 +176,7 @@ def test_a_folder_without_a_session_says_what_to_do(
         ({"task": {"clock": "wall"}, "budget": {"clock": "wall"}}, ["budget.clock=wall"], True),
         ({"task": {"clock": "wall"}, "budget": {"clock": "wall"}}, [], False),
         ({"session": {"experiments": 3}}, ["agent=noop"], False),
-        ({}, ["llm=claude_haiku", "+llm.extra.logit_bias={50256:-100}"], True),
+        ({}, ["agent=llm", "llm=claude_haiku", "+llm.extra.logit_bias={50256:-100}"], True),
     ],
 )
 def test_what_a_session_found_out_is_no_difference(
