@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -12,16 +11,17 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from harness import agents, compose, knobs
+from harness import agents, compose
 from harness.config import Config
 from harness.errors import ConfigError, HarnessError
 from harness.fold import fold
 from harness.journal import canonical, read
-from harness.opening import PROTOCOL_VERSION, STOCK, instructions
+from harness.opening import PROTOCOL_VERSION, instructions, plain
 from harness.protocols import Repeats
 from harness.records import SessionState
+from harness.sizes import stock_of
 
 
 def run_multirun(
@@ -75,9 +75,10 @@ def begun(config: Config) -> tuple[Path, SessionState] | None:
     state = fold(read(path)[0]) if path.is_file() else SessionState()
     if not state.opened:
         raise ConfigError(f"{folder} holds no session, it was stopped before: remove it, then the same command again")
-    for name in _differences(state, config):
+    different = next(_differences(state, config), None)
+    if different is not None:
         raise ConfigError(
-            f"session.name={config.session.name}: {folder} is of another {name}; choose another name, such as "
+            f"session.name={config.session.name}: {folder} is of another {different}; choose another name, such as "
             "session.name='${task.name}-${agent.name}-${session.seed}', or move that folder away"
         )
     return folder, state
@@ -86,7 +87,7 @@ def begun(config: Config) -> tuple[Path, SessionState] | None:
 def _differences(state: SessionState, config: Config) -> Iterator[str]:
     """In what a session differs from the one that `config` would give, one name each."""
     then = state.config
-    today = json.loads(canonical(OmegaConf.to_container(OmegaConf.structured(config), resolve=True)))
+    today = json.loads(canonical(plain(config)))
     # What the session found out when it began, and the folder in which it was found, however that is written.
     if config.task.clock == "auto" or config.budget.clock != "auto":
         today["task"]["clock"] = then["task"]["clock"]
@@ -96,17 +97,12 @@ def _differences(state: SessionState, config: Config) -> Iterator[str]:
     for group in sorted({*today, *then}):
         if today.get(group) != then.get(group):
             yield f"configuration ({group})"
-    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
-    if state.opened["stock_sha256"] != sha256(stock):
+    if state.opened["stock_source"] != stock_of(config.task):
         yield "stock train.py"
-    if state.opened["program_sha256"] != sha256(instructions(config)):
+    if state.opened["program"] != instructions(config):
         yield "program"
     if state.opened["key"]["protocol"] != PROTOCOL_VERSION:
         yield "protocol"
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
     stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
     program = instructions(config)
     return {
-        "config": OmegaConf.to_container(OmegaConf.structured(config), resolve=True),
+        "config": plain(config),
         "key": key(config, stock, data),
         "device": device.identity,
         "power_state": device.power_state,
@@ -59,6 +59,11 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "walls": to_json(walls),
         "unranked": list(unranked(config, walls, str(device.identity["torch_version"]))),
     }
+
+
+def plain(config: Config) -> Any:
+    """The configuration as a session records it: group -> its values."""
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
 
 
 def instructions(config: Config) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from harness import cli, compose, knobs, multirun, opening
+from harness import cli, compose, multirun, opening, sizes
 from harness.config import Config
 from harness.errors import ConfigError, DataError
 from harness.fold import fold
@@ -135,8 +134,8 @@ def test_nor_is_one_of_another_benchmark(
     assert multirun.begun(config) is not None
     other = tmp_path / "changed"
     if what == "stock train.py":
-        other.write_text(multirun.STOCK.read_text() + "# Changed since.\n")
-        monkeypatch.setattr(multirun, "STOCK", other)
+        other.write_text(sizes.STOCK.read_text() + "# Changed since.\n")
+        monkeypatch.setattr(sizes, "STOCK", other)
     elif what == "program":
         other.write_text("Do something else.")
         monkeypatch.setattr(opening, "PROGRAM", other)
@@ -192,13 +191,12 @@ def test_a_replay_has_as_many_experiments_as_what_it_repeats(campaign: list[str]
 
 def is_same(config: Config, then: dict[str, dict[str, object]]) -> bool:
     """Whether a session that was opened with `config`, but for the values of `then`, is the one of `config` today."""
-    recorded = json.loads(json.dumps(OmegaConf.to_container(OmegaConf.structured(config), resolve=True)))
+    recorded = json.loads(json.dumps(opening.plain(config)))
     for group, values in then.items():
         recorded[group] |= values
-    stock = knobs.stock_source(opening.STOCK, config.task.knobs, config.task.ranges)
     facts = {
-        "stock_sha256": multirun.sha256(stock),
-        "program_sha256": multirun.sha256(opening.instructions(config)),
+        "stock_source": sizes.stock_of(config.task),
+        "program": opening.instructions(config),
         "key": {"protocol": opening.PROTOCOL_VERSION},
     }
     state = SessionState(config=recorded, opened=facts)
