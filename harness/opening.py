@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import knobs
+from harness import sizes
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo
@@ -25,14 +25,13 @@ from harness.sandbox import canaries
 
 PROTOCOL_VERSION = 3
 ROOT = Path(__file__).resolve().parent.parent
-STOCK = ROOT / "trainer" / "train.py"
 # In a clone it lies at the top, in an installation beside this file.
 PROGRAM = next(path for path in (ROOT / "program.md", Path(__file__).with_name("program.md")) if path.is_file())
 
 
 def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) -> dict[str, Any]:
     """What the session is; fails before anything was made when the configuration does not hold together."""
-    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
+    stock = sizes.stock_of(config.task)
     program = instructions(config)
     return {
         "config": plain(config),

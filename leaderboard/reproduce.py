@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import compose, knobs, seeds, views
+from harness import compose, seeds, views
 from harness.assemble import choose_clock, choose_sandbox, parts, stage_progress, tried
 from harness.codec import to_json
 from harness.config import Config
@@ -24,9 +24,10 @@ from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.integrity import Witness
 from harness.journal import Journal, Record, read
 from harness.lease import lease, physical_name
-from harness.opening import STOCK, key
+from harness.opening import key
 from harness.records import Walls
 from harness.sandbox import canaries
+from harness.sizes import stock_of
 from harness.views import rows, text
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold, other_numbers, terms
@@ -71,7 +72,7 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     if (verdict := earlier_verdict(folder, pairs)) is not None:
         return Reproduced(path, folder, verdict, None)
     subject = subject_of(whole, checked.case.session.seed)
-    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
+    stock = stock_of(config.task)
     device, data = ready(whole, config, stock)
     with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
         chosen = choose_sandbox(config, device)

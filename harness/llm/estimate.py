@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from harness import knobs
+from harness import sizes
 from harness.agents import _prompt
 from harness.agents.llm import LLM, room_tokens
 from harness.config import Config
 from harness.errors import ConfigError
 from harness.llm import price as llm_price
-from harness.opening import PROGRAM, STOCK
+from harness.opening import instructions
 from harness.protocols import Agent
 
 # An assumption, and said to be one: nobody can know how much a model will think.
@@ -34,11 +33,8 @@ class Estimate:
 def estimate(config: Config, agent: Agent) -> Estimate:
     """For a session of `agent`, which asks the model of `config.llm`."""
     llm, price = config.llm, config.llm.price
-    program = Path(config.program or PROGRAM).read_text(encoding="utf-8")
-    prompt = (
-        _prompt.num_tokens(program, knobs.stock_source(STOCK, config.task.knobs, config.task.ranges))
-        + _BESIDE_THE_FILE_TOKENS
-    )
+    program = instructions(config)
+    prompt = _prompt.num_tokens(program, sizes.stock_of(config.task)) + _BESIDE_THE_FILE_TOKENS
     answer = min(WITH_HIGH_EFFORT if llm.effort == "high" else TOKENS_PER_ANSWER, llm.max_output_tokens)
     likely = most = None
     num = config.session.experiments

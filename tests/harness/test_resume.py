@@ -26,9 +26,9 @@ from harness.errors import ConfigError
 from harness.fold import fold
 from harness.journal import Journal, Record, read
 from harness.knobs import stock_source
-from harness.opening import STOCK
 from harness.records import Calibration, Role, RunResult, SessionState, StockTimes
 from harness.session import Session
+from harness.sizes import STOCK
 from harness.views.plain import PlainView
 from harness.workspace import Workspace
 

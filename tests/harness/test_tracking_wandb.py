@@ -23,8 +23,8 @@ from harness.errors import HarnessError
 from harness.fold import fold
 from harness.journal import read
 from harness.knobs import stock_source
-from harness.opening import STOCK
 from harness.records import SessionState
+from harness.sizes import STOCK
 from harness.tracking import _content as content
 from harness.tracking import wandb
 from harness.tracking._mirror import Worker, run_to_end

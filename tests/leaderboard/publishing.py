@@ -13,7 +13,7 @@ from pathlib import Path
 import simulated
 from doctored import Lines, chained
 
-from harness import knobs, opening
+from harness import opening, sizes
 from harness.codec import to_json
 from harness.config import TaskConfig
 from harness.journal import Journal, parse
@@ -81,7 +81,7 @@ def packed(root: Path, seed: int = 0, worth: float = 0.05, *overrides: str, fact
 def boards() -> tuple[Official, ...]:
     """The key of these sessions, as if maintainers had listed it."""
     config = simulated.configuration(base=DEMO)
-    stock = knobs.stock_source(opening.STOCK, config.task.knobs, config.task.ranges)
+    stock = sizes.stock_of(config.task)
     return (Official("demo", opening.key(config, stock, simulated.DATA)),)
 
 

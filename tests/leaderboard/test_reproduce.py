@@ -16,9 +16,9 @@ from harness.data import prepare
 from harness.device import probe
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.journal import Journal, Record, read
-from harness.opening import STOCK
 from harness.records import Gain, Role, RunResult, Status, Walls
 from harness.sandbox.canaries import HELD, NEEDED
+from harness.sizes import STOCK, stock_of
 from leaderboard import bundle, cli, reproduce
 from leaderboard.reproduction import Reproduction, Subject, fold, other_numbers, terms
 from leaderboard.verdict import Verdict, Word, alpha_exceeds, confidence, differences, judge
@@ -303,7 +303,7 @@ def test_other_numbers_of_a_task_are_named_and_words_about_it_are_not() -> None:
 def test_the_clock_that_auto_means_here_is_the_one_compared(tiny: Path) -> None:
     whole = bundle.read(tiny)
     config = reproduce.local_config(whole, TINY[3:])
-    stock = knobs.stock_source(STOCK, config.task.knobs, config.task.ranges)
+    stock = stock_of(config.task)
     config.task.clock = "auto"
     with pytest.raises(ConfigError, match=r"clock is 'ticks', here '(wall|metered)'"):
         reproduce.ready(whole, config, stock)
