@@ -146,8 +146,9 @@ def _check(arguments: Namespace) -> int:
     for name in checked.absent if not arguments.download else ():
         print(text.for_log(f"- {name}: its bundle is elsewhere and was not checked; `--download` fetches it"))
     found = checked.scan
-    counts = f"{len(found.entries):,} entries, {len(found.reproductions):,} reproductions"
-    print(f"{counts}: {len(checked.problems):,} problems" if checked.problems else f"{counts}: all is well")
+    entries = text.count(len(found.entries), "entry", "entries")
+    counts = f"{entries}, {text.count(len(found.reproductions), 'reproduction')}"
+    print(f"{counts}: {text.count(len(checked.problems), 'problem')}" if checked.problems else f"{counts}: all is well")
     return EXIT_ERROR if checked.problems else 0
 
 

@@ -30,12 +30,14 @@ def add(commands: Commands) -> None:
 
 
 def _site(arguments: Namespace) -> int:
+    from harness.views import text
     from leaderboard import official, published
     from leaderboard.site.build import build
 
     collection = published.load(arguments.entries, boards=official.read(arguments.official))
     made = build(collection, arguments.output, arguments.base_url, bundles_path(arguments.entries))
-    print(f"{arguments.output / 'index.html'}: {len(collection.sessions):,} sessions, {made.num_bytes:,} bytes")
+    sessions = text.count(len(collection.sessions), "session")
+    print(f"{arguments.output / 'index.html'}: {sessions}, {made.num_bytes:,} bytes")
     for warning in made.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     return 0
