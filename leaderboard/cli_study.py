@@ -42,7 +42,7 @@ def _common(parser: ArgumentParser, folder: Path) -> None:
 
 
 def _portability(arguments: Namespace) -> int:
-    from leaderboard.study import portability
+    from leaderboard.study import page, portability, portability_page
 
     wish = portability.Wish(
         folder=arguments.out,
@@ -55,6 +55,8 @@ def _portability(arguments: Namespace) -> int:
         raw_seconds=arguments.raw_seconds,
         hours=arguments.hours,
     )
+    if arguments.page is not None:
+        page.check(arguments.page, portability_page.NAMES)
     if not arguments.report and not portability.measure(wish, _say):
         _say("the hours are over: the same command goes on here")
     portability.report(arguments.out, arguments.page, _say)
@@ -62,7 +64,7 @@ def _portability(arguments: Namespace) -> int:
 
 
 def _sweep(arguments: Namespace) -> int:
-    from leaderboard.study import sweep, sweep_page
+    from leaderboard.study import page, sweep, sweep_page
 
     wish = sweep.Wish(
         stage=arguments.stage,
@@ -74,6 +76,8 @@ def _sweep(arguments: Namespace) -> int:
         trials=arguments.trials,
         hours=arguments.hours,
     )
+    if arguments.page is not None:
+        page.check(arguments.page, sweep_page.NAMES)
     if not arguments.report and not sweep.measure(wish, _say):
         _say("the hours are over: the same command goes on here")
     sweep_page.report(arguments.out, arguments.page, _say)

@@ -60,14 +60,21 @@ class Findings:
 
     @property
     def equivalent(self) -> Held:
-        """The first bar: all pairs of quiet places."""
-        pairs = [pair for pair in self.calibrated.equivalences if {pair.one, pair.other} <= set(self.quiet)]
-        wanted = len(self.quiet) * (len(self.quiet) - 1) // 2
+        """The first bar: all pairs of quiet places, without those that have only begun."""
+        places = set(self.quiet) - set(self.begun)
+        pairs = [pair for pair in self.calibrated.equivalences if {pair.one, pair.other} <= places]
+        wanted = len(places) * (len(places) - 1) // 2
         if not wanted or len(pairs) < wanted or any(pair.num_seeds < analysis.MIN_SEEDS for pair in pairs):
             return Held.UNMEASURED
         if any(pair.different for pair in pairs):
             return Held.NO
         return Held.YES if all(pair.equivalent for pair in pairs) else Held.OPEN
+
+    @property
+    def begun(self) -> tuple[str, ...]:
+        """Quiet places with too few seeds of the stock script for a verdict: they take none from the others."""
+        seeds = self.calibrated.baselines
+        return tuple(place for place in self.quiet if len(seeds.get(place, {})) < analysis.MIN_SEEDS)
 
     @property
     def same_order(self) -> Held:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.codec import part_from_json, to_json
+from harness.codec import LATER, part_from_json, to_json
 from harness.errors import ConfigError, JournalError
 from harness.journal import Journal, Record, read
 from harness.records import Calibration, Status
@@ -22,12 +22,11 @@ SUFFIX = ".jsonl"
 CALIBRATED, RAW, TICKS = "calibrated", "raw", "ticks"  # how a run's budget was set
 
 Key = tuple[str, str, int, str, float]
-_ADDED: dict[str, dict[str, Any]] = {"run": {"source_sha256": None}}  # fields that older files do not have
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What all files of a study must have in common."""
+    """What all files of a study must have in common, but for the seconds of raw runs: what counts is what these had."""
 
     study: str  # portability | sweep
     task: str
@@ -35,7 +34,7 @@ class Opened:
     stock_sha256: str
     data_sha256: str
     sigma_prior_bpb: float
-    raw_seconds: float | None = None  # the budget of raw runs; None: what the first calibration of all gives
+    raw_seconds: float | None = None  # the budget of raw runs, where the user set it
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,9 @@ class Run:
     correction: float | None  # metered clock: measured speed over the calibrated one
     drift: float | None  # wall clock: of the device's speed around the run
     knobs: dict[str, Any] | None = None  # constants of a point of a search
-    source_sha256: str | None = None  # of its train.py; None: written before this was kept
+    source_sha256: str | None = field(default=None, metadata=LATER)  # of its train.py
+    # Raw runs: the seconds of a whole budget. What setup took too long is off this run's budget, not off this.
+    raw_seconds: float | None = field(default=None, metadata=LATER)
 
     @property
     def key(self) -> Key:
@@ -151,8 +152,11 @@ class Book:
         if not self.records:
             self.write("study_open", opened)
         try:
-            check_same(part_from_json(Opened, self.records[0].data), opened, path)
-        except (ConfigError, JournalError):
+            check_same(_decode(Opened, self.records[0], "study_open"), opened, path)
+        except JournalError as error:
+            self.journal.close()
+            raise JournalError(f"{path}: {error}") from error
+        except ConfigError:
             self.journal.close()
             raise
 
@@ -174,83 +178,99 @@ def read_folder(folder: Path) -> Ledger:
 
 def check_same(one: Opened, other: Opened, where: Path | str) -> None:
     """Raises ConfigError where figures of the two must not be put side by side."""
-    for name, value in to_json(one).items():
-        wanted = to_json(other)[name]
+    for name, value in to_json(replace(one, raw_seconds=None)).items():
+        wanted = to_json(replace(other, raw_seconds=None))[name]
         if value != wanted:
             raise ConfigError(f"{where}: {name} is {value!r}, expected {wanted!r}: move it to a folder of its own")
 
 
 def fold(files: Mapping[str, Sequence[Record]]) -> Ledger:
     """Places of equal devices stay apart when they come from two files. Raises ConfigError, JournalError."""
-    opened: Opened | None = None
-    places: dict[str, Place] = {}
-    calibrations: list[tuple[float, Calibrated]] = []
-    margins: list[tuple[float, Margin]] = []
-    refused: list[Refused] = []
-    runs: dict[Key, Run] = {}
-    begun: dict[str, float] = {}  # place -> time of its first run
+    found = _Collected()
     for name, records in files.items():
+        try:
+            found.add(name, records)
+        except JournalError as error:
+            raise JournalError(f"{name}{SUFFIX}: {error}") from error
+    return found.ledger()
+
+
+@dataclass
+class _Collected:
+    """What was read so far, of all files."""
+
+    opened: list[Opened] = field(default_factory=list)
+    places: dict[str, Place] = field(default_factory=dict)
+    calibrations: list[tuple[float, Calibrated]] = field(default_factory=list)
+    margins: list[tuple[float, Margin]] = field(default_factory=list)
+    refused: dict[str, Refused] = field(default_factory=dict)  # the last of each place
+    runs: dict[Key, Run] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)  # place -> time of its first run
+
+    def add(self, name: str, records: Sequence[Record]) -> None:
         mine = _decode(Opened, records[0], "study_open")
-        check_same(mine, opened or mine, name)
-        opened, apart = mine, {}
+        check_same(mine, self.opened[0] if self.opened else mine, name)
+        self.opened.append(mine)
+        apart: dict[str, str] = {}
         for record in records[1:]:
             match record.type:
                 case "place":
                     place = _decode(Place, record, "place")
-                    apart[place.key] = place.key if place.key not in places else f"{place.key}@{name}"
-                    other = apart[place.key] != place.key
-                    label = f"{place.label} ({name})" if other else place.label
-                    places[apart[place.key]] = replace(place, key=apart[place.key], label=label)
+                    apart[place.key] = place.key if place.key not in self.places else f"{place.key}@{name}"
+                    label = place.label if apart[place.key] == place.key else f"{place.label} ({name})"
+                    self.places[apart[place.key]] = replace(place, key=apart[place.key], label=label)
                 case "calibrated":
-                    calibrations.append((record.time, _moved(_decode(Calibrated, record, "calibrated"), apart)))
+                    self.calibrations.append((record.time, _moved(_decode(Calibrated, record, "calibrated"), apart)))
                 case "refused":
-                    refused.append(_moved(_decode(Refused, record, "refused"), apart))
+                    refused = _moved(_decode(Refused, record, "refused"), apart)
+                    self.refused[refused.place] = refused
                 case "margin":
-                    margins.append((record.time, _moved(_decode(Margin, record, "margin"), apart)))
+                    self.margins.append((record.time, _moved(_decode(Margin, record, "margin"), apart)))
                 case "run":
                     run = _moved(_decode(Run, record, "run"), apart)
-                    runs.setdefault(run.key, run)
-                    begun[run.place] = min(record.time, begun.get(run.place, record.time))
-    check_comparable(tuple(runs.values()))
-    ordered = [item for _, item in sorted(calibrations, key=lambda pair: pair[0])]
-    stated, margin = min(margins, key=lambda pair: pair[0], default=(0.0, None))
-    return Ledger(
-        opened=opened,
-        places=places,
-        calibrations={key: tuple(item.calibration for item in ordered if item.place == key) for key in places},
-        refused=tuple(item for item in refused if item.place not in begun),  # a later start may have succeeded
-        margin=margin,
-        margin_was_first=margin is None or all(begun[key] > stated for key in begun if key != margin.place),
-        raw_seconds=_raw_seconds(opened, ordered),
-        runs=tuple(runs.values()),
-    )
+                    self.runs.setdefault(run.key, run)
+                    self.begun[run.place] = min(record.time, self.begun.get(run.place, record.time))
+
+    def ledger(self) -> Ledger:
+        check_comparable(tuple(self.runs.values()))
+        ordered = [item for _, item in sorted(self.calibrations, key=lambda pair: pair[0])]
+        stated, margin = min(self.margins, key=lambda pair: pair[0], default=(0.0, None))
+        others = [at for place, at in self.begun.items() if margin is None or place != margin.place]
+        asked = [one.raw_seconds for one in self.opened if one.raw_seconds is not None]
+        first = ordered[0].calibration.budget_seconds if ordered else None
+        return Ledger(
+            opened=self.opened[-1] if self.opened else None,
+            places=self.places,
+            calibrations={key: tuple(one.calibration for one in ordered if one.place == key) for key in self.places},
+            # A later start may have succeeded.
+            refused=tuple(item for item in self.refused.values() if item.place not in self.begun),
+            margin=margin,
+            margin_was_first=margin is None or all(at > stated for at in others),
+            raw_seconds=asked[0] if asked else first,
+            runs=tuple(self.runs.values()),
+        )
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
     """Raises ConfigError where runs of one name are of two scripts, or raw runs of different seconds."""
     scripts: dict[tuple[str, str], str] = {}
-    seconds: dict[str, float] = {}  # place -> the most: what setup took too long is not in a run's budget
+    seconds: dict[str, float] = {}  # place -> of a whole budget
     for run in runs:
         if run.source_sha256 is not None and scripts.setdefault(run.script, run.source_sha256) != run.source_sha256:
             raise ConfigError(f"{run.variant}: its runs are of two scripts; measure each in a folder of its own")
-        if run.mode == RAW and run.budget_seconds is not None:
-            seconds[run.place] = max(run.budget_seconds, seconds.get(run.place, 0.0))
+        # Older files have only what was left of a budget: the most of a place is nearest to the whole.
+        asked = run.raw_seconds if run.raw_seconds is not None else run.budget_seconds
+        if run.mode == RAW and asked is not None:
+            seconds[run.place] = max(asked, seconds.get(run.place, 0.0))
     if len(set(seconds.values())) > 1:
         shown = ", ".join(f"{value:g}" for value in sorted(set(seconds.values())))
         raise ConfigError(f"raw runs of {shown} seconds do not compare; give every machine the same --raw-seconds")
 
 
-def _raw_seconds(opened: Opened | None, ordered: Sequence[Calibrated]) -> float | None:
-    """As the study was opened with; else the budget that the first calibration of all gave."""
-    if opened is not None and opened.raw_seconds is not None:
-        return opened.raw_seconds
-    return ordered[0].calibration.budget_seconds if ordered else None
-
-
 def _decode(kind: type[T], record: Record, wanted: str) -> T:
     if record.type != wanted:
         raise JournalError(f"line {record.seq + 1}: expected a record {wanted}, found {record.type[:40]!r}")
-    return part_from_json(kind, {**_ADDED.get(wanted, {}), **record.data})
+    return part_from_json(kind, record.data)
 
 
 def _moved(item: T, apart: Mapping[str, str]) -> T:

@@ -144,7 +144,8 @@ class Measurer:
                 "then start the study again: it goes on where it was"
             )
         made = recorded(job, result, ready.calibration, self.points.get(job.variant))
-        return replace(made, source_sha256=digest)
+        asked = ready.calibration.budget_seconds if job.mode == RAW and ready.calibration else None
+        return replace(made, source_sha256=digest, raw_seconds=asked)
 
     def _check_script(self, ledger: Ledger, job: Job, digest: str) -> None:
         """Before the run is on record: what is written there stays. Raises ConfigError."""

@@ -16,17 +16,27 @@ UNMEASURED = "*Not measured yet.*"
 
 def fill(page: Path, sections: Mapping[str, str]) -> Path:
     """Replace what is between `<!-- NAME -->` and `<!-- end NAME -->` for each of `sections`. Raises ConfigError."""
+    content = check(page, tuple(sections))
+    for name, body in sections.items():
+        written = f"\n{body.strip()}\n\n"
+        content = _between(name).sub(lambda found, written=written: found[1] + written + found[2], content)  # type: ignore[misc]
+    return write_atomically(page, content)
+
+
+def check(page: Path, names: Sequence[str]) -> str:
+    """The page, if it has the markers of all `names`: said before hours of measuring. Raises ConfigError."""
     try:
         content = page.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--page {page}: cannot be read ({error.strerror}); expected a page with markers") from error
-    for name, body in sections.items():
-        between = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
-        if len(between.findall(content)) != 1:
+    for name in names:
+        if len(_between(name).findall(content)) != 1:
             raise ConfigError(f"--page {page}: expected one '<!-- {name} -->' and one '<!-- end {name} -->' behind it")
-        written = f"\n{body.strip()}\n\n"
-        content = between.sub(lambda found, written=written: found[1] + written + found[2], content)  # type: ignore[misc]
-    return write_atomically(page, content)
+    return content
+
+
+def _between(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
 
 
 def publish(sections: Mapping[str, str], page: Path | None, say: Callable[[str], None]) -> None:

@@ -103,6 +103,12 @@ def _site(overrides: Sequence[str], setting: Setting) -> Site:
     return Site(place, config, device)
 
 
+def check_positive(option: str, value: float | None) -> None:
+    """Raises ConfigError for a number that is given and not above 0."""
+    if value is not None and not value > 0:
+        raise ConfigError(f"{option} {value:g}: expected above 0")
+
+
 def opened(study: str, config: Config, data: DataInfo, raw_seconds: float | None = None) -> Opened:
     """What a study of this task and text has in common on all machines."""
     return Opened(

@@ -16,7 +16,7 @@ from harness.lease import lease, physical_name
 from harness.sizes import stock_of
 from leaderboard.reproduce import once
 from leaderboard.study import findings, page, places, plan, portability_page, portability_plots, variants
-from leaderboard.study.ledger import SUFFIX, Book, check_same, read_folder
+from leaderboard.study.ledger import SUFFIX, Book, Ledger, check_same, read_folder
 from leaderboard.study.measure import Hours, Measurer
 from leaderboard.study.places import Say, Site
 from leaderboard.study.variants import STOCK, Variant
@@ -53,10 +53,10 @@ def measure(wish: Wish, say: Say) -> bool:
     data = prepared(config)
     physical = physical_name(device.name, device.identity)
     others = read_folder(wish.folder)
-    known_seconds = others.opened.raw_seconds if others.opened else None
-    opened = places.opened("portability", config, data, wish.raw_seconds or known_seconds)
-    if others.opened is not None:
-        check_same(opened, others.opened, wish.folder)  # before this machine's file is begun
+    opened = places.opened("portability", config, data, wish.raw_seconds or others.raw_seconds)
+    if others.opened is not None:  # before this machine's file is begun
+        check_same(others.opened, opened, wish.folder)
+        check_seconds(wish, others)
     with (
         lease(physical, f"portability study in {wish.folder}", once(say)),
         closing(Book(wish.folder / f"{wish.name}{SUFFIX}", opened)) as book,
@@ -91,7 +91,11 @@ def follow(wish: Wish, measurer: Measurer, names: Sequence[str], margin_stated: 
 def report(folder: Path, page_path: Path | None, say: Say) -> None:
     """Plots beside the data, tables into the page, or printed without one. Raises HarnessError."""
     ledger = read_folder(folder)
-    if ledger.opened is not None and ledger.opened.study != "portability":
+    if ledger.opened is None:
+        raise ConfigError(
+            f"--out {folder}: holds no data of a study; expected a folder that `bpbench portability` wrote"
+        )
+    if ledger.opened.study != "portability":
         raise ConfigError(f"{folder}: holds files of a {ledger.opened.study}, expected those of `bpbench portability`")
     known = variants.load(VARIANTS)
     found = findings.findings(ledger, known)
@@ -110,10 +114,16 @@ def check(wish: Wish) -> None:
     if wish.stock_seeds < 2 or wish.variant_seeds < 1:
         raise ConfigError("--stock-seeds and --seeds: expected at least 2 and 1")
     for option, value in (("--hours", wish.hours), ("--raw-seconds", wish.raw_seconds)):
-        if value is not None and not value > 0:
-            raise ConfigError(f"{option} {value:g}: expected above 0")
+        places.check_positive(option, value)
     if Path(wish.name).name != wish.name or wish.name.startswith("."):
         raise ConfigError(f"--file {wish.name!r}: expected a plain name without a suffix")
+
+
+def check_seconds(wish: Wish, others: Ledger) -> None:
+    """Raises ConfigError where other seconds are asked for than the folder's raw runs had."""
+    known, wanted = others.raw_seconds, wish.raw_seconds
+    if None not in (known, wanted) and known != wanted:
+        raise ConfigError(f"--raw-seconds {wanted!r}: the study in {wish.folder} has {known!r}; leave the option out")
 
 
 def with_task(overrides: Sequence[str], task: str) -> list[str]:

@@ -177,10 +177,11 @@ def _verdicts(found: Findings) -> str:
     places, whole = len(found.calibrated.baselines), found.calibrated.whole
     smallest = (findings.smallest_tau(mode.agreements, whole) for mode in (found.calibrated, found.raw))
     calibrated, raw = (number(tau, 2) for tau in smallest)
+    begun = f", {len(found.begun)} of them with too few seeds to count" if found.begun else ""
     lost = f"; failed at one place and not at another: {', '.join(map(cell, found.lost))}" if found.lost else ""
     lines = [
         f"- Baselines of all quiet places equivalent, margin {number(found.margin.margin_bpb)}: "
-        f"{_word(found.equivalent)} ({len(found.quiet)} quiet of {places} places)",
+        f"{_word(found.equivalent)} ({len(found.quiet)} quiet of {places} places{begun})",
         f"- tau over clear pairs at least {MIN_TAU}: {_word(found.same_order)} (smallest {calibrated}; with raw "
         f"seconds {raw}; {len(whole)} of {places} places have {MIN_COMPARED} variants{lost})",
     ]

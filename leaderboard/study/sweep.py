@@ -145,13 +145,12 @@ def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
         return found if found[0].name == STOCK else (known[0], *found)
     small = small_ledger(ledgers(wish.folder), place)
     winner = tpe_best(small)
-    if winner is not None:
-        check_stock(small)
     extended = (*known, *([winner] if winner else []))
-    names = list(wish.variants)
-    if not names:
-        best = [name for name in compared(small)[:1] if name != STOCK] if small else []
-        names = [*PROTOTYPES, *best, *([winner.name] if winner else [])]
+    best = [name for name in compared(small)[:1] if name != STOCK] if small else []
+    found = [*best, *([winner.name] if winner else [])]
+    names = list(wish.variants) or [*PROTOTYPES, *found]
+    if set(names) & set(found):
+        check_stock(small)
     return variants.choose(extended, [STOCK, *names])
 
 
@@ -201,10 +200,12 @@ def trials(ledger: Ledger) -> list[Run]:
 
 
 def small_ledger(found: Mapping[str, Ledger], place: str) -> Ledger | None:
-    """What the small task's runs say for `place`: those made there or, without any, those of the place with most."""
+    """What the small task's runs say for `place`: those made there if it was searched, else of the place with most."""
     small = found.get(TASKS[SCREEN])
-    used = small.used() if small else ()
-    return small.at(place if place in used else used[0]) if small and used else None
+    if small is None or not small.used():
+        return None
+    searched = [key for key in small.used() if trials(small.at(key))] or list(small.used())
+    return small.at(place if place in searched else searched[0])
 
 
 def tpe_best(small: Ledger | None) -> Variant | None:
@@ -269,5 +270,6 @@ def check(wish: Wish) -> None:
         raise ConfigError(f"unknown stage '{wish.stage}'; valid: {', '.join(STAGES)}")
     if min(wish.seeds, wish.finalists, wish.trials) < 1:
         raise ConfigError("--seeds, --finalists and --trials: expected at least 1")
-    if wish.hours is not None and wish.hours <= 0:
-        raise ConfigError(f"--hours {wish.hours:g}: expected above 0")
+    places.check_positive("--hours", wish.hours)
+    if wish.stage == TPE and wish.variants:
+        raise ConfigError("--variants: a search has none; leave the option out")

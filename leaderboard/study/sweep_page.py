@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from harness.errors import ConfigError
 from harness.records import Status
 from harness.stats import mean, t_interval
 from leaderboard.study import page, sweep
@@ -20,12 +21,16 @@ from leaderboard.study.variants import STOCK, Variant, load
 MIN_LEAD = 0.04  # the stock script's over the prototype
 MAX_FOUND = 0.02  # what a search of its constants may still find
 MIN_SEEDS, MIN_TRIALS = 3, 40  # below which neither is decided
+NOT_YET = "not measured yet"
 SHOWN_POINTS = 5
+NAMES = ("bars", "confirm", "screen", "tpe", "devices", "failures")
 
 
 def report(folder: Path, page_path: Path | None, say: Say) -> None:
     """The plot beside the data, tables into the page, or printed without one. Raises HarnessError."""
     found = sweep.ledgers(folder)
+    if not found:
+        raise ConfigError(f"--out {folder}: holds no data; expected a folder that `bpbench sweep` wrote")
     known = {variant.name: variant for variant in load(sweep.VARIANTS)}
     written = sections(found, known)
     small = found.get(sweep.TASKS[sweep.TPE], Ledger())
@@ -68,13 +73,14 @@ def bars(ledger: Ledger, searched: Callable[[str], Ledger | None]) -> str:
     leads = [_saved(runs, name, STOCK) for name in PROTOTYPES]
     lead = min((lead for lead in leads if lead), key=lambda lead: lead.share) if all(leads) else None
     more = _saved(runs, STOCK, best)
-    decided = more.share <= MAX_FOUND if more and points >= MIN_TRIALS else None
+    led = _word(lead.share >= MIN_LEAD, lead.low >= MIN_LEAD) if lead else NOT_YET
+    found_little = _word(more.share <= MAX_FOUND, more.high <= MAX_FOUND) if more and points >= MIN_TRIALS else NOT_YET
     return "\n".join(
         [
             f"- The stock script against the better of the two prototypes: {_percent(lead)} lower "
-            f"(bar: at least {100 * MIN_LEAD:.0f} %): {_word(None if lead is None else lead.share >= MIN_LEAD)}",
+            f"(bar: at least {100 * MIN_LEAD:.0f} %): {led}",
             f"- The best of {points} points of TPE against the stock script: {_percent(more)} lower "
-            f"(bar: at most {100 * MAX_FOUND:.0f} %, of {MIN_TRIALS} points): {_word(decided)}",
+            f"(bar: at most {100 * MAX_FOUND:.0f} %, of {MIN_TRIALS} points): {found_little}",
         ]
     )
 
@@ -134,7 +140,8 @@ def devices(found: Mapping[str, Ledger]) -> str:
 
 def failures(found: Mapping[str, Ledger]) -> str:
     failed = [
-        f"- {cell(run.variant)} on {task}: {run.status}, {cell(run.reason or '')}"
+        f"- {cell(run.variant)} on {task}, {cell(ledger.label(run.place))}, seed {run.seed}: "
+        f"{run.status}, {cell(run.reason or '')}"
         for task, ledger in found.items()
         for run in ledger.runs
         if run.status is not Status.OK
@@ -189,5 +196,5 @@ def _percent(saved: Saved | None) -> str:
     return "-" if saved is None else f"{100 * saved.share:.1f} % ({100 * saved.low:.1f} to {100 * saved.high:.1f})"
 
 
-def _word(held: bool | None) -> str:
-    return "not measured yet" if held is None else "**holds**" if held else "**does not hold**"
+def _word(in_the_mean: bool, in_the_interval: bool) -> str:
+    return "**does not hold**" if not in_the_mean else "**holds**" if in_the_interval else "**holds in the mean**"

@@ -67,6 +67,20 @@ def test_only_what_is_between_markers_changes(tmp_path) -> None:
         page.fill(path, {"b": "new"})
 
 
+@pytest.mark.parametrize("command", [["portability"], ["sweep", "screen"]])
+def test_a_page_is_neither_emptied_nor_found_wrong_after_hours(command, tmp_path, capsys) -> None:
+    """`--out` left out is a folder without data; markers are looked for before anything is measured."""
+    stored = (ROOT / "docs" / "portability.md").read_text() + (ROOT / "docs" / "baseline.md").read_text()
+    whole, bare = tmp_path / "page.md", tmp_path / "bare.md"
+    whole.write_text(stored.replace("<!-- failures -->", "<!-- x -->", 1))  # both pages have that marker
+    bare.write_text("no markers\n")
+    before = whole.read_text()
+    assert cli.main([*command, "--report", "--out", str(tmp_path / "none"), "--page", str(whole)]) == 2
+    assert "holds no data" in capsys.readouterr().err and whole.read_text() == before
+    assert cli.main([*command, "task=none", "--out", str(tmp_path / "none"), "--page", str(bare)]) == 2
+    assert "expected one '<!--" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["portability", "baseline"])
 def test_the_pages_of_the_repository_are_what_their_data_say(name, tmp_path) -> None:
     stored = ROOT / "docs" / f"{name}.md"

@@ -51,6 +51,14 @@ def test_a_busy_place_is_no_quiet_place(ledger) -> None:
     assert set(found.quiet) == {"one", "two"}
 
 
+def test_a_place_that_has_only_begun_takes_no_verdict_from_the_others(ledger) -> None:
+    begun = tuple(item for item in ledger.runs if item.place != "slow" or (item.variant == STOCK and item.seed == 0))
+    found = findings.findings(replace(ledger, runs=begun), variants_of(EFFECTS))
+    assert found.begun == ("slow",) and found.equivalent is Held.YES
+    written = portability_page.sections(found.ledger, found, variants_of(EFFECTS))
+    assert "(3 quiet of 3 places, 1 of them with too few seeds to count)" in written["verdicts"]
+
+
 def test_one_place_decides_nothing(ledger) -> None:
     alone = replace(ledger, runs=tuple(item for item in ledger.runs if item.place == "two"))
     found = findings.findings(alone, variants_of(EFFECTS))

@@ -71,6 +71,28 @@ def test_raw_seconds_are_those_that_a_study_was_opened_with(tmp_path) -> None:
     assert read_folder(tmp_path).raw_seconds == 45.0
 
 
+def test_files_with_and_without_the_option_go_together(tmp_path) -> None:
+    """Of two machines one may have been told the seconds that the other found."""
+    written(tmp_path / "first.jsonl", 50.0, at=1000.0)
+    written(tmp_path / "second.jsonl", 40.0, at=2000.0, raw_seconds=50.0)
+    merged = read_folder(tmp_path)
+    assert merged.raw_seconds == 50.0
+    wish = portability.Wish(tmp_path, raw_seconds=50.0)
+    portability.check_seconds(wish, merged)
+    with pytest.raises(ConfigError, match=r"--raw-seconds 45.0: the study in .* has 50.0"):
+        portability.check_seconds(replace(wish, raw_seconds=45.0), merged)
+
+
+def test_damage_names_its_file(tmp_path) -> None:
+    written(tmp_path / "good.jsonl", 50.0, at=1000.0)
+    with Journal.create(tmp_path / "foreign.jsonl") as journal:
+        journal.append("session_open", key={})
+    with pytest.raises(JournalError, match=r"foreign.jsonl: line 1: expected a record study_open"):
+        read_folder(tmp_path)
+    with pytest.raises(JournalError, match=r"foreign.jsonl: line 1: expected a record study_open"):
+        Book(tmp_path / "foreign.jsonl", OPENED)
+
+
 def test_a_margin_that_came_late_is_said_to(tmp_path) -> None:
     written(tmp_path / "late.jsonl", 50.0, at=2000.0)
     assert read_folder(tmp_path).margin_was_first
@@ -92,12 +114,13 @@ def test_runs_that_do_not_compare_are_refused() -> None:
         check_comparable([raw, replace(raw, place="q", budget_seconds=50.0)])
     # A long setup takes its share of one run's budget, and no study must end of it.
     check_comparable([raw, replace(raw, seed=1, budget_seconds=42.0), replace(raw, place="q")])
+    check_comparable([raw, replace(raw, place="q", budget_seconds=44.7, raw_seconds=45.0)])
 
 
 def test_a_start_that_is_refused_leaves_no_file(tmp_path, bpbench_home, tiny_overrides) -> None:
     written(tmp_path / "other.jsonl", 50.0, at=1000.0)
     wish = portability.Wish(tmp_path, overrides=tuple(tiny_overrides), scratch=tmp_path / "runs")
-    with pytest.raises(ConfigError, match="expected 'nano_study'"):
+    with pytest.raises(ConfigError, match="task is 'nano_study', expected 'tiny'"):
         portability.measure(wish, lambda _: None)
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["other.jsonl"]
 

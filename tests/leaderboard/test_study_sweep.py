@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from study_ledgers import OPENED, place, run
@@ -64,6 +65,36 @@ def test_the_bars_of_a_baseline() -> None:
     assert written(two_seeds).count("not measured yet") == 2
     cut_off = replace(small, runs=(*small.runs[:5], small.runs[-1]))
     assert written(found, cut_off).count("not measured yet") == 1
+
+
+def test_a_mean_over_the_bar_with_an_interval_that_reaches_below_it() -> None:
+    """Three seeds say little: what the mean says and what is shown are two things."""
+    stock, better = {0: 0.96, 1: 0.95, 2: 0.97}, {0: 0.95, 1: 0.97, 2: 0.94}
+    prototypes = {name: dict.fromkeys(range(3), 1.05) for name in sweep.PROTOTYPES}
+    small = sweep_ledger(*(run("p", f"tpe-{n:03d}", 500 + n, 1.3, knobs={}) for n in range(40)))
+    scores = {STOCK: stock, "tpe_best-000": better, **prototypes}
+    found = sweep_ledger(*(run("p", name, seed, bpb) for name, row in scores.items() for seed, bpb in row.items()))
+    lead, more = sweep_page.bars(found, lambda _: small).splitlines()
+    assert lead.endswith("**holds**") and more.endswith("**holds in the mean**")
+
+
+def test_a_search_counts_where_it_was_made() -> None:
+    """Runs of another stage on a second device do not hide what the first one found."""
+    searched = [run("p", "tpe-000", 500, 1.2, knobs={})]
+    screened = [run("q", STOCK, seed, 1.3) for seed in range(3)]
+    both = Ledger(replace(OPENED, study="sweep"), {"p": place("p"), "q": place("q")}, {}, runs=(*screened, *searched))
+    assert sweep.tpe_best(sweep.small_ledger({"nano_study": both}, "q")).name == "tpe_best-000"
+    without = replace(both, runs=tuple(screened))
+    assert sweep.small_ledger({"nano_study": without}, "q").runs == tuple(screened)
+
+
+def test_options_that_a_stage_does_not_have() -> None:
+    for wish, complaint in (
+        (sweep.Wish("tpe", Path("sweep"), variants=("gelu",)), "a search has none"),
+        (sweep.Wish("screen", Path("sweep"), hours=float("nan")), "--hours nan: expected above 0"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            sweep.check(wish)
 
 
 def test_what_was_found_for_another_stock_script_is_not_confirmed() -> None:
