@@ -1,18 +1,15 @@
 """Every calibration made on a kind of device, kept: what `bpbench tasks` predicts from and new ones are compared with.
 
-One JSON file per (device fingerprint, task, torch version, stock script) under $BPBENCH_HOME/calibration. A session
-never reads them: it calibrates anew and carries its own.
+One JSON file per (device fingerprint, task, torch version, stock script, compiled or not) under
+$BPBENCH_HOME/calibration. A session never reads them: it calibrates anew and carries its own.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +20,7 @@ from harness.config import TaskConfig
 from harness.data import home
 from harness.device import Device
 from harness.errors import DataError, JournalError
+from harness.files import locked, write_atomically
 from harness.records import Calibration
 from harness.sizes import stock_of
 
@@ -37,16 +35,19 @@ class Key:
     task: str
     torch_version: str
     stock_sha256: str
+    compiled: bool
 
     @classmethod
     def of(cls, device: Device, task: TaskConfig) -> Key:
         stock = hashlib.sha256(stock_of(task).encode()).hexdigest()
-        return cls(device.fingerprint, task.name, str(device.identity["torch_version"]), stock)
+        compiled = task.compile and bool(device.identity.get("has_compiler"))
+        return cls(device.fingerprint, task.name, str(device.identity["torch_version"]), stock, compiled)
 
     @property
     def path(self) -> Path:
         torch = re.sub(r"[^A-Za-z0-9.]", "_", self.torch_version)
-        return home() / "calibration" / f"{self.task}-{self.fingerprint}-{torch}-{self.stock_sha256[:12]}.json"
+        how = "-compiled" if self.compiled else ""
+        return home() / "calibration" / f"{self.task}-{self.fingerprint}-{torch}-{self.stock_sha256[:12]}{how}.json"
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ def spread(entries: tuple[Stored, ...]) -> Spread | None:
 
 
 def remember(key: Key, device: Device, calibration: Calibration) -> Path:
-    """Add a calibration; nothing that was stored is lost. Raises DataError."""
-    key.path.parent.mkdir(parents=True, exist_ok=True)
+    """Add a calibration; nothing that was stored is lost. Raises DataError; HarnessError where it cannot be written."""
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "calibration": to_json(calibration),
@@ -114,16 +114,8 @@ def remember(key: Key, device: Device, calibration: Calibration) -> Path:
         "power_state": device.power_state,
     }
     # Twins of one fingerprint have leases of their own, and may end at the same moment.
-    with key.path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(key.path):
         stored(key)  # refuses to add to a damaged file
         document = json.loads(key.path.read_text(encoding="utf-8")) if key.path.exists() else {"calibrations": []}
         document = {**asdict(key), "device": device.identity, "calibrations": [*document["calibrations"], entry]}
-        partial = key.path.with_suffix(f".{os.getpid()}")
-        try:
-            partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
-            partial.replace(key.path)
-        finally:
-            with suppress(FileNotFoundError):
-                partial.unlink()
-    return key.path
+        return write_atomically(key.path, json.dumps(document, indent=1))

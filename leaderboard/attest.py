@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.views.files import write_atomically
+from harness.files import write_atomically
 from leaderboard import entry
 from leaderboard.listing import REPRODUCTIONS
 from leaderboard.published import Published

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError, HarnessError, JournalError
+from harness.files import write_atomically
 from harness.fold import fold
 from harness.journal import Record, canonical, parse
 from harness.llm.store import looks_secret
 from harness.records import SessionState
 from harness.views import text
-from harness.views.files import write_atomically
 from leaderboard import transcripts
 from leaderboard.archive import BadArchive, pack, read_file, unpack
 from leaderboard.history import git_bundle, history

@@ -108,7 +108,7 @@ def _reproduce(arguments: Namespace) -> int:
 def _show_all(results: Sequence[Reproduced], root: Path) -> None:
     from rich.console import Console
 
-    from harness.views.files import write_atomically
+    from harness.files import write_atomically
     from leaderboard import reproduce, show
 
     show.reproductions(results, Console())
@@ -121,7 +121,7 @@ def _compare(arguments: Namespace) -> int:
     from rich.console import Console
 
     from harness.codec import to_json
-    from harness.views.files import write_atomically
+    from harness.files import write_atomically
     from leaderboard import show
 
     boards = _boards(arguments.sources)

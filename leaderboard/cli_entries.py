@@ -155,7 +155,7 @@ def _check(arguments: Namespace) -> int:
 def _leaderboard(arguments: Namespace) -> int:
     from rich.console import Console
 
-    from harness.views.files import write_atomically
+    from harness.files import write_atomically
     from leaderboard import official, show_standings
     from leaderboard.published import load
 

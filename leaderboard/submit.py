@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from harness.errors import ConfigError, HarnessError, JournalError
+from harness.errors import ConfigError, HarnessError
+from harness.files import write_atomically
 from harness.views import text
-from harness.views.files import write_atomically
 from leaderboard import bundle, check, doubles, eligible, entry, official
 from leaderboard.entry import Entry, Submitter
 from leaderboard.listing import UNEXPECTED
@@ -126,8 +126,8 @@ def write(prepared: Sequence[Prepared], folder: Path) -> list[Path]:
                 undo.callback(path.unlink, missing_ok=True)
                 try:
                     written.append(write_atomically(path, content))
-                except JournalError as error:
-                    raise HarnessError(f"cannot write {path}: free space; nothing was written") from error
+                except HarnessError as error:
+                    raise HarnessError(f"{error}; nothing was written") from error
         undo.pop_all()
     return written
 

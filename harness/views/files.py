@@ -1,27 +1,16 @@
-"""Writing a view's file: whole or not at all."""
+"""Writing a session's views, whole or not at all."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from harness.errors import JournalError
+from harness import files
+from harness.errors import HarnessError, JournalError
 
 
-def write_atomically(path: Path, content: str | bytes) -> Path:
-    """Replace `path` by `content` (text is UTF-8); returns `path`.
-
-    Raises:
-        JournalError: it cannot be written. The old file is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def write_view(path: Path, content: str | bytes) -> Path:
+    """As `files.write_atomically`, for what can be made again from the journal beside it. Raises JournalError."""
     try:
-        temporary.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise JournalError(
-            f"cannot write {path} ({error.strerror}): free space; the journal is safe, "
-            f"`bpbench show {path.parent}` reads it"
-        ) from error
-    return path
+        return files.write_atomically(path, content)
+    except HarnessError as error:
+        raise JournalError(f"{error}; the journal is safe, `bpbench show {path.parent}` reads it") from error

@@ -16,7 +16,7 @@ from harness.fold import fold
 from harness.journal import read
 from harness.records import Experiment, SessionState
 from harness.views import rows, text
-from harness.views.files import write_atomically
+from harness.views.files import write_view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def write(session_dir: Path) -> Path:
         JournalError: the journal is missing or damaged, or the file cannot be written.
     """
     records, _ = read(session_dir / "journal.jsonl")
-    return write_atomically(session_dir / "progress.png", png(fold(records)))
+    return write_view(session_dir / "progress.png", png(fold(records)))
 
 
 def _save(figure: Figure, kind: str, **options: Any) -> bytes:

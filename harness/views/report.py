@@ -16,7 +16,7 @@ from harness.fold import fold
 from harness.journal import Record, read
 from harness.records import SessionState
 from harness.views import experiments, plot, rows, summary, text
-from harness.views.files import write_atomically
+from harness.views.files import write_view
 
 # The plot's colours become variables of the page, which has a light and a dark set.
 _VARIABLES = {
@@ -75,7 +75,7 @@ def write(session_dir: Path) -> Path:
         JournalError: the journal is missing or damaged, or the file cannot be written.
     """
     records, _ = read(session_dir / "journal.jsonl")
-    return write_atomically(session_dir / "report.html", render(records))
+    return write_view(session_dir / "report.html", render(records))
 
 
 def _with_variables(svg: str) -> str:

@@ -16,7 +16,7 @@ from harness.fold import fold
 from harness.journal import read
 from harness.records import Experiment, RunResult, SessionState
 from harness.views import replayed, rows, text
-from harness.views.files import write_atomically
+from harness.views.files import write_view
 
 
 def summary(state: SessionState) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def write(session_dir: Path) -> Path:
     """
     records, _ = read(session_dir / "journal.jsonl")
     content = json.dumps(summary(fold(records)), indent=2, allow_nan=False) + "\n"
-    return write_atomically(session_dir / "summary.json", content)
+    return write_view(session_dir / "summary.json", content)
 
 
 def _count(experiments: Iterable[Experiment]) -> dict[str, int]:

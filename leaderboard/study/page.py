@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import ConfigError
+from harness.files import write_atomically
 from harness.views import text
-from harness.views.files import write_atomically
 
 UNMEASURED = "*Not measured yet.*"
 

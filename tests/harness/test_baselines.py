@@ -8,6 +8,7 @@ import pytest
 
 from harness import baselines
 from harness.device import Device
+from harness.errors import DataError
 from harness.records import RunResult, SessionState, Status
 
 KEY = {"task": "demo", "clock": "wall"}
@@ -41,3 +42,14 @@ def test_sessions_of_one_seed_are_one_group_and_a_later_seed_tells_an_earlier_on
     assert baselines.known(KEY, DEVICE, 11) == [[9.0], [10.0]]
     assert baselines.known(KEY, DEVICE, 9) == []
     assert baselines.known({**KEY, "clock": "ticks"}, DEVICE, 11) == []
+
+
+def test_a_damaged_file_is_named_and_left_alone() -> None:
+    """Such as a power cut leaves it: empty."""
+    baselines.remember(KEY, DEVICE, session(0, 1.5))
+    (path,) = (baselines.home() / "baselines").glob("*.json")
+    path.write_text("")
+    for use in (lambda: baselines.known(KEY, DEVICE, 1), lambda: baselines.remember(KEY, DEVICE, session(1, 1.5))):
+        with pytest.raises(DataError, match=rf"{path.name}: not a file of earlier baselines .*remove it"):
+            use()
+    assert path.read_text() == ""

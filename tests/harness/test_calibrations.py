@@ -48,7 +48,13 @@ def test_all_are_kept_with_their_time_and_probes(key):
 
 @pytest.mark.parametrize(
     "other",
-    [{"fingerprint": "f"}, {"task": "nano"}, {"torch_version": "2.12.0"}, {"stock_sha256": "0" * 64}],
+    [
+        {"fingerprint": "f"},
+        {"task": "nano"},
+        {"torch_version": "2.12.0"},
+        {"stock_sha256": "0" * 64},
+        {"compiled": True},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_rates_of_another_kind_stay_apart(key, other):
