@@ -6,7 +6,6 @@ $BPBENCH_HOME/calibration. A session never reads them: it calibrates anew and ca
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
@@ -22,7 +21,7 @@ from harness.device import Device
 from harness.errors import DataError, JournalError
 from harness.files import locked, write_atomically
 from harness.records import Calibration
-from harness.sizes import stock_of
+from harness.sizes import stock_sha256
 
 MIN_TO_COMPARE = 2
 
@@ -39,9 +38,8 @@ class Key:
 
     @classmethod
     def of(cls, device: Device, task: TaskConfig) -> Key:
-        stock = hashlib.sha256(stock_of(task).encode()).hexdigest()
         compiled = task.compile and bool(device.identity.get("has_compiler"))
-        return cls(device.fingerprint, task.name, str(device.identity["torch_version"]), stock, compiled)
+        return cls(device.fingerprint, task.name, str(device.identity["torch_version"]), stock_sha256(task), compiled)
 
     @property
     def path(self) -> Path:

@@ -44,10 +44,10 @@ def run_multirun(
         chosen = HydraConfig.get()
         say(f"session {chosen.job.num + 1}: {' '.join(chosen.overrides.task)}")
         try:
-            return job(compose.with_text_of_task(compose.to_config(composed), chosen.overrides.task))
+            statuses.append(job(compose.with_text_of_task(compose.to_config(composed), chosen.overrides.task)))
         except HarnessError as error:
             statuses.append(report(error))
-            return statuses[-1]
+        return statuses[-1]
 
     statuses = [0]
     compose.register_schema()

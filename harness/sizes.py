@@ -5,6 +5,7 @@ The formulas describe the stock train.py's model; a test builds every task's mod
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -104,6 +105,10 @@ def known(folder: Path = TASKS) -> tuple[Size, ...]:
 def stock_of(task: TaskConfig) -> str:
     """The stock train.py at this size."""
     return knobs.stock_source(STOCK, task.knobs, task.ranges)
+
+
+def stock_sha256(task: TaskConfig) -> str:
+    return hashlib.sha256(stock_of(task).encode()).hexdigest()
 
 
 def load(path: Path) -> TaskConfig:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.records import Status
-from harness.stats import PRIOR_DEGREES, mean, pooled_sigma
+from harness.stats import PRIOR_DEGREES, mean, pooled_sigma, t_quantile
 from leaderboard.study.ledger import Run
 
 MARGIN_SIGMAS = 1.5
@@ -108,8 +108,6 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope | None:
     """From (share of the budget, bpb); None below three points or one budget."""
     if len(points) < 3 or len({share for share, _ in points}) < 2:
         return None
-    from scipy.stats import t
-
     x = np.log([share for share, _ in points])
     y = np.array([bpb for _, bpb in points])
     centred = x - x.mean()
@@ -118,7 +116,7 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope | None:
     residual = y - y.mean() - gradient * centred
     degrees = len(points) - 2
     sd = math.sqrt(float(residual @ residual) / degrees)
-    half = float(t.ppf(0.975, degrees)) * sd / math.sqrt(squares)
+    half = t_quantile(degrees, 0.975) * sd / math.sqrt(squares)
     # One per cent less budget is log(0.99); the sign turns, for it costs.
     percent = -math.log(0.99)
     return Slope(-gradient * percent, (-gradient - half) * percent, (-gradient + half) * percent, sd)
@@ -147,8 +145,6 @@ def equivalence(
     Paired on common seeds, which start from the same weights and meet the same order of texts: with MIN_SEEDS pairs or
     more their differences carry their own error. Below that, sigma (with its `degrees`, the prior's added) stands in.
     """
-    from scipy.stats import t
-
     common = sorted(set(one[1]) & set(other[1]))
     if not common:
         return None
@@ -159,7 +155,7 @@ def equivalence(
         error, freedom = statistics.stdev(differences) / math.sqrt(n), float(n - 1)
     else:
         error, freedom = sigma * math.sqrt(2 / n), degrees + PRIOR_DEGREES
-    half = float(t.ppf(0.95, freedom)) * error
+    half = t_quantile(freedom, 0.95) * error
     return Equivalence(one[0], other[0], n, centre, centre - half, centre + half, paired, margin)
 
 
@@ -168,6 +164,4 @@ def half_width(num_seeds: int, sigma: float) -> float:
 
     Below about so many seeds as take it under the margin even equal places can only be called equivalent by luck.
     """
-    from scipy.stats import t
-
-    return float(t.ppf(0.95, num_seeds - 1)) * sigma * math.sqrt(2 / num_seeds)
+    return t_quantile(num_seeds - 1, 0.95) * sigma * math.sqrt(2 / num_seeds)

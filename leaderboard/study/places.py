@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from harness.data import DataInfo
 from harness.device import Device, probe
 from harness.errors import ConfigError, DeviceError
 from harness.integrity import Witness
-from harness.sizes import stock_of
+from harness.sizes import stock_of, stock_sha256
 from leaderboard.study.ledger import Opened, Place
 
 Say = Callable[[str], None]
@@ -53,7 +52,7 @@ class Site:
 
 
 def choose(names: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings called `names`; all for none. The first one is always the device as it is. Raises ConfigError."""
+    """The settings called `names`; all for none. Raises ConfigError."""
     known = [setting.name for setting in SETTINGS]
     for name in names:
         if name not in known:
@@ -115,7 +114,7 @@ def opened(study: str, config: Config, data: DataInfo, raw_seconds: float | None
         study=study,
         task=config.task.name,
         reference_tokens=config.task.reference_tokens,
-        stock_sha256=hashlib.sha256(stock_of(config.task).encode()).hexdigest(),
+        stock_sha256=stock_sha256(config.task),
         data_sha256=str(data.meta["data_sha256"]),
         sigma_prior_bpb=config.task.sigma_prior_bpb,
         raw_seconds=raw_seconds,

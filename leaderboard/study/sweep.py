@@ -7,7 +7,6 @@ confirm  the stock script, the prototype, and the best of screen and tpe on a la
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from harness.journal import read
 from harness.lease import lease, physical_name
 from harness.records import Experiment, RunResult, Status, View
 from harness.sizes import TASKS as TASK_FILES
-from harness.sizes import load, stock_of
+from harness.sizes import load, stock_of, stock_sha256
 from harness.stats import mean
 from leaderboard.reproduce import once
 from leaderboard.study import places, portability, variants
@@ -178,7 +177,7 @@ def check_stock(small: Ledger | None) -> None:
     if small is None or small.opened is None:
         return
     path = TASK_FILES / f"{small.opened.task}.yaml"
-    today = hashlib.sha256(stock_of(load(path)).encode()).hexdigest() if path.is_file() else None
+    today = stock_sha256(load(path)) if path.is_file() else None
     if today is not None and today != small.opened.stock_sha256:
         raise ConfigError(
             f"the search in {small.opened.task}{SUFFIX} is of another stock script: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from study_ledgers import OPENED, place, run
 from harness import knobs
 from harness.errors import ConfigError
 from harness.records import Status
-from harness.sizes import TASKS, load, stock_of
+from harness.sizes import TASKS, load, stock_of, stock_sha256
 from leaderboard.study import sweep, sweep_page
 from leaderboard.study.ledger import Ledger, Run
 from leaderboard.study.variants import STOCK
@@ -101,7 +100,7 @@ def test_what_was_found_for_another_stock_script_is_not_confirmed() -> None:
     found = sweep_ledger(run("p", "tpe-000", 500, 1.2, knobs={}))
     with pytest.raises(ConfigError, match="is of another stock script"):
         sweep.check_stock(found)
-    today = hashlib.sha256(stock_of(load(TASKS / "nano_study.yaml")).encode()).hexdigest()
+    today = stock_sha256(load(TASKS / "nano_study.yaml"))
     sweep.check_stock(replace(found, opened=replace(found.opened, stock_sha256=today)))
 
 
