@@ -146,9 +146,9 @@ def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
     winner = tpe_best(small)
     extended = (*known, *([winner] if winner else []))
     best = [name for name in compared(small)[:1] if name != STOCK] if small else []
-    found = [*best, *([winner.name] if winner else [])]
-    names = list(wish.variants) or [*PROTOTYPES, *found]
-    if set(names) & set(found):
+    taken = [*best, *([winner.name] if winner else [])]
+    names = list(wish.variants) or [*PROTOTYPES, *taken]
+    if set(names) & set(taken):
         check_stock(small)
     return variants.choose(extended, [STOCK, *names])
 
