@@ -131,7 +131,7 @@ def _bearable(state: SessionState) -> SessionState:
 def _figures(state: SessionState, outcome: Outcome, costs: Spent) -> list[tuple[str, str]]:
     best = rows.incumbent(state)
     return [
-        ("gain on test, bpb", words.bpb(outcome.gain_bpb, True)),
+        ("gain on test, bpb" if best else "baseline against itself, bpb", words.bpb(outcome.gain_bpb, True)),
         ("baseline, val bpb", words.bpb(outcome.baseline_bpb)),
         ("best, val bpb", words.bpb(best.val_bpb if best else None)),
         ("sigma, bpb", words.bpb(outcome.sigma_bpb)),

@@ -63,6 +63,7 @@ def test_a_session_that_kept_nothing_says_so(base: Published) -> None:
     for item, nothing in ((base, False), (replace(base, bundle=replace(base.bundle, state=dropped)), True)):
         text = Page(built([item])[f"session/{slug(base.name)}.html"].decode()).text
         assert ("No experiment was kept" in text) == ("stock script again, test bpb" in text) == nothing
+        assert ("baseline against itself, bpb" in text) == ("gain on test, bpb" not in text) == nothing
 
 
 def test_the_submitter_speaks_below_the_figures(base: Published) -> None:
