@@ -119,8 +119,12 @@ class Measurer:
         made = bench.calibrate(stock_of(site.config.task), seed, site.config.task.sigma_prior_bpb)
         self._calibrated.add(site.place.key)
         self.book.write("calibrated", Calibrated(site.place.key, made))
-        took = text.duration(time.monotonic() - started)
-        self.say(f"  {made.tokens_per_second:,.0f} tokens/s, budget {made.budget_seconds:.1f} s, measured in {took}")
+        seconds = time.monotonic() - started
+        self.hours.took(seconds)
+        self.say(
+            f"  {made.tokens_per_second:,.0f} tokens/s, budget {made.budget_seconds:.1f} s, "
+            f"measured in {text.duration(seconds)}"
+        )
         return made
 
     def _run(self, bench: LocalBench, job: Job, calibration: Calibration | None) -> Run:

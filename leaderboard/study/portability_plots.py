@@ -117,7 +117,8 @@ def _name(found: Findings, place: str) -> str:
     label = found.ledger.label(place)
     head = label.partition(",")[0]
     shown = label.partition(",")[2].strip() if all(other.partition(",")[0] == head for other in labels) else label
-    return shown if len(shown) <= MAX_NAME else shown[: MAX_NAME - 1] + "…"
+    half = MAX_NAME // 2  # twins differ at the end: the name of their file
+    return shown if len(shown) <= MAX_NAME else f"{shown[: half - 1]}…{shown[-half:]}"
 
 
 def _figure(columns: int, height: float, width: float = 4.8, sharey: bool = False) -> tuple[Figure, list[Axes]]:

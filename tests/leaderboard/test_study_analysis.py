@@ -44,6 +44,14 @@ def test_spread_of_two_places() -> None:
     assert found.seed_sd == pytest.approx(math.sqrt(0.02)) and found.degrees == 2
 
 
+def test_seeds_that_only_some_places_have_do_not_pull_them_apart() -> None:
+    many = {"a": {0: 1.0, 1: 1.1, 2: 1.2, 3: 9.0}, "b": {0: 1.1, 1: 1.2, 2: 1.3}}
+    found = analysis.spread(many)
+    assert found.largest_gap == pytest.approx(0.1) and found.degrees == 4
+    begun = analysis.spread({**many, "c": {5: 7.0}})
+    assert begun == found
+
+
 def test_paired_seeds_are_compared_pair_by_pair() -> None:
     """Seeds differ by ten margins, places by a fifth of one: only pairing shows it."""
     one = {0: 1.0, 1: 1.1, 2: 1.2}
