@@ -43,6 +43,14 @@ def test_multirun_runs_every_combination_and_leaves_nothing_but_its_record(
     assert [(parts[0], parts[1], parts[-1]) for parts in files] == [("sessions", "multirun", "multirun.yaml")]
 
 
+def test_a_session_is_announced_as_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    overrides = ["task=tiny", "backend=null", "agent=noop", "session.name=x-${agent.name}"]
+    assert run_multirun(overrides, lambda _: 0, say=said.append, report=cli._report) == 0
+    assert said == ["session 1: task=tiny backend='null' agent=noop session.name=x-${agent.name}"]
+
+
 def test_every_session_of_a_multirun_has_the_text_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[tuple[str, str, str | None]] = []
