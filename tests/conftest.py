@@ -10,6 +10,20 @@ from pathlib import Path
 import pytest
 
 EXPLOITS = Path(__file__).absolute().parent / "exploits"
+# Whoever begins one of these last works on alone.
+LONGEST = (
+    "test_resume.py",
+    "test_llm_sessions.py",
+    "test_levels.py",
+    "test_scorer_process.py",
+    "test_local_model.py",
+    "test_multirun.py",
+    "test_on_device.py",
+    "test_wheel.py",
+    "test_study.py",
+    "test_account.py",
+    "test_tracking_wandb.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if "exploits" in item.keywords]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if "exploits" not in item.keywords]
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -42,12 +42,12 @@ def checked(name: str) -> str:
     return name
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=DEVICES, scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return checked(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def device(name: str) -> Device:
     return probe(BackendConfig(name=name), microprobes=True)
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from no_repository import NoRepository
+
 from harness import agents, compose
 from harness.codec import to_json
 from harness.config import Config
@@ -21,7 +23,6 @@ from harness.records import Calibration, CurvePoint, Role, RunResult, SessionSta
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer
 from harness.session import Session
-from harness.workspace import Workspace
 
 STOCK = '''"""A stand-in for the stock script."""
 
@@ -114,7 +115,7 @@ def run(folder: Path, config: Config, to: Line, bench: HashedBench | None = None
             records,
             agent=agents.load(config.agent),
             bench=bench or HashedBench(),
-            workspace=Workspace(folder / "workspace"),
+            workspace=NoRepository(),
             trackers=[],
             nonce="nonce",
             line=to,

@@ -193,7 +193,7 @@ def test_a_replay_needs_no_model(calm: Path, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("wire", WIRES)
 def test_what_cannot_be_mended_ends_at_once_with_what_to_do(tmp_path: Path, wire: str, fault: str, words: str) -> None:
-    config = configured(wire=wire)
+    config = configured("session.experiments=1", wire=wire)
     waits: list[float] = []
     with (
         line(tmp_path, config, Script(steps=({"fault": fault},)), waits) as (to, server),

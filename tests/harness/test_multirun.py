@@ -91,7 +91,7 @@ def test_a_multirun_that_does_not_compose_runs_nothing(tmp_path: Path, monkeypat
 
 
 NAMED = ["run", "-m", "agent=noop", "session.name=${agent.name}-${session.seed}", "session.experiments=1"]
-FEWEST = ["task.baseline_seeds=2", "task.confirm_seeds=2"]
+FEWEST = ["task.baseline_seeds=1", "task.confirm_seeds=1"]
 
 
 @pytest.fixture(scope="module")
