@@ -44,8 +44,8 @@ class Key:
     @property
     def path(self) -> Path:
         torch = re.sub(r"[^A-Za-z0-9.]", "_", self.torch_version)
-        how = "-compiled" if self.compiled else ""
-        return home() / "calibration" / f"{self.task}-{self.fingerprint}-{torch}-{self.stock_sha256[:12]}{how}.json"
+        how = "compiled" if self.compiled else "eager"
+        return home() / "calibration" / f"{self.task}-{self.fingerprint}-{torch}-{self.stock_sha256[:12]}-{how}.json"
 
 
 @dataclass(frozen=True)

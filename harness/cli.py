@@ -30,7 +30,7 @@ _EPILOG = """\
 Overrides choose an option of a group (agent=random) or set a value (session.experiments=12);
 `bpbench config` prints what they add up to, the YAML files under conf/ are all there is to choose from.
 
-  bpbench run                                        a first session: about five minutes on two cores
+  bpbench run                                        a first session: seven to sixteen minutes on two cores
   bpbench run task=tiny backend=null data=synthetic  a dry run in seconds, never ranked
   bpbench run -m agent=tpe,random session.seed=0,1   four sessions, one after the other
 """

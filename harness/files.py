@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:
-    """Replace `path` by `content` (text is UTF-8), for good even if the power fails behind it; returns `path`.
+    """Replace `path` by `content` (text is UTF-8), which is on disk before it takes the place; returns `path`.
 
     Raises:
         HarnessError: it cannot be written. The old file is untouched.
@@ -25,9 +25,10 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise HarnessError(f"cannot write {path} ({error.strerror}): free space or mend the disk") from error
     return path
 
 
@@ -38,7 +39,11 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("w")
     except OSError as error:
-        raise HarnessError(f"cannot write {path} ({error.strerror}): free space or mend the disk") from error
+        raise _cannot_write(path, error) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _cannot_write(path: Path, error: OSError) -> HarnessError:
+    return HarnessError(f"cannot write {path} ({error.strerror}): see to its folder, permissions and the space left")

@@ -43,7 +43,8 @@ def run_multirun(
     def task(composed: DictConfig) -> int:
         chosen = HydraConfig.get()
         # Without the marks by which Hydra keeps `${agent.name}` from being worked out in its own sweep.
-        say(f"session {chosen.job.num + 1}: {' '.join(chosen.overrides.task)}".replace("\\", ""))
+        asked = " ".join(chosen.overrides.task).replace("\\{", "{").replace("\\}", "}")
+        say(f"session {chosen.job.num + 1}: {asked}")
         try:
             statuses.append(job(compose.with_text_of_task(compose.to_config(composed), chosen.overrides.task)))
         except HarnessError as error:

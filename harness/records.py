@@ -133,7 +133,8 @@ class RunResult:
     # Of all threads until start(), without compilers; None: another device.
     setup_work_seconds: float | None = field(default=None, metadata=LATER)
     eval_seconds: float | None = None
-    # The model's work until it first answered, in the slower of two servers (by the wall clock nearly the faster).
+    # The model's work until it first answered, in the slower of two servers (where the wall is the clock: in the
+    # faster, or half of the slower if that is more).
     first_answer_seconds: float | None = field(default=None, metadata=LATER)
     wall_seconds: float | None = None
     peak_memory_bytes: int | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-_LEAST_SPAN = 1e-2  # bpb, about a sigma of the smallest tasks: less is nothing, and is to look like it
+_LEAST_SPAN = 4e-3  # bpb, some sigmas of the largest task: less is nothing, and is to look like it
 
 
 @dataclass(frozen=True)

@@ -123,18 +123,19 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope | None:
 
 
 def spread(baselines: Mapping[str, Seeds]) -> Spread:
-    """Of the stock script between places, on the seeds that all of them have, beside its spread between seeds.
+    """Of the stock script between places, on the seeds that all of them have, beside its spread between all seeds.
 
     Places with fewer than MIN_SEEDS would take the seeds from all others, so these come in where nothing else is.
     """
-    full = {place: seeds for place, seeds in baselines.items() if len(seeds) >= MIN_SEEDS}
-    baselines = full if len(full) > 1 else baselines
-    shared = set.intersection(*(set(seeds) for seeds in baselines.values()))
-    if shared:
-        baselines = {place: {seed: seeds[seed] for seed in shared} for place, seeds in baselines.items()}
-    means = {place: mean(list(seeds.values())) for place, seeds in baselines.items()}
+    own = {place: mean(list(seeds.values())) for place, seeds in baselines.items()}
     degrees = sum(len(seeds) - 1 for seeds in baselines.values())
-    squares = sum((bpb - means[place]) ** 2 for place, seeds in baselines.items() for bpb in seeds.values())
+    squares = sum((bpb - own[place]) ** 2 for place, seeds in baselines.items() for bpb in seeds.values())
+    full = {place: seeds for place, seeds in baselines.items() if len(seeds) >= MIN_SEEDS}
+    compared = full if len(full) > 1 else baselines
+    shared = set.intersection(*(set(seeds) for seeds in compared.values()))
+    means = {
+        place: mean([seeds[seed] for seed in shared]) if shared else own[place] for place, seeds in compared.items()
+    }
     several = len(means) > 1
     return Spread(
         means=means,

@@ -26,7 +26,7 @@ Key = tuple[str, str, int, str, float]
 
 @dataclass(frozen=True)
 class Opened:
-    """What all files of a study must have in common, but for the seconds of raw runs: what counts is what these had."""
+    """What all files of a study must have in common. Not `raw_seconds`: one machine may be told what another found."""
 
     study: str  # portability | sweep
     task: str
@@ -34,7 +34,7 @@ class Opened:
     stock_sha256: str
     data_sha256: str
     sigma_prior_bpb: float
-    raw_seconds: float | None = None  # the budget of raw runs, where the user set it
+    raw_seconds: float | None = None  # what raw runs are to have, as known when the file began
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,6 @@ class _Collected:
         ordered = [item for _, item in sorted(self.calibrations, key=lambda pair: pair[0])]
         stated, margin = min(self.margins, key=lambda pair: pair[0], default=(0.0, None))
         others = [at for place, at in self.begun.items() if margin is None or place != margin.place]
-        asked = [one.raw_seconds for one in self.opened if one.raw_seconds is not None]
-        first = ordered[0].calibration.budget_seconds if ordered else None
         return Ledger(
             opened=self.opened[-1] if self.opened else None,
             places=self.places,
@@ -246,25 +244,44 @@ class _Collected:
             refused=tuple(item for item in self.refused.values() if item.place not in self.begun),
             margin=margin,
             margin_was_first=margin is None or all(at > stated for at in others),
-            raw_seconds=asked[0] if asked else first,
+            raw_seconds=self._raw_seconds(ordered),
             runs=tuple(self.runs.values()),
         )
+
+    def _raw_seconds(self, ordered: Sequence[Calibrated]) -> float | None:
+        """Of the raw runs on record; before there are any as a file was begun with, else the first calibration's."""
+        made = whole_budgets(tuple(self.runs.values()))
+        asked = {one.raw_seconds for one in self.opened if one.raw_seconds is not None}
+        if not made and len(asked) > 1:
+            shown = ", ".join(f"{value:g}" for value in sorted(asked))
+            raise ConfigError(f"files begun with {shown} raw seconds do not compare; begin all but one anew")
+        first = {item.calibration.budget_seconds for item in ordered[:1]}
+        return next(iter(made or asked or first), None)
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
     """Raises ConfigError where runs of one name are of two scripts, or raw runs of different seconds."""
     scripts: dict[tuple[str, str], str] = {}
-    seconds: dict[str, float] = {}  # place -> of a whole budget
     for run in runs:
         if run.source_sha256 is not None and scripts.setdefault(run.script, run.source_sha256) != run.source_sha256:
             raise ConfigError(f"{run.variant}: its runs are of two scripts; measure each in a folder of its own")
-        # Older files have only what was left of a budget: the most of a place is nearest to the whole.
-        asked = run.raw_seconds if run.raw_seconds is not None else run.budget_seconds
-        if run.mode == RAW and asked is not None:
-            seconds[run.place] = max(asked, seconds.get(run.place, 0.0))
-    if len(set(seconds.values())) > 1:
-        shown = ", ".join(f"{value:g}" for value in sorted(set(seconds.values())))
+    if len(made := whole_budgets(runs)) > 1:
+        shown = ", ".join(f"{value:g}" for value in sorted(made))
         raise ConfigError(f"raw runs of {shown} seconds do not compare; give every machine the same --raw-seconds")
+
+
+def whole_budgets(runs: Sequence[Run]) -> set[float]:
+    """The seconds of the raw runs, which are to be the same. Of older runs, which have only what setup left of a
+    budget, the most of a place is nearest to the whole.
+    """
+    raw = [run for run in runs if run.mode == RAW]
+    made = {run.place: run.raw_seconds for run in raw if run.raw_seconds is not None}
+    exact = {run.raw_seconds for run in raw if run.raw_seconds is not None}
+    left: dict[str, float] = {}
+    for run in raw:
+        if run.place not in made and run.budget_seconds is not None:
+            left[run.place] = max(run.budget_seconds, left.get(run.place, 0.0))
+    return exact | set(left.values())
 
 
 def _decode(kind: type[T], record: Record, wanted: str) -> T:

@@ -120,7 +120,6 @@ class Measurer:
         self._calibrated.add(site.place.key)
         self.book.write("calibrated", Calibrated(site.place.key, made))
         seconds = time.monotonic() - started
-        self.hours.took(seconds)
         self.say(
             f"  {made.tokens_per_second:,.0f} tokens/s, budget {made.budget_seconds:.1f} s, "
             f"measured in {text.duration(seconds)}"

@@ -64,7 +64,8 @@ def measure(wish: Wish, say: Say) -> bool:
         enter(book, sites)
         others = read_folder(wish.folder)
         hours, scratch = Hours(wish.hours), wish.scratch.absolute()
-        measurer = Measurer(book, by_key(sites), data, sources, scratch, hours, say, others.raw_seconds)
+        raw_seconds = others.raw_seconds or wish.raw_seconds
+        measurer = Measurer(book, by_key(sites), data, sources, scratch, hours, say, raw_seconds)
         return follow(wish, measurer, [variant.name for variant in chosen], others.margin is not None)
 
 
@@ -120,7 +121,7 @@ def check(wish: Wish) -> None:
 
 
 def check_seconds(wish: Wish, others: Ledger) -> None:
-    """Raises ConfigError where other seconds are asked for than the folder's raw runs had."""
+    """Raises ConfigError where other seconds are asked for than the folder's raw runs have."""
     known, wanted = others.raw_seconds, wish.raw_seconds
     if None not in (known, wanted) and known != wanted:
         raise ConfigError(f"--raw-seconds {wanted!r}: the study in {wish.folder} has {known!r}; leave the option out")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import knobs, seeds
 from harness.agents import tpe
@@ -142,14 +143,18 @@ def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
     if wish.stage == SCREEN:
         found = variants.choose(known, wish.variants)
         return found if found[0].name == STOCK else (known[0], *found)
-    small = small_ledger(ledgers(wish.folder), place)
-    winner = tpe_best(small)
+    found = ledgers(wish.folder)
+    screened, searched = small_ledger(found, place, compared), small_ledger(found, place, trials)
+    winner = tpe_best(searched)
     extended = (*known, *([winner] if winner else []))
-    best = [name for name in compared(small)[:1] if name != STOCK] if small else []
-    taken = [*best, *([winner.name] if winner else [])]
-    names = list(wish.variants) or [*PROTOTYPES, *taken]
-    if set(names) & set(taken):
-        check_stock(small)
+    names = list(wish.variants)
+    if not names:
+        best = [name for name in compared(screened)[:1] if name != STOCK] if screened else []
+        if best:
+            check_stock(screened, SCREEN)
+        names = [*PROTOTYPES, *best, *([winner.name] if winner else [])]
+    if winner is not None and winner.name in names:
+        check_stock(searched, TPE)
     return variants.choose(extended, [STOCK, *names])
 
 
@@ -172,16 +177,16 @@ def further(runs: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, floa
     return {name: seeds for name, seeds in kept.items() if seeds and not name.startswith(TRIAL)}
 
 
-def check_stock(small: Ledger | None) -> None:
-    """Raises ConfigError where what was found is a point of another stock script than today's."""
+def check_stock(small: Ledger | None, stage: str) -> None:
+    """Raises ConfigError where what a stage found belongs to another stock script than today's."""
     if small is None or small.opened is None:
         return
     path = TASK_FILES / f"{small.opened.task}.yaml"
     today = stock_sha256(load(path)) if path.is_file() else None
     if today is not None and today != small.opened.stock_sha256:
         raise ConfigError(
-            f"the search in {small.opened.task}{SUFFIX} is of another stock script: "
-            "`bpbench sweep tpe` again, in a folder of its own"
+            f"what {stage} found in {small.opened.task}{SUFFIX} is of another stock script: "
+            f"`bpbench sweep {stage}` again, in a folder of its own"
         )
 
 
@@ -198,13 +203,11 @@ def trials(ledger: Ledger) -> list[Run]:
     return sorted((run for run in ledger.runs if run.variant.startswith(TRIAL)), key=lambda run: run.variant)
 
 
-def small_ledger(found: Mapping[str, Ledger], place: str) -> Ledger | None:
-    """What the small task's runs say for `place`: those made there if it was searched, else of the place with most."""
-    small = found.get(TASKS[SCREEN])
-    if small is None or not small.used():
-        return None
-    searched = [key for key in small.used() if trials(small.at(key))] or list(small.used())
-    return small.at(place if place in searched else searched[0])
+def small_ledger(found: Mapping[str, Ledger], place: str, having: Callable[[Ledger], Sequence[Any]]) -> Ledger | None:
+    """The small task's runs at `place`, if they have any of those; else at the place with most runs that does."""
+    small = found.get(TASKS[SCREEN], Ledger())
+    places = [key for key in small.used() if having(small.at(key))]
+    return small.at(place if place in places else places[0]) if places else None
 
 
 def tpe_best(small: Ledger | None) -> Variant | None:

@@ -45,7 +45,7 @@ def sections(found: Mapping[str, Ledger], known: Mapping[str, Variant]) -> dict[
     """Name -> what stands between its markers; UNMEASURED where there are no data."""
     small, full = (found.get(sweep.TASKS[stage]) for stage in (sweep.SCREEN, sweep.CONFIRM))
     return {
-        "bars": by_place(full, partial(bars, searched=lambda place: sweep.small_ledger(found, place))),
+        "bars": by_place(full, partial(bars, searched=lambda place: sweep.small_ledger(found, place, sweep.trials))),
         "confirm": by_place(full, partial(variants_table, known=known)),
         "screen": by_place(small, partial(variants_table, known=known)),
         "tpe": by_place(small, points_table),
@@ -77,9 +77,9 @@ def bars(ledger: Ledger, searched: Callable[[str], Ledger | None]) -> str:
     found_little = _word(more.share <= MAX_FOUND, more.high <= MAX_FOUND) if more and points >= MIN_TRIALS else NOT_YET
     return "\n".join(
         [
-            f"- The stock script against the better of the two prototypes: {_percent(lead)} lower "
+            f"- The stock script against the better of the two prototypes: {_percent(lead)} "
             f"(bar: at least {100 * MIN_LEAD:.0f} %): {led}",
-            f"- The best of {points} points of TPE against the stock script: {_percent(more)} lower "
+            f"- The best of {points} points of TPE against the stock script: {_percent(more)} "
             f"(bar: at most {100 * MAX_FOUND:.0f} %, of {MIN_TRIALS} points): {found_little}",
         ]
     )
@@ -193,7 +193,11 @@ def _saved(runs: Mapping[str, Mapping[int, float]], worse: str, better: str) -> 
 
 
 def _percent(saved: Saved | None) -> str:
-    return "-" if saved is None else f"{100 * saved.share:.1f} % ({100 * saved.low:.1f} to {100 * saved.high:.1f})"
+    if saved is None:
+        return "-"
+    if saved.share < 0:
+        return f"{-100 * saved.share:.1f} % ({-100 * saved.high:.1f} to {-100 * saved.low:.1f}) higher"
+    return f"{100 * saved.share:.1f} % ({100 * saved.low:.1f} to {100 * saved.high:.1f}) lower"
 
 
 def _word(in_the_mean: bool, in_the_interval: bool) -> str:

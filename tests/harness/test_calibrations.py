@@ -62,6 +62,15 @@ def test_rates_of_another_kind_stay_apart(key, other):
     assert calibrations.stored(Key(**{**asdict(key), **other})) == ()
 
 
+def test_compiled_and_eager_are_two_kinds():
+    compiling = replace(DEVICE, identity={**DEVICE.identity, "has_compiler": True})
+    asked = replace(DEMO, compile=True)
+    assert [Key.of(device, task).compiled for device in (DEVICE, compiling) for task in (DEMO, asked)] == [
+        *(False, False),
+        *(False, True),
+    ]
+
+
 def test_a_calibration_of_another_version_is_read(key):
     keep(key, 100.0)
     document = json.loads(key.path.read_text())

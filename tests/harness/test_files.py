@@ -23,7 +23,7 @@ def test_a_file_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:
 def full(path: Path) -> None:
     """In a process of its own, as on a disk with ten bytes left."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-    with pytest.raises(HarnessError, match=r"cannot write .*file.json \(.+\): free space or mend the disk$"):
+    with pytest.raises(HarnessError, match=r"cannot write .*file.json \(.+\): see to its folder, .*space left$"):
         write_atomically(path, "x" * 100)
     with pytest.raises(JournalError, match=r"the journal is safe, `bpbench show .*` reads it$"):
         write_view(path, "x" * 100)

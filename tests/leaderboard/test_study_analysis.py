@@ -47,9 +47,11 @@ def test_spread_of_two_places() -> None:
 def test_seeds_that_only_some_places_have_do_not_pull_them_apart() -> None:
     many = {"a": {0: 1.0, 1: 1.1, 2: 1.2, 3: 9.0}, "b": {0: 1.1, 1: 1.2, 2: 1.3}}
     found = analysis.spread(many)
-    assert found.largest_gap == pytest.approx(0.1) and found.degrees == 4
+    assert found.largest_gap == pytest.approx(0.1) and found.degrees == 5, "all seeds tell of seeds"
     begun = analysis.spread({**many, "c": {5: 7.0}})
     assert begun == found
+    alone = analysis.spread({"a": many["b"], "c": {0: 7.0}})
+    assert alone.seed_sd == pytest.approx(0.1) and alone.degrees == 2
 
 
 def test_paired_seeds_are_compared_pair_by_pair() -> None:

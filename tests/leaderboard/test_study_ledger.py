@@ -81,6 +81,15 @@ def test_files_with_and_without_the_option_go_together(tmp_path) -> None:
     portability.check_seconds(wish, merged)
     with pytest.raises(ConfigError, match=r"--raw-seconds 45.0: the study in .* has 50.0"):
         portability.check_seconds(replace(wish, raw_seconds=45.0), merged)
+    written(tmp_path / "third.jsonl", 40.0, at=3000.0, raw_seconds=45.0)
+    with pytest.raises(ConfigError, match="files begun with 45, 50 raw seconds do not compare"):
+        read_folder(tmp_path)
+    # What was run counts, whatever a file was begun with.
+    with Journal.create(tmp_path / "ran.jsonl", clock=lambda: 4000.0) as journal:
+        journal.append("study_open", **to_json(OPENED))
+        journal.append("place", **to_json(place("q")))
+        journal.append("run", **to_json(run("q", STOCK, 0, 1.3, mode=RAW, budget_seconds=49.0, raw_seconds=48.0)))
+    assert read_folder(tmp_path).raw_seconds == 48.0
 
 
 def test_damage_names_its_file(tmp_path) -> None:
@@ -115,6 +124,8 @@ def test_runs_that_do_not_compare_are_refused() -> None:
     # A long setup takes its share of one run's budget, and no study must end of it.
     check_comparable([raw, replace(raw, seed=1, budget_seconds=42.0), replace(raw, place="q")])
     check_comparable([raw, replace(raw, place="q", budget_seconds=44.7, raw_seconds=45.0)])
+    with pytest.raises(ConfigError, match="raw runs of 45, 50 seconds"):
+        check_comparable([replace(raw, seed=seed, raw_seconds=seconds) for seed, seconds in enumerate((45.0, 50.0))])
 
 
 def test_a_start_that_is_refused_leaves_no_file(tmp_path, bpbench_home, tiny_overrides) -> None:

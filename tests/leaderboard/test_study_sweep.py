@@ -82,9 +82,10 @@ def test_a_search_counts_where_it_was_made() -> None:
     searched = [run("p", "tpe-000", 500, 1.2, knobs={})]
     screened = [run("q", STOCK, seed, 1.3) for seed in range(3)]
     both = Ledger(replace(OPENED, study="sweep"), {"p": place("p"), "q": place("q")}, {}, runs=(*screened, *searched))
-    assert sweep.tpe_best(sweep.small_ledger({"nano_study": both}, "q")).name == "tpe_best-000"
-    without = replace(both, runs=tuple(screened))
-    assert sweep.small_ledger({"nano_study": without}, "q").runs == tuple(screened)
+    found = {"nano_study": both}
+    assert sweep.tpe_best(sweep.small_ledger(found, "q", sweep.trials)).name == "tpe_best-000"
+    assert sweep.small_ledger(found, "q", sweep.compared).runs == tuple(screened)
+    assert sweep.small_ledger({"nano_study": replace(both, runs=tuple(screened))}, "q", sweep.trials) is None
 
 
 def test_options_that_a_stage_does_not_have() -> None:
@@ -99,9 +100,9 @@ def test_options_that_a_stage_does_not_have() -> None:
 def test_what_was_found_for_another_stock_script_is_not_confirmed() -> None:
     found = sweep_ledger(run("p", "tpe-000", 500, 1.2, knobs={}))
     with pytest.raises(ConfigError, match="is of another stock script"):
-        sweep.check_stock(found)
+        sweep.check_stock(found, sweep.TPE)
     today = stock_sha256(load(TASKS / "nano_study.yaml"))
-    sweep.check_stock(replace(found, opened=replace(found.opened, stock_sha256=today)))
+    sweep.check_stock(replace(found, opened=replace(found.opened, stock_sha256=today)), sweep.TPE)
 
 
 def test_scores_of_two_places_are_never_averaged() -> None:

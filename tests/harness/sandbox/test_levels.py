@@ -237,7 +237,9 @@ def test_a_device_has_to_work_behind_the_walls_too(box: Sandbox, monkeypatch: py
 
 
 def test_a_device_without_a_backend_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    box = next(box for box in WORKING if box.level > 0)
+    box = next((box for box in WORKING if box.level > 0), None)
+    if box is None:
+        pytest.skip("no walls work here")
     broken = Device("abacus", 1, "float32", {}, {})
     monkeypatch.setattr(ladder, "PROCESSORS", ("abacus",))
     assert ladder.tried(box, broken).works, "nothing to try"
