@@ -141,8 +141,8 @@ def chosen(wish: Wish, place: str) -> tuple[Variant, ...]:
     if wish.stage == TPE:
         return known[:1]
     if wish.stage == SCREEN:
-        found = variants.choose(known, wish.variants)
-        return found if found[0].name == STOCK else (known[0], *found)
+        asked = variants.choose(known, wish.variants)
+        return asked if asked[0].name == STOCK else (known[0], *asked)
     found = ledgers(wish.folder)
     screened, searched = small_ledger(found, place, compared), small_ledger(found, place, trials)
     winner = tpe_best(searched)
