@@ -227,7 +227,7 @@ def test_what_nobody_waits_for_is_not_begun(tmp_path: Path) -> None:
 _IMPATIENT = """
 import json, pathlib, sys, time
 from harness.mcp_server import ask
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = sys.argv[3:]
 from test_external import given_up, propose
 path = pathlib.Path(json.loads(pathlib.Path(sys.argv[1]).read_text())["mcpServers"]["bpbench"]["args"][-1])
 folder = pathlib.Path(sys.argv[2])
@@ -261,7 +261,8 @@ class WaitingBench(HashedBench):
 def test_retries_of_a_call_that_was_given_up_are_no_experiments(tmp_path: Path) -> None:
     bench = WaitingBench()
     bench.folder = tmp_path
-    argv = (sys.executable, "-c", _IMPATIENT, "{mcp_config}", str(tmp_path), str(Path(__file__).parent))
+    here = Path(__file__).parent
+    argv = (sys.executable, "-c", _IMPATIENT, "{mcp_config}", str(tmp_path), str(here), str(here.parent))
     state, _ = session(tmp_path, *argv, bench=bench)
     assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 4.0"] and state.closed
     refused = said(tmp_path)[0]["error"]
