@@ -164,6 +164,7 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
     tied = [other for other in part.rows if row.group is not None and other.group == row.group]
     shown = words.interval(row.low_bpb, row.high_bpb)
     drawn = f"{row.label}: mean gain {words.bpb(row.mean_bpb, True)} bpb, 95 % interval {shown or 'unknown'}"
+    strip = strips.strip(on, row.mean_bpb, row.low_bpb, row.high_bpb, gains, drawn)
     return BoardRow(
         number=number,
         label=row.label,
@@ -176,7 +177,8 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
         num_sessions=row.num_sessions,
         mean=words.bpb(row.mean_bpb, True),
         interval=shown,
-        strip=strips.strip(on, row.mean_bpb, row.low_bpb, row.high_bpb, gains, drawn),
+        # The stock script against itself neither gains nor loses.
+        strip=replace(strip, tone="open") if row.keep_rate == 0 else strip,
         tier=tier,
         tier_label=words.TIERS[tier],
         tier_note=_tier_note(published, tier, board.rows[number].num_sessions - row.num_sessions),
