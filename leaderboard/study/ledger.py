@@ -275,11 +275,11 @@ def whole_budgets(runs: Sequence[Run]) -> set[float]:
     budget, the most of a place is nearest to the whole.
     """
     raw = [run for run in runs if run.mode == RAW]
-    made = {run.place: run.raw_seconds for run in raw if run.raw_seconds is not None}
+    known = {run.place for run in raw if run.raw_seconds is not None}
     exact = {run.raw_seconds for run in raw if run.raw_seconds is not None}
     left: dict[str, float] = {}
     for run in raw:
-        if run.place not in made and run.budget_seconds is not None:
+        if run.place not in known and run.budget_seconds is not None:
             left[run.place] = max(run.budget_seconds, left.get(run.place, 0.0))
     return exact | set(left.values())
 

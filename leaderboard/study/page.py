@@ -18,8 +18,7 @@ def fill(page: Path, sections: Mapping[str, str]) -> Path:
     """Replace what is between `<!-- NAME -->` and `<!-- end NAME -->` for each of `sections`. Raises ConfigError."""
     content = check(page, tuple(sections))
     for name, body in sections.items():
-        written = f"\n{body.strip()}\n\n"
-        content = _between(name).sub(lambda found, written=written: found[1] + written + found[2], content)  # type: ignore[misc]
+        content = _replaced(content, name, body)
     return write_atomically(page, content)
 
 
@@ -33,6 +32,10 @@ def check(page: Path, names: Sequence[str]) -> str:
         if len(_between(name).findall(content)) != 1:
             raise ConfigError(f"--page {page}: expected one '<!-- {name} -->' and one '<!-- end {name} -->' behind it")
     return content
+
+
+def _replaced(content: str, name: str, body: str) -> str:
+    return _between(name).sub(lambda found: f"{found[1]}\n{body.strip()}\n\n{found[2]}", content)
 
 
 def _between(name: str) -> re.Pattern[str]:
