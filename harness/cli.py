@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as a shell reports it
+EXIT_UNREAD = 141  # 128 + SIGPIPE
 _MAX_COMPLAINT_CHARS = 4000
 DEFAULT_ROOT = Path("sessions")
 
@@ -37,11 +40,22 @@ Overrides choose an option of a group (agent=random) or set a value (session.exp
 
 
 def main(argv: Sequence[str] | None = None, more: Callable[[Commands], None] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (it failed), 2 (wrong input) or 130 (interrupted).
+    """Run one command; returns the exit status: 0, 1 (it failed), 2 (wrong input), 130 (interrupted) or 141 (unread).
 
     `more` adds the commands of packages that build on this one: bpbench itself starts in leaderboard/cli.py.
     """
-    arguments = _parse(argv, more)
+    try:
+        try:
+            return _carry_out(_parse(argv, more))
+        finally:
+            sys.stdout.flush()  # here rather than at exit, where Python would print a traceback of its own
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return EXIT_UNREAD
+
+
+def _carry_out(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's polite kill leaves as tidily as Ctrl-C
     try:
         status: int = arguments.command(arguments)
@@ -51,6 +65,16 @@ def main(argv: Sequence[str] | None = None, more: Callable[[Commands], None] | N
     except KeyboardInterrupt:
         _complain("interrupted")
         return EXIT_INTERRUPTED
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads what is printed, as after `bpbench config | head -1`; then nothing more is printed."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # errors are reported unasked
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def find_session(name: str, root: Path = DEFAULT_ROOT) -> Path:

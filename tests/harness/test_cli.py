@@ -160,3 +160,20 @@ def test_a_missing_key_is_said_before_anything_is_made(tmp_path):
     done = python("-m", "harness.cli", "run", "--yes", "agent=llm", "llm=claude_haiku", cwd=tmp_path)
     assert done.returncode == 2 and list(tmp_path.iterdir()) == []
     assert done.stderr.splitlines()[-1].endswith("set the environment variable ANTHROPIC_API_KEY")
+
+
+@pytest.mark.parametrize("arguments", ["config", "power --sd 0.01 --gap 0.01"])
+def test_a_reader_that_leaves_early_gets_no_traceback(arguments, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "leaderboard.cli", *arguments.split()],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=write,
+        stderr=subprocess.PIPE,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (cli.EXIT_UNREAD, "")
