@@ -140,7 +140,7 @@ def contiguous(sessions: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
     for device in sorted(lines, key=lambda each: (-prefixes[each], each)):
         own = _by_seed(lines[device])
         if own.keys() & by_seed.keys():
-            why = f"its seeds on {lines[device][0].device_label} are there from a device with the longer line"
+            why = f"its seeds on {lines[device][0].device_label} are there from another device, whose line counts"
             left_out += [f"seed {seed}: {why}" for seed, found in sorted(own.items()) for _ in found]
         else:
             by_seed |= own

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.files import write_atomically
 from leaderboard import entry
-from leaderboard.listing import REPRODUCTIONS
+from leaderboard.listing import REPRODUCTIONS, device_part
 from leaderboard.published import Published
 from leaderboard.retrained import MAX_JOURNAL_BYTES, WHO, Attested, examine
 from leaderboard.scan import Scan
@@ -36,7 +36,8 @@ def attest(reproduction: Path, by: str, found: Scan, reproducers: frozenset[str]
     path = reproduction / "journal.jsonl"
     content = entry.read_capped(path, MAX_JOURNAL_BYTES)
     session, attested = _session_of(content, path, by, found)
-    target = found.folder / REPRODUCTIONS / f"{session.name}.{by}.jsonl"
+    device = device_part(attested.retrained.device)
+    target = found.folder / REPRODUCTIONS / f"{session.name}.{by}.{device}.jsonl"
     if target.exists() and not content.startswith(entry.read_capped(target, MAX_JOURNAL_BYTES)):
         raise ConfigError(f"{target} holds another reproduction by {by}; one that is published may only be continued")
     try:

@@ -43,6 +43,9 @@ def add(commands: Commands) -> None:
         command.add_argument(
             "--official", type=Path, default=OFFICIAL, metavar="FILE", help="the official boards (default: ours)"
         )
+        command.add_argument(
+            "--reproducers", type=Path, default=REPRODUCERS, metavar="FILE", help="whose reproductions count"
+        )
 
 
 def _add_readers(commands: Commands) -> tuple[ArgumentParser, ArgumentParser]:
@@ -72,7 +75,7 @@ def _scan(arguments: Namespace) -> Scan:
     from leaderboard.retrained import listed
 
     boards = official.read(arguments.official)
-    return scan.scan(arguments.entries, scan.default_cache(), listed(REPRODUCERS), boards)
+    return scan.scan(arguments.entries, scan.default_cache(), listed(arguments.reproducers), boards)
 
 
 def _submit(arguments: Namespace) -> int:
@@ -113,7 +116,7 @@ def _attest(arguments: Namespace) -> int:
     from leaderboard.attest import attest
     from leaderboard.retrained import listed
 
-    put = attest(arguments.reproduction, arguments.by, _scan(arguments), listed(REPRODUCERS))
+    put = attest(arguments.reproduction, arguments.by, _scan(arguments), listed(arguments.reproducers))
     made = put.attested.retrained
     print(f"{put.path}: {put.session.name} {made.verdict.word} on {text.line(made.device_label)}")
     return 0
@@ -131,7 +134,7 @@ def _check(arguments: Namespace) -> int:
     checked = check(
         arguments.folder,
         cache=scan.default_cache(),
-        reproducers=listed(REPRODUCERS),
+        reproducers=listed(arguments.reproducers),
         boards=official.read(arguments.official),
         base=arguments.base,
         fetch=download.fetch if arguments.download else None,
@@ -158,8 +161,10 @@ def _leaderboard(arguments: Namespace) -> int:
     from harness.files import write_atomically
     from leaderboard import official, show_standings
     from leaderboard.published import load
+    from leaderboard.retrained import listed
 
-    collection = load(arguments.folder, boards=official.read(arguments.official))
+    who, boards = listed(arguments.reproducers), official.read(arguments.official)
+    collection = load(arguments.folder, reproducers=who, boards=boards)
     tasks = sorted({str(board.key.get("task")) for board in collection.boards})
     if arguments.task is not None and arguments.task not in tasks:
         raise ConfigError(f"--task {arguments.task!a}: nothing is published of it; there is: {', '.join(tasks) or '-'}")

@@ -60,7 +60,7 @@ def _shortened(found: Scan, before: Listing, reproducers: frozenset[str]) -> Ite
     """A reproduction may go on, but not be taken back by somebody else. Of those who are not listed none counts."""
     for name in before.reproductions:
         where = f"{REPRODUCTIONS}/{name}"
-        session, by = parts(name)
+        session, by, _ = parts(name)
         if by not in reproducers or session in found.withdrawn:
             continue
         if name not in found.reproductions:

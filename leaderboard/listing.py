@@ -22,7 +22,7 @@ MAX_WITHDRAWN_BYTES = 64 << 10
 MAX_FILES = 20_000
 # What code that was written for bpbench's own files may meet in a stranger's: each becomes one line about that file.
 UNEXPECTED = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError)
-_REPRODUCTION = re.compile(rf"({entry.NAME.pattern})\.([a-z0-9-]{{1,39}})\.jsonl")
+_REPRODUCTION = re.compile(rf"({entry.NAME.pattern})\.([a-z0-9-]{{1,39}})\.([0-9a-f]{{8}})\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,23 @@ def listing(folder: Path) -> Listing:
     return found
 
 
-def parts(file_name: str) -> tuple[str, str]:
-    """Of the file name of a reproduction: the session's name, and who made it. Raises ConfigError for another name."""
+def parts(file_name: str) -> tuple[str, str, str]:
+    """Of the file name of a reproduction: session, who made it, and its device. Raises ConfigError for another name.
+
+    A journal is of one kind of device, and a later one on the session's own kind decides instead of it: there is a file
+    for each.
+    """
     match = _REPRODUCTION.fullmatch(file_name)
     if match is None:
-        raise ConfigError(f"{text.line(file_name, 80)}: expected NAME.WHO.jsonl; `bpbench attest` writes it")
-    return match.group(1), match.group(2)
+        raise ConfigError(f"{text.line(file_name, 80)}: expected NAME.WHO.DEVICE.jsonl; `bpbench attest` writes it")
+    return match[1], match[2], match[3]
+
+
+def device_part(fingerprint: str) -> str:
+    """The part of a file name that a device has. Raises ConfigError where it has none."""
+    if not re.fullmatch(r"[0-9a-f]{8,}", fingerprint):
+        raise ConfigError(f"the device's fingerprint is {text.line(fingerprint, 40)!a}: expected at least 8 hex digits")
+    return fingerprint[:8]
 
 
 def _list(found: Listing) -> None:

@@ -32,7 +32,7 @@ class Portability:
 def portability(sessions: Sequence[Outcome]) -> list[Portability]:
     """The groups of devices, in order of their first session."""
     devices = list(dict.fromkeys(session.device for session in sessions))
-    baselines = {device: _by_seed(item for item in sessions if item.device == device) for device in devices}
+    baselines = {device: baselines_by_seed(item for item in sessions if item.device == device) for device in devices}
     margin = margin_bpb(sessions) if len(devices) > 1 else 0.0
     measured = {}
     for one, other in combinations(devices, 2):
@@ -61,7 +61,7 @@ def margin_bpb(sessions: Sequence[Outcome]) -> float:
     return min(stated, default=0.0) if known is None else known.sigma_prior_bpb
 
 
-def _by_seed(sessions: Iterable[Outcome]) -> dict[int, float]:
+def baselines_by_seed(sessions: Iterable[Outcome]) -> dict[int, float]:
     """The mean baseline under each session seed, over all sessions that ran it on one device."""
     found: dict[int, list[float]] = {}
     for item in sessions:

@@ -15,7 +15,7 @@ from harness.errors import ConfigError, HarnessError
 from harness.views import text
 from leaderboard import archive, bundle, eligible, entry, official, tiers
 from leaderboard.entry import Entry
-from leaderboard.listing import REPRODUCTIONS, UNEXPECTED, Listing, Problem, listing, parts
+from leaderboard.listing import REPRODUCTIONS, UNEXPECTED, Listing, Problem, device_part, listing, parts
 from leaderboard.official import Official
 from leaderboard.outcome import Outcome, outcome
 from leaderboard.paths import OFFICIAL
@@ -199,7 +199,7 @@ def _attach(found: _Reading, sessions: dict[str, Published], reproducers: frozen
     """Put each reproduction to its session, and give every session its tier."""
     seen: dict[str, str] = {}
     counted: dict[str, list[Attested]] = {}
-    for name, by, file in _reproductions_of(found, sessions):
+    for name, by, device, file in _reproductions_of(found, sessions):
         if by not in reproducers:
             found.note(file, f"{by} is not on leaderboard/reproducers.txt, so it counts for nothing")
             continue
@@ -210,6 +210,8 @@ def _attach(found: _Reading, sessions: dict[str, Published], reproducers: frozen
                 made = recall(content, file, by, session.bundle_sha256)
             else:
                 made = examine(content, file, by, session.bundle)
+            if device_part(made.retrained.device) != device:
+                raise ConfigError("made on another device than its name says; `bpbench attest` names it")
         except ConfigError as error:
             found.problem(file, str(error).removeprefix(f"{file}: "))
             continue
@@ -224,12 +226,12 @@ def _attach(found: _Reading, sessions: dict[str, Published], reproducers: frozen
         sessions[name] = tiers.with_reproductions(sessions[name], made_of_it)
 
 
-def _reproductions_of(found: _Reading, sessions: Mapping[str, Published]) -> Iterator[tuple[str, str, str]]:
-    """Name of the session, who, and file of each reproduction; one of nothing is a problem."""
+def _reproductions_of(found: _Reading, sessions: Mapping[str, Published]) -> Iterator[tuple[str, str, str, str]]:
+    """Name of the session, who, device, and file of each reproduction; one of nothing is a problem."""
     for base in found.listed.reproductions:
-        name, by = parts(base)
+        name, by, device = parts(base)
         file = f"{REPRODUCTIONS}/{base}"
         if name in sessions:
-            yield name, by, file
+            yield name, by, device, file
         elif name not in found.listed.entries:  # of a broken entry, that one is named already
             found.problem(file, "there is no entry of that name; remove it")

@@ -14,8 +14,10 @@ from leaderboard import intervals, standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.inference import MIN_SESSIONS
 from leaderboard.lines import strangers_failures
-from leaderboard.published import Collection, Tier
+from leaderboard.portability import Portability
+from leaderboard.published import Collection, Published, Tier, heads
 from leaderboard.show import heading
+from leaderboard.verdict import Word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,9 +66,10 @@ def _closing(collection: Collection, wanted: Sequence[Board], shown: Sequence[Bo
         yield "Nothing is published yet."
     elif not shown:
         total = text.count(sum(len(board.rows) for board in wanted), "row")
-        yield f"No row has been reproduced yet. Published: {total} that nobody retrained, `bpbench leaderboard --all`."
+        yield f"No row is reproduced yet. Published: {total}, `bpbench leaderboard --all`."
     elif not all_tiers:
-        hidden = sum(len(board.rows) for board in wanted) - sum(len(board.rows) for board in shown)
+        seen = {session.head for board in shown for row in board.rows for session in row.sessions}
+        hidden = sum(heads(row).isdisjoint(seen) for board in wanted for row in board.rows)
         if hidden:
             yield f"Not shown: {text.count(hidden, 'row')} not reproduced, or contested. `bpbench leaderboard --all`."
     if failures := sorted(strangers_failures(collection.sessions)):
@@ -152,11 +155,23 @@ def _notes(collection: Collection, board: Board) -> Iterator[str]:
             yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"
         if collection.overclaims(row):
             yield f"{row.label}: contested: its sessions together claim more than their reproductions found"
-        for session in (collection.of(item) for item in row.sessions):
-            for made in session.retrained:
-                if session.contested and made.counts and made.verdict.word == "not reproduced":
-                    device = text.line(made.device_label, 60)
-                    yield f"{row.label}: contested: {made.by} did not reproduce {session.name} on {device}"
-    if board.portability and board.portability.largest_gap_bpb is not None:
-        gap = text.bpb(board.portability.largest_gap_bpb)
-        yield f"devices pooled: their stock baselines differ by {gap} bpb at most"
+        for session in (collection.by_head[head] for head in sorted(heads(row))):
+            yield from (f"{row.label}: contested: {failure}" for failure in _failures(session))
+        yield from (f"{row.label}: {line}" for line in standings.left_out(row))
+    if board.portability:
+        yield from _pooled(board, board.portability)
+
+
+def _failures(session: Published) -> Iterator[str]:
+    """The reproductions that contest a session."""
+    for made in session.retrained:
+        if session.contested and made.counts and made.verdict.word is Word.NOT_REPRODUCED:
+            yield f"{made.by} did not reproduce {session.name} on {text.line(made.device_label, 60)}"
+
+
+def _pooled(board: Board, pooled: Portability) -> Iterator[str]:
+    if pooled.largest_gap_bpb is not None:
+        yield f"devices pooled: their stock baselines differ by {text.bpb(pooled.largest_gap_bpb)} bpb at most"
+    for device in board.devices:
+        labels = [row.label for row in board.rows if device in {session.device_label for session in row.sessions}]
+        yield f"on {text.line(device, 60)}: {', '.join(labels) or 'no row that counts'}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from harness.views import text
 from leaderboard import spent
 from leaderboard.aggregate import Board, Row, aggregate, compare, grouped, yardstick
 from leaderboard.lines import incomplete, strangers_failures
@@ -81,6 +82,17 @@ def _had(tiers: frozenset[Tier], absent: Published) -> bool:
     """Whether a session counted here while its bundle could be had: no entry is accepted below `consistent`."""
     reproduced = any(item.verdict.word is Word.REPRODUCED for item in absent.retrained)
     return Tier.CONSISTENT in tiers or (reproduced and Tier.REPRODUCED in tiers)
+
+
+def left_out(row: Row) -> Iterator[str]:
+    """How many sessions of a row do not count, and why: a line for each reason."""
+    seeds: dict[str, list[str]] = {}
+    for line in row.left_out:
+        seed, _, why = line.partition(": ")
+        seeds.setdefault(why, []).append(seed.removeprefix("seed "))
+    for why, found in seeds.items():
+        of = f"seed{'s' if len(found) > 1 else ''} {', '.join(found)}"
+        yield f"{text.count(len(found), 'session')} left out ({text.line(of, 60)}): {text.line(why, 160)}"
 
 
 def category(collection: Collection, row: Row) -> Category | None:

@@ -16,12 +16,18 @@ _KINDS = {
 }
 
 
-def answer(board: Board, tier: Tier) -> str:
-    """The best answer of `board`, whose rows have `tier` or a stronger one. It says which rows it is about."""
+def answer(board: Board, tier: Tier, place: str = "") -> str:
+    """The best answer of `board`, whose rows have `tier` or a stronger one. It says which rows it is about.
+
+    `place`: the devices that it is about, where rows elsewhere have an answer of their own.
+    """
     ranked = [row for row in board.rows if row.group is not None]
-    if not ranked:
-        return f"No {_KINDS[tier]} has a verdict yet (fewer than {MIN_SESSIONS} sessions, or contested)."
-    return f"By {_KINDS[tier]}s: {_order(board, ranked)}"
+    return f"By {_KINDS[tier]}s{f' on {place}' if place else ''}: {_order(board, ranked)}" if ranked else nothing(tier)
+
+
+def nothing(tier: Tier) -> str:
+    """No answer."""
+    return f"No {_KINDS[tier]} has a verdict yet (fewer than {MIN_SESSIONS} sessions, or contested)."
 
 
 def _order(board: Board, ranked: Sequence[Row]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.records import SessionState
@@ -13,6 +14,8 @@ from leaderboard.site.links import Links, board_id
 from leaderboard.site.rankings import BoardRow, Ranking
 from leaderboard.site.tables import Table
 
+_MAX_ANSWERS = 3
+
 
 @dataclass(frozen=True)
 class BoardView:
@@ -20,7 +23,8 @@ class BoardView:
     title: str
     task: str
     choice: str  # its name among others, for the filter
-    tier: Tier  # the strongest that a row counts at
+    tier: Tier  # the strongest at which a row has a verdict, or where none has one, at which a row counts
+    has_verdict: bool
     answer: str  # of the rows of this tier
     facts: tuple[tuple[str, str], ...]
     hashes: tuple[tuple[str, str], ...]
@@ -38,37 +42,40 @@ def views(collection: Collection, links: Links) -> list[BoardView]:
     """
     boards = sorted(
         collection.boards,
-        key=lambda item: (_is_study(item, collection), -_num_sessions(item), words.task(item), board_id(item)),
+        key=lambda item: (
+            _is_study(item, collection),
+            -_num_sessions(item),
+            words.task(item),
+            board_id(item, collection.by_head),
+        ),
     )
     shown = [view(board, collection, links) for board in boards]
     fields = titles.fields([{**board.key, **board.conditions} for board in boards])
     devices = ["; ".join(rankings.devices(board, collection, links)) for board in boards]
     differences = [[text.line(label, 80), *values] for label, values in zip(devices, fields, strict=True)]
     choices = titles.told_apart([item.choice for item in shown], differences)
-    names = [item.title for item in shown]
+    names = titles.told_apart([item.title for item in shown], differences)
     made: list[BoardView] = []
-    for item, choice in zip(shown, choices, strict=True):
+    for item, title, choice in zip(shown, names, choices, strict=True):
         alike = sum(other.id.partition("-")[0] == item.id for other in made)
-        title = choice if names.count(item.title) > 1 else item.title
         made.append(replace(item, id=f"{item.id}-{alike + 1}" if alike else item.id, title=title, choice=choice))
     return made
 
 
 def view(board: Board, collection: Collection, links: Links) -> BoardView:
     parts = rankings.parts(board, collection)
-    tier, opened = next(
-        ((tier, found[0]) for tier, found in parts.items()), (Tier.SELF_REPORTED, replace(board, rows=()))
-    )
+    tier = next((tier for tier, found in parts.items() if any(map(_has_verdict, found))), next(iter(parts), None))
     classes = sorted({name for row in board.rows for name in rankings.classes(row, collection)})
     title = f"{words.task(board)}, {words.length(board.conditions)}"
     shown = rankings.rankings(board, parts, collection, links)
     return BoardView(
-        id=board_id(board),
+        id=board_id(board, collection.by_head),
         title=title,
         task=words.task(board),
         choice=text.line(f"{title}, {', '.join(classes) or 'unknown device'}", 80),
-        tier=tier,
-        answer=answers.answer(opened, tier),
+        tier=tier or Tier.SELF_REPORTED,
+        has_verdict=tier is not None and any(map(_has_verdict, parts[tier])),
+        answer=_answer(tier, parts, collection, links),
         facts=tuple(_facts(board, collection, links)),
         hashes=tuple(_hashes(board)),
         rankings=shown,
@@ -77,6 +84,20 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
         aside=tables.aside(board),
         notes=tuple(words.notes(board)),
     )
+
+
+def _has_verdict(part: Board) -> bool:
+    return any(row.group is not None for row in part.rows)
+
+
+def _answer(tier: Tier | None, parts: Mapping[Tier, Sequence[Board]], collection: Collection, links: Links) -> str:
+    """Of the rows of `tier`: one answer for each part that they fall into by device."""
+    if tier is None:
+        return answers.nothing(Tier.SELF_REPORTED)
+    found = [part for part in parts[tier] if _has_verdict(part)] or parts[tier][:1]
+    places = ["; ".join(rankings.devices(part, collection, links)) if len(parts[tier]) > 1 else "" for part in found]
+    told = [answers.answer(part, tier, place) for part, place in zip(found, places, strict=True)]
+    return " ".join(told[:_MAX_ANSWERS])
 
 
 def _is_study(board: Board, collection: Collection) -> bool:

@@ -12,7 +12,7 @@ from harness.stats import mean, t_interval
 from harness.views import text
 from leaderboard.outcome import Outcome
 from leaderboard.plausible import BPB_BAND
-from leaderboard.portability import margin_bpb
+from leaderboard.portability import baselines_by_seed, margin_bpb
 from leaderboard.published import Published
 from leaderboard.site import strips, titles, words
 from leaderboard.site.axis import bearable
@@ -76,7 +76,7 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
         by_device.setdefault(item.device, []).append(item)
     known = [value for item in outcomes if _likely(value := item.baseline_bpb) and value is not None]
     most = max(by_device.values(), key=len)
-    centre = [value for item in most if _likely(value := item.baseline_bpb) and value is not None]
+    centre = list(baselines_by_seed(item for item in most if _likely(item.baseline_bpb)).values())
     margin = margin_bpb(outcomes)
     drawn = bool(centre) and 0 < margin < _MAX_SIGMA_BPB
     band = (mean(centre) - margin, mean(centre) + margin) if drawn else None
@@ -109,8 +109,10 @@ def _sentence(by_device: Mapping[str, Sequence[Outcome]], centre: str | None) ->
 
 def _device_row(found: Sequence[Outcome], on: Scale, links: Links) -> DeviceRow:
     values = [item.baseline_bpb for item in found if item.baseline_bpb is not None]
-    centre = mean(values) if all(map(bearable, values)) else None
-    low, high = t_interval(values) if len(values) > 1 and centre is not None else (None, None)
+    # Sessions of one seed repeat the same runs: they are dots of their own, but one value of the interval.
+    independent = list(baselines_by_seed(found).values())
+    centre = mean(independent) if all(map(bearable, values)) else None
+    low, high = t_interval(independent) if len(independent) > 1 and centre is not None else (None, None)
     label = links.device_name(found[0].device, found[0].device_label)
     shown = words.interval(low, high).replace("+", "")
     drawn = f"{label}: mean baseline {words.bpb(centre)} bpb, 95 % interval {shown or 'unknown'}"

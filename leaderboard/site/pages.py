@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ from harness import views
 from harness.views import text
 from leaderboard.published import Collection, Tier
 from leaderboard.site import boards, devices, sessions, words
-from leaderboard.site.links import Links
-from leaderboard.site.rankings import ALL, CHOICES
+from leaderboard.site.links import Links, slug
+from leaderboard.site.rankings import ALL, CHOICES, BoardRow
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
 
-# By the strongest tier that some row counts at: what the page opens on, and what is to be said of it.
+# By the strongest tier at which some row has a verdict, or counts: what the page opens on and what it says.
 _PRESETS = {
     Tier.REPRODUCED: (Tier.REPRODUCED.value, ""),
-    Tier.CONSISTENT: (Tier.CONSISTENT.value, "No row is reproduced yet: these are the consistent ones."),
+    Tier.CONSISTENT: (Tier.CONSISTENT.value, "No reproduced row has a verdict yet: these are the consistent ones."),
     Tier.SELF_REPORTED: (ALL, "No row counts at a tier yet: each is contested, or has no session that counts."),
 }
 _NOTHING = "Nobody knows yet: no session of a ranked task has been published."
@@ -79,16 +79,16 @@ def _index(collection: Collection, links: Links) -> dict[str, Any]:
     shown = boards.views(collection, links)
     rows = [row for board in shown for row in board.rows]
     ranking = [board for board in shown if not board.is_study]
-    tier = max((board.tier for board in ranking or shown), key=words.STRENGTH.__getitem__, default=Tier.SELF_REPORTED)
-    first = next((board for board in ranking if board.tier is tier), None)
-    preset, note = _PRESETS[tier]
+    best = max(ranking or shown, key=lambda board: (board.has_verdict, words.STRENGTH[board.tier]), default=None)
+    first = best if ranking else None
+    preset, note = _PRESETS[best.tier if best else Tier.SELF_REPORTED]
     unseen = [item for item in collection.sessions if item.outcome is None]
     return {
         "boards": shown,
         "first": first,
         "answer": first.answer if first else _UNSEEN if unseen else _NOTHING,
         "has_llm": any(row.category == "llm" for row in rows),
-        "device_classes": sorted({name for row in rows for name in row.device_classes.split()}),
+        "device_choices": _device_choices(rows, collection, links),
         "categories": sorted({row.category_label for row in rows if row.category}),
         "tiers": CHOICES.items(),
         "preset": preset,
@@ -99,3 +99,13 @@ def _index(collection: Collection, links: Links) -> dict[str, Any]:
             for item in unseen
         ],
     }
+
+
+def _device_choices(rows: Sequence[BoardRow], collection: Collection, links: Links) -> list[tuple[str, str]]:
+    """What the device filter offers, value and name: classes, and single devices where there are more of these."""
+    classes = sorted({name for row in rows for name in row.device_classes.split()})
+    used = {key for row in rows for key in row.device_keys.split()}
+    found = {item.outcome.device: item.outcome.device_label for item in collection.sessions if item.outcome}
+    single = [(slug(device), links.device_name(device, label)) for device, label in found.items()]
+    single = sorted((item for item in single if item[0] in used), key=lambda item: item[1])
+    return [*((name, name) for name in classes), *(single if len(single) > len(classes) else [])]

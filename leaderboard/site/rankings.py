@@ -17,7 +17,7 @@ from leaderboard.published import Collection, Published, Tier, heads
 from leaderboard.site import charts, strips, tables, words
 from leaderboard.site.axis import bearable
 from leaderboard.site.charts import Chart, Line
-from leaderboard.site.links import Links
+from leaderboard.site.links import Links, slug
 from leaderboard.site.strips import Scale, Strip
 from leaderboard.site.tables import Table
 
@@ -58,9 +58,12 @@ class BoardRow:
     tier_note: str  # such as "2 of 5 sessions reproduced"
     contested: str
     device_classes: str  # separated by spaces
+    devices: tuple[str, ...]  # their names, where the board has several
+    device_keys: str  # for the filter: classes, and pages of devices, separated by spaces
     cost: str
     sort: Mapping[str, str]  # column -> a number or words to sort by
     sessions: tuple[SessionDot, ...]
+    left_out: tuple[SessionDot, ...]  # that do not count, and stand there none the less
 
 
 @dataclass(frozen=True)
@@ -181,18 +184,38 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
         strip=replace(strip, tone="open") if row.keep_rate == 0 else strip,
         tier=tier,
         tier_label=words.TIERS[tier],
-        tier_note=_tier_note(published, tier, board.rows[number].num_sessions - row.num_sessions),
+        tier_note=_tier_note(published, tier, _num_later(row, board.rows[number], collection)),
         contested=contested,
         device_classes=" ".join(classes(row, collection)),
+        devices=_devices(row, links) if board.portability else (),
+        device_keys=" ".join([*classes(row, collection), *sorted({slug(item.device) for item in row.sessions})]),
         cost=words.dollars(cost),
         sort=_sort(row, cost),
         sessions=tuple(_dot(item, collection, links) for item in row.sessions),
+        left_out=tuple(_dot(item, collection, links) for item in _left_out(row, collection)),
     )
 
 
 def _dot(session: Outcome, collection: Collection, links: Links) -> SessionDot:
     href = links.session(collection.of(session).name)
     return SessionDot(words.number(session.session_seed), words.bpb(session.gain_bpb, True), href)
+
+
+def _num_later(row: Row, whole: Row, collection: Collection) -> int:
+    """How many session seeds `whole` goes on with where `row` ends, on the devices of `row`."""
+    devices = {item.device for item in row.sessions}
+    found = [*whole.sessions, *_left_out(whole, collection)]
+    seeds = {item.session_seed for item in found if item.closed and item.device in devices}
+    return len(seeds - {item.session_seed for item in row.sessions})
+
+
+def _left_out(row: Row, collection: Collection) -> list[Outcome]:
+    found = [collection.by_head[head].outcome for head in row.left_out_heads]
+    return sorted(filter(None, found), key=lambda item: (item.device_label, item.session_seed, item.head))
+
+
+def _devices(row: Row, links: Links) -> tuple[str, ...]:
+    return tuple(sorted({links.device_name(item.device, item.device_label) for item in row.sessions}))
 
 
 def _sort(row: Row, cost_usd: float | None) -> dict[str, str]:

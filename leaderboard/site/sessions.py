@@ -80,7 +80,7 @@ def view(session: Published, links: Links) -> SessionView:
     sha, size = text.line(session.bundle_sha256, 64), f"{words.number(session.bundle_bytes)} bytes"
     return SessionView(
         name=text.line(session.name, 100),
-        title=_title(outcome) if outcome else text.line(session.name, 100),
+        title=_title(outcome, links) if outcome else text.line(session.name, 100),
         verdict=rows.verdict(_bearable(state)) if state else _ELSEWHERE,
         tone=rows.tone(state) if state else "open",
         tier=session.tier,
@@ -111,9 +111,11 @@ def _device(outcome: Outcome, links: Links) -> Link:
     return Link(links.device(outcome.device), links.device_name(outcome.device, outcome.device_label))
 
 
-def _title(outcome: Outcome) -> str:
+def _title(outcome: Outcome, links: Links) -> str:
     task = text.line(str(outcome.key.get("task")), 40)
-    return f"{text.line(outcome.label, 60)} on {task}, session seed {words.number(outcome.session_seed)}"
+    named = f"{text.line(outcome.label, 60)} on {task}, session seed {words.number(outcome.session_seed)}"
+    # Seeds begin at 0 on every kind of device: two pages of one title could not be told apart in a list of tabs.
+    return f"{named}, {links.device_name(outcome.device, outcome.device_label)}" if len(links.devices) > 1 else named
 
 
 def _entries(state: SessionState, records: Sequence[Record]) -> list[Entry]:

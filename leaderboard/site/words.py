@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.views import text
+from leaderboard import standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.inference import MIN_SESSIONS
 from leaderboard.published import Category, Published, Tier
@@ -83,7 +84,7 @@ def no_verdict(row: Row, contested: bool, num_missing: int) -> str:
 def notes(board: Board) -> Iterator[str]:
     """What else has to be known of the rows of a board."""
     for row in board.rows:
-        yield from (f"{row.label}: left out: {text.line(why, 160)}" for why in row.left_out)
+        yield from (f"{row.label}: {line}" for line in standings.left_out(row))
         reasons = dict.fromkeys(reason for session in row.sessions for reason in session.unranked)
         if reasons:
             yield f"{row.label}: not ranked: {'; '.join(text.line(reason, 120) for reason in reasons)}"

@@ -134,7 +134,7 @@ TAMPERED: dict[str, tuple[Callable[[Path, str], object], str]] = {
         "not a file that `bpbench attest` writes",
     ),
     "reproduction of nothing": (
-        lambda f, n: ((f / "reproductions").mkdir(), (f / "reproductions" / "x-1.ann.jsonl").write_text("")),
+        lambda f, n: ((f / "reproductions").mkdir(), (f / "reproductions" / "x-1.ann.01234567.jsonl").write_text("")),
         "there is no entry of that name",
     ),
     "huge entry": (lambda f, n: (f / f"{n}.json").write_bytes(b" " * 9000), "larger than 8,192 bytes"),

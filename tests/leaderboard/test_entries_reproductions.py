@@ -62,7 +62,11 @@ def problems(folder: Path, reproducers: frozenset[str] = LISTED, base: Path | No
 
 def test_a_reproduced_session(folder: Path, root: Path) -> None:
     made = put(folder, root / "true")
-    assert made.path.parent == folder / "reproductions" and made.path.name.endswith(".ann.jsonl")
+    assert made.path.parent == folder / "reproductions" and made.path.name.split(".")[1:] == [
+        "ann",
+        made.attested.retrained.device[:8],
+        "jsonl",
+    ]
     assert problems(folder) == ""
     loaded = load(folder)
     (session,) = loaded.sessions
@@ -83,7 +87,8 @@ def test_a_contested_row_leaves_the_ranking_and_stays_to_be_seen(folder: Path, r
 
 def test_a_contest_outlasts_the_bundle(folder: Path, root: Path) -> None:
     """The submitter's server is away, or the file on it gone: what a reproduction found stays."""
-    name = put(folder, root / "false").session.name
+    made = put(folder, root / "false")
+    name, device = made.session.name, made.attested.retrained.device[:8]
     entry_file = folder / f"{name}.json"
     entry_file.write_text(entry_file.read_text().replace('"url": null', '"url": "https://example.org/a"'))
     (folder / f"{name}.bundle.tar").rename(folder.parent / "elsewhere.tar")
@@ -91,7 +96,7 @@ def test_a_contest_outlasts_the_bundle(folder: Path, root: Path) -> None:
     (session,) = load(folder).sessions
     assert (session.bundle, session.tier, session.contested) == (None, Tier.SELF_REPORTED, True)
     assert [item.verdict.word for item in session.retrained] == [Word.NOT_REPRODUCED]
-    put_by_bob = folder / "reproductions" / f"{name}.bob.jsonl"
+    put_by_bob = folder / "reproductions" / f"{name}.bob.{device}.jsonl"
     shutil.copy(root / "true" / "journal.jsonl", put_by_bob)
     assert not load(folder).sessions[0].contested  # which of the two is on its own device nobody can tell now
     lines = lines_of(read(root / "true" / "journal.jsonl")[0])
@@ -130,6 +135,23 @@ def test_one_reproduction_does_not_count_for_two(folder: Path, root: Path) -> No
     path = put(folder, root / "true").path
     shutil.copy(path, path.with_name(path.name.replace(".ann.", ".bob.")))
     assert "the same reproduction as" in problems(folder)
+
+
+def test_on_another_kind_of_device_there_may_be_a_second_one(folder: Path, root: Path, tmp_path: Path) -> None:
+    """And the one on the session's own kind decides, though the other one is there first."""
+    lines = lines_of(read(root / "false" / "journal.jsonl")[0])
+    lines[0]["data"]["device"]["fingerprint"] = "0123456789abcdef"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "journal.jsonl").write_bytes(chained(lines))
+    put(folder, tmp_path / "elsewhere")
+    assert load(folder).sessions[0].contested
+    put(folder, root / "true")
+    assert problems(folder) == "" and len(list((folder / "reproductions").iterdir())) == 2
+    (session,) = load(folder).sessions
+    assert (session.tier, session.contested) == (Tier.REPRODUCED, False)
+    path = folder / "reproductions" / f"{session.name}.ann.01234567.jsonl"
+    path.rename(path.with_name(f"{session.name}.ann.76543210.jsonl"))
+    assert "made on another device than its name says" in problems(folder)
 
 
 def test_of_what_is_not_published(folder: Path, root: Path, tmp_path: Path) -> None:

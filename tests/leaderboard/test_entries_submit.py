@@ -160,7 +160,7 @@ def test_the_commands(
     assert "2 entries, 0 reproductions: all is well" in capsys.readouterr().out
     assert cli.main(["leaderboard", str(folder), *ours]) == 0
     shown = capsys.readouterr().out
-    assert "No row has been reproduced yet" in shown and "random" not in shown
+    assert "No row is reproduced yet" in shown and "random" not in shown
     target = tmp_path / "board.json"
     assert cli.main(["leaderboard", str(folder), "--all", "--task", "demo", "--json", str(target), *ours]) == 0
     shown = capsys.readouterr().out
@@ -170,6 +170,15 @@ def test_the_commands(
     publishing.reproduced(bundles[0], tmp_path / "reproduction")
     assert cli.main(["attest", str(tmp_path / "reproduction"), "--by", "nobody-here", *where]) == cli.cli.EXIT_USAGE
     assert "not on leaderboard/reproducers.txt" in capsys.readouterr().err
+    (tmp_path / "reproducers.txt").write_text("ann\n")
+    listing = ["--reproducers", str(tmp_path / "reproducers.txt")]
+    assert cli.main(["attest", str(tmp_path / "reproduction"), "--by", "ann", *where, *listing]) == 0
+    assert cli.main(["check", str(folder), *ours]) == 0  # by nobody whom our own list has
+    assert "ann is not on leaderboard/reproducers.txt, so it counts for nothing" in capsys.readouterr().out
+    assert cli.main(["check", str(folder), *ours, *listing]) == 0
+    assert "2 entries, 1 reproduction: all is well" in capsys.readouterr().out
+    assert cli.main(["leaderboard", str(folder), *ours, *listing]) == 0
+    assert "random" in capsys.readouterr().out
     assert cli.main(["submit", str(bundles[0]), "--by", "Ann", "--entries", str(tmp_path / "no")]) == cli.cli.EXIT_USAGE
     assert cli.main(["check", str(folder)]) == cli.cli.EXIT_ERROR  # our own list has no such board
     assert "its key is no official board" in capsys.readouterr().err

@@ -166,11 +166,14 @@ def test_boards_of_one_title_are_told_apart_by_what_differs(base: Published) -> 
 
 
 def test_the_address_of_a_board_stays_when_a_device_joins_it(base: Published) -> None:
-    (board,) = sessions.collection(sessions.rows(base, "tpe", 0.03)).boards
+    collection = sessions.collection(sessions.rows(base, "tpe", 0.03))
+    (board,), here = collection.boards, collection.by_head
     later = tuple(replace(item, device="0" * 16, opened_at=item.opened_at + 1) for item in board.rows[0].sessions)
     joined = replace(board, devices=(*board.devices, "a"), rows=(*board.rows, replace(board.rows[0], sessions=later)))
     elsewhere = replace(board, rows=(replace(board.rows[0], sessions=later),))
-    assert board_id(joined) == board_id(board) != board_id(elsewhere)
+    assert board_id(joined, here) == board_id(board, here) != board_id(elsewhere, here)
+    left_out = replace(elsewhere.rows[0], left_out_heads=tuple(item.head for item in board.rows[0].sessions))
+    assert board_id(replace(elsewhere, rows=(left_out,)), here) == board_id(board, here)
 
 
 def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
@@ -178,8 +181,8 @@ def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
         tier: index(built(sessions.rows(base, "tpe", 0.03, tier=tier))) for tier in (Tier.REPRODUCED, Tier.CONSISTENT)
     }
     assert [form.named("form")[0]["data-preset"] for form in forms.values()] == ["reproduced", "consistent"]
-    assert "No row is reproduced yet" in forms[Tier.CONSISTENT].text
-    assert "No row is reproduced yet" not in forms[Tier.REPRODUCED].text
+    assert "No reproduced row has a verdict yet" in forms[Tier.CONSISTENT].text
+    assert "No reproduced row has a verdict yet" not in forms[Tier.REPRODUCED].text
 
 
 def test_a_row_is_as_good_as_its_weakest_session(base: Published) -> None:
@@ -239,7 +242,37 @@ def test_devices_that_only_all_sessions_show_to_agree_are_ranked_apart(base: Pub
         ("reproduced", "Reproduced rows, ranked among themselves: Two"),
         ("consistent all", "All rows"),
     ]
-    assert "By reproduced rows: best alone has a verdict." in page.text and "4 later sessions not" in page.text
+    assert "By reproduced rows on One: best alone has a verdict." in page.text and "4 later sessions not" in page.text
+
+
+def test_a_board_of_two_devices_says_which_row_ran_on_which(base: Published) -> None:
+    best = sessions.rows(base, "best", 0.05, device="a" * 16, device_label="One")
+    tpe = sessions.rows(base, "tpe", 0.03, device="b" * 16, device_label="Two")
+    again = [
+        replace(with_outcome(item, head=f"{item.name}-b", device="b" * 16, device_label="Two"), name=f"{item.name}-b")
+        for item in best
+    ]
+    page = index(files(built_collection(best, tpe, again)))
+    assert "on One" in page.text and "on Two" in page.text
+    assert [item["value"] for item in page.named("option") if item["value"] in ("a" * 16, "b" * 16)] == [
+        "a" * 16,
+        "b" * 16,
+    ]
+    rows = [item["data-device"] for item in page.named("tr") if "data-row" in item]
+    assert sorted(set(rows)) == [f"cpu {'a' * 16}", f"cpu {'b' * 16}"]
+    assert (
+        "best: 5 sessions left out (seeds 0, 1, 2, 3, 4): its seeds on Two are there from another device" in page.text
+    )
+    assert page.text.count("left out") >= 6  # and the five beside those that count, with links
+    assert {f"session/{item.name}.html" for item in again} <= set(page.values("href"))
+
+
+def test_the_page_opens_where_a_row_has_a_verdict(base: Published) -> None:
+    """One reproduced session is no row yet: it would hide those that have a verdict."""
+    row = sessions.rows(base, "tpe", 0.03, tier=Tier.CONSISTENT)
+    page = index(built([replace(row[0], tier=Tier.REPRODUCED), *row[1:]]))
+    assert page.named("form")[0]["data-preset"] == "consistent"
+    assert "By consistent, not yet reproduced rows: tpe alone has a verdict." in page.text
 
 
 def test_a_label_is_the_same_in_every_ranking(base: Published) -> None:

@@ -10,7 +10,7 @@
   var none = document.getElementById("none");
   var all = document.getElementById("all");
   var whole = ".ranking[data-choices~=all]";
-  var notice = "";
+  var notice = "", missing = "There is no such board here. ";
   var preset = { board: "", device: "", category: "", tier: form.dataset.preset };
 
   function state() {
@@ -43,7 +43,7 @@
     });
   }
 
-  // Shows the rows that pass, and what the charts draw of them; returns how many.
+  // Shows the rows that pass, and what the charts draw of them; returns their numbers.
   function narrow(ranking, here, wanted) {
     var rows = Array.from(ranking.querySelectorAll(".rows tbody tr")), visible = new Set();
     rows.forEach(function (row) {
@@ -54,14 +54,17 @@
       series.toggleAttribute("hidden", !visible.has(series.dataset.row));
     });
     bracket(rows);
-    return visible.size;
+    return visible;
   }
 
   function apply() {
     var wanted = state(), total = 0, count = 0;
     boards.forEach(function (board) {
-      var here = !wanted.board || board.id === wanted.board, left = 0;
-      rank(board, wanted.tier).forEach(function (ranking) { left += narrow(ranking, here, wanted); });
+      var here = !wanted.board || board.id === wanted.board, rowsLeft = new Set();
+      rank(board, wanted.tier).forEach(function (ranking) {
+        narrow(ranking, here, wanted).forEach(function (row) { rowsLeft.add(row); });  // one, also on two devices
+      });
+      var left = rowsLeft.size;
       var rows = board.querySelectorAll(whole + " .rows tbody tr").length;
       board.hidden = !here || (rows > 0 && left === 0);
       total += rows;
@@ -93,8 +96,9 @@
     } else if (fragment && document.getElementById(fragment)) {
       return;
     } else if (fragment) {
-      notice = "There is no such board here. ";
+      notice = missing;
     }
+    if (wanted.board && !boards.some(function (other) { return other.id === wanted.board; })) notice = missing;
     choose(wanted);
     if (board) board.scrollIntoView();
   }
