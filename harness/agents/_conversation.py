@@ -24,7 +24,7 @@ MAX_ECHO_CHARS = 8_000  # of the model's own words, sent back to it
 MAX_ECHO_ARGUMENTS_CHARS = 60_000
 _SILENCE = "(no answer)"
 # What providers want back and no model may be measured by: its length is theirs to choose.
-THOUGHTS = ("thinking_blocks", "reasoning_content", "reasoning_details")
+THOUGHTS = ("thinking_blocks", "reasoning_items", "reasoning_content", "reasoning_details")
 
 Message = dict[str, Any]
 Ending = Proposal | Refused | Stop

@@ -17,10 +17,21 @@ from urllib.parse import urlsplit
 from harness.config import LLMConfig
 from harness.errors import ConfigError
 from harness.llm.exchange import UNREADABLE, CallFailed, Outcome, Reply, Request, ToolCall
-from harness.llm.failures import answer_in, failure
+from harness.llm.failures import MAX_MESSAGE_CHARS, answer_in, failure
+from harness.views import text
 
 MAX_NAME_CHARS = 200
 _BROKEN_CALL = ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE")  # Gemini's finish reasons
+# Where a provider's thinking stands and goes back with the answer to a tool call: some refuse that without it, with
+# others the model would think anew after every lookup, which no other model has to. Any other provider may refuse it.
+_THOUGHTS = {
+    "anthropic": "thinking_blocks",
+    "openai": "reasoning_items",  # of the Responses API, which LiteLLM uses where there are tools
+    "deepseek": "reasoning_content",
+    "openrouter": "reasoning_details",
+    "ollama_chat": "reasoning_content",
+    "hosted_vllm": "reasoning_content",
+}
 _NO_KEY = "none"  # clients insist on one, and must not take one from the environment instead
 
 
@@ -157,6 +168,8 @@ def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
     choices = getattr(response, "choices", None) or []
     if not choices:
         raise CallFailed(Outcome.MALFORMED, f"{config.model}: an answer without choices", charged=True)
+    if broken := _broken_off(choices[0]):
+        raise CallFailed(Outcome.SERVER, f"{config.model}: {text.line(broken, MAX_MESSAGE_CHARS)}", charged=True)
     message = choices[0].message
     extra = message.provider_specific_fields or {}
     refusal = extra.get("refusal")
@@ -171,9 +184,24 @@ def reply(response: Any, config: LLMConfig, sent: dict[str, Any]) -> Reply:
         has_reasoning=bool(getattr(message, "reasoning_content", None)),
         message=to_send_back(message, calls, config),
         usage=usage,
-        model=str(getattr(response, "model", None) or "")[:MAX_NAME_CHARS] or None,
+        model=_named(response),
         sent=sent,
     )
+
+
+def _named(response: Any) -> str | None:
+    """The model as the provider calls it; of a router, which may choose another each time, with who answered."""
+    name, host = getattr(response, "model", None), getattr(response, "provider", None)
+    found = f"{name} by {host}" if name and isinstance(host, str) else name
+    return str(found or "")[:MAX_NAME_CHARS] or None
+
+
+def _broken_off(choice: Any) -> str | None:
+    """What a router says, under status 200, of a provider that failed while it answered. LiteLLM calls it "stop"."""
+    more = getattr(choice, "provider_specific_fields", None) or {}
+    if more.get("error"):
+        return f"the provider failed while it answered: {more['error']}"
+    return "the provider failed while it answered" if more.get("native_finish_reason") == "error" else None
 
 
 def _finish(choice: Any, calls: list[Any]) -> str | None:
@@ -190,9 +218,7 @@ def to_send_back(message: Any, calls: list[Any], config: LLMConfig) -> dict[str,
         # With what a provider hangs on a call: Gemini's signatures must come back.
         again["tool_calls"] = [call.model_dump(mode="json", exclude_none=True, exclude={"index"}) for call in calls]
     provider = (config.model or "").partition("/")[0]
-    # All three refuse the answer to a tool call when the thinking before it is missing; others refuse the field.
-    kept = {"anthropic": "thinking_blocks", "deepseek": "reasoning_content", "openrouter": "reasoning_details"}
-    name = kept.get(provider, "")
+    name = _THOUGHTS.get(provider, "")
     # LiteLLM keeps fields that it does not know apart.
     thoughts = getattr(message, name, None) or (message.provider_specific_fields or {}).get(name)
     # It also sends several blocks one after the other, text and calls behind them; changed in order they are refused,

@@ -18,7 +18,7 @@ from harness.llm.settings import NO_LLM
 from harness.views import text
 
 _QUESTION = {"role": "user", "content": "Answer with the word ok."}
-_MAX_ANSWER_TOKENS = 2048  # of a model that thinks first, or that does not stop
+_MAX_ANSWER_TOKENS = 20_000  # above what LiteLLM lets Claude think, 16,384: a limit below that is refused
 
 
 @dataclass(frozen=True)

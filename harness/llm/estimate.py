@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness import sizes
 from harness.agents import _prompt
 from harness.agents.llm import LLM, room_tokens
-from harness.config import Config
+from harness.config import Config, LLMConfig
 from harness.errors import ConfigError
 from harness.llm import price as llm_price
 from harness.opening import instructions
@@ -35,7 +35,7 @@ def estimate(config: Config, agent: Agent) -> Estimate:
     llm, price = config.llm, config.llm.price
     program = instructions(config)
     prompt = _prompt.num_tokens(program, sizes.stock_of(config.task)) + _BESIDE_THE_FILE_TOKENS
-    answer = min(WITH_HIGH_EFFORT if llm.effort == "high" else TOKENS_PER_ANSWER, llm.max_output_tokens)
+    answer = min(WITH_HIGH_EFFORT if _thinks_long(llm) else TOKENS_PER_ANSWER, llm.max_output_tokens)
     likely = most = None
     num = config.session.experiments
     priced = price.input_usd_per_million is not None and price.output_usd_per_million is not None
@@ -46,6 +46,11 @@ def estimate(config: Config, agent: Agent) -> Estimate:
     if most is not None and config.session.max_cost_usd is not None:
         most = min(most, config.session.max_cost_usd)
     return Estimate(num, prompt, answer, likely, most)
+
+
+def _thinks_long(llm: LLMConfig) -> bool:
+    thinking = llm.extra.get("thinking")
+    return llm.effort in ("high", "xhigh", "max") or (isinstance(thinking, dict) and thinking.get("type") == "enabled")
 
 
 def check_cap(config: Config, agent: Agent) -> None:

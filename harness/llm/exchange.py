@@ -16,7 +16,8 @@ class Outcome(StrEnum):
 
     OK = "ok"
     RATE_LIMIT = "rate_limit"  # 429
-    SERVER = "server"  # 5xx, or nobody listens
+    SERVER = "server"  # 5xx
+    UNREACHABLE = "unreachable"  # nobody listens
     TIMEOUT = "timeout"
     MALFORMED = "malformed"  # the connection broke, or what came was no answer
     REFUSED = "refused"  # the request itself is wrong: trying again does not help

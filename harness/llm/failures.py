@@ -28,8 +28,12 @@ _UNREADABLE_SIGNS = (
 )
 # "billing" alone is no sign: Google's limits by the minute send their callers to the billing page, too.
 _NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing_not_active", "billing_hard_limit")
+# OpenAI counts the longest possible answer: however long one waits, such a request never fits into a minute.
+_NEVER_FITS = "request too large"
+_ONLY_THOUGHTS = "unknown items in responses api response"  # LiteLLM, of an answer without a message or a call
 _RETRY_DELAY = re.compile(r'"retryDelay":\s*"([0-9.]{1,9})s"')  # google.rpc.RetryInfo, in the body
 _BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
+_NO_CODE = 422  # LiteLLM's own, of an error in an answer that has no code
 
 
 def answer_in(litellm: Any, error: Exception) -> Reply | None:
@@ -38,6 +42,8 @@ def answer_in(litellm: Any, error: Exception) -> Reply | None:
     A provider's filter that stopped the model is the model's refusal. A tool call that the server cannot read is an
     answer that cannot be used: to ask the same again would let a weak model try for nothing, or end its session.
     """
+    if _ONLY_THOUGHTS in str(error).lower():
+        return Reply("", (), "stop", False, True, {"role": "assistant", "content": ""}, {}, None)
     refused = isinstance(error, litellm.ContentPolicyViolationError)
     words = one_line(error)
     if not refused and not (answered_status(error) and any(sign in str(error).lower() for sign in _UNREADABLE_SIGNS)):
@@ -52,15 +58,16 @@ def failure(litellm: Any, error: Exception, config: LLMConfig) -> CallFailed:
     words = f"{config.model}: {one_line(error)}"
     if isinstance(error, litellm.Timeout):
         return CallFailed(Outcome.TIMEOUT, words, charged=True)
-    status = answered_status(error)
-    if status is not None:
+    if (status := answered_status(error)) is not None:
         return _by_status(litellm, error, status, words, config)
     if any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes(error)):
-        return CallFailed(Outcome.SERVER, f"{words}; nobody listens at {config.api_base or 'the provider'}")
-    if isinstance(error, litellm.UnsupportedParamsError):
-        return CallFailed(Outcome.REFUSED, f"{words}; set that key of llm to null, or choose another model")
+        return CallFailed(Outcome.UNREACHABLE, f"{words}; nobody listens at {config.api_base or 'the provider'}")
+    if (code := _code_in_answer(error)) is not None:
+        return _by_code(code, words)
+    advice = "; set that key of llm to null, or choose another model"
     if isinstance(error, litellm.BadRequestError | litellm.AuthenticationError | litellm.NotFoundError):
-        return CallFailed(Outcome.REFUSED, words)  # LiteLLM's own, before anything was sent
+        # LiteLLM's own, before anything was sent
+        return CallFailed(Outcome.REFUSED, words + advice * isinstance(error, litellm.UnsupportedParamsError))
     return CallFailed(Outcome.MALFORMED, words, charged=True)
 
 
@@ -73,15 +80,27 @@ def _by_status(litellm: Any, error: Exception, status: int, words: str, config: 
         return CallFailed(
             Outcome.REFUSED, f"{words}; check llm.model={config.model} and llm.api_base={config.api_base}"
         )
-    if status == _TOO_MANY and not any(sign in lower for sign in _NO_CREDIT_SIGNS):
+    if status == _TOO_MANY and not any(sign in lower for sign in (*_NO_CREDIT_SIGNS, _NEVER_FITS)):
         return CallFailed(Outcome.RATE_LIMIT, words, retry_after_seconds=retry_after(error))
     if status >= 500:
         return CallFailed(Outcome.SERVER, words, retry_after_seconds=retry_after(error))
     overflow = isinstance(error, litellm.ContextWindowExceededError) or any(sign in lower for sign in _OVERFLOW_SIGNS)
+    advice = f"the provider refuses this request (status {status})"
     if status == _TOO_LARGE or overflow:
-        advice = "set llm.context_tokens to the model's window, or agent.options.context_tokens lower"
-        return CallFailed(Outcome.REFUSED, f"{words}; the prompt does not fit: {advice}", status=status)
-    return CallFailed(Outcome.REFUSED, f"{words}; the provider refuses this request (status {status})", status=status)
+        advice = "the prompt does not fit: set llm.context_tokens to the model's window, or "
+        advice += "agent.options.context_tokens lower"
+    elif _NEVER_FITS in lower:
+        advice = "lower llm.max_output_tokens, which counts towards the limit, or have the limit raised"
+    return CallFailed(Outcome.REFUSED, f"{words}; {advice}", status=status)
+
+
+def _by_code(code: int, words: str) -> CallFailed:
+    """For a failure in the body of a good answer: a provider behind a router may have worked before it failed."""
+    if code == _TOO_MANY:
+        return CallFailed(Outcome.RATE_LIMIT, words, charged=True)
+    if code >= 500 or code == _NO_CODE:
+        return CallFailed(Outcome.SERVER, words, charged=True)
+    return CallFailed(Outcome.REFUSED, f"{words}; the provider refuses this request (code {code})", status=code)
 
 
 def answered_status(error: Exception) -> int | None:
@@ -91,6 +110,15 @@ def answered_status(error: Exception) -> int | None:
             response = getattr(cause, "response", None)
             status = getattr(response, "status_code", None)
             return status if isinstance(status, int) else None
+    return None
+
+
+def _code_in_answer(error: Exception) -> int | None:
+    """The code of an `error` object in an answer with status 200: LiteLLM raises a bare exception of it."""
+    for cause in causes(error):
+        code = getattr(cause, "status_code", None) if type(cause) is Exception else None
+        if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()):
+            return int(code)
     return None
 
 

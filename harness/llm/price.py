@@ -49,7 +49,8 @@ def worst(request: Request, max_output_tokens: int, seconds: float, price: Price
 def actual(usage: Mapping[str, Any], worst_case: Charge, seconds: float, price: PriceConfig) -> Charge:
     """The charge that `usage` reports; the worst case where it reports nothing, or what cannot be."""
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    if prompt is None or completion is None or prompt > worst_case.prompt_tokens:
+    # No prompt has no tokens: LiteLLM writes 0 where a server reported nothing.
+    if not prompt or completion is None or prompt > worst_case.prompt_tokens:
         return worst_case
     if completion > worst_case.completion_tokens:
         return worst_case

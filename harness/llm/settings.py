@@ -21,6 +21,7 @@ _OURS = frozenset(
     | {"temperature", "top_p", "seed", "reasoning_effort"}
 )  # fmt: skip
 _HEADER = re.compile(r"headers?$|authorization", re.IGNORECASE)  # what stands in one is often a key
+_BEYOND = {"high": ("xhigh", "max"), "xhigh": ("max",)}  # efforts
 _NO_SECRETS = ("prompt_cache_key", "tokenizer")  # whatever they sound like
 
 
@@ -59,12 +60,28 @@ def _validate_llm(llm: LLMConfig) -> None:
         if isinstance(value, float) and value < 0:
             raise ConfigError(f"llm.price.{name} must be 0 or more, not {value!r}; null where it is unknown")
     _validate_extra(llm)
+    _validate_sent(llm)
     if llm.cache_prompts and not llm.model.startswith("anthropic/"):
         raise ConfigError(f"llm.cache_prompts marks prompts for anthropic/ models only, not for {llm.model}")
     if llm.scripted.wire not in (None, *WIRES):
         raise ConfigError(f"llm.scripted.wire must be one of {', '.join(WIRES)}, not {llm.scripted.wire!r}")
     if not 0 <= llm.scripted.fault_rate <= 1:
         raise ConfigError(f"llm.scripted.fault_rate must be from 0 to 1, not {llm.scripted.fault_rate!r}")
+
+
+def _validate_sent(llm: LLMConfig) -> None:
+    """What LiteLLM 1.105.7 would drop without a word, or turn into something else, and a row would still name."""
+    provider = str(llm.model).partition("/")[0]
+    if provider == "deepseek" and llm.effort is not None:
+        raise ConfigError(
+            f"llm.effort={llm.effort} does not reach deepseek/ models: set it to null, see llm.extra.thinking"
+        )
+    longest = {"ollama": "high", "ollama_chat": "high", "openrouter": "xhigh"}.get(provider)
+    if longest and llm.effort in _BEYOND[longest]:
+        raise ConfigError(f"llm.effort={llm.effort} does not reach {provider}/ models: {longest} is the most that does")
+    dropped = {"ollama_chat": "tool_choice", "ollama": "tool_choice", "gemini": "parallel_tool_calls"}.get(provider)
+    if dropped in llm.extra:
+        raise ConfigError(f"llm.extra.{dropped} does not reach {provider}/ models: leave it out")
 
 
 def _validate_extra(llm: LLMConfig) -> None:

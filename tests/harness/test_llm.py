@@ -140,7 +140,7 @@ def test_nobody_listens() -> None:
     config = LLMConfig(name="it", model="openai/x", api_base=f"http://127.0.0.1:{port}/v1")
     with pytest.raises(CallFailed, match="nobody listens") as failed:
         client.LiteLLM(config, environment={}).send(REQUEST, 20.0)
-    assert failed.value.outcome is Outcome.SERVER and not failed.value.charged
+    assert failed.value.outcome is Outcome.UNREACHABLE and not failed.value.charged
 
 
 def test_a_missing_key_is_named() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from llm_bench import STOCK
@@ -23,6 +26,42 @@ from harness.scripted_llm.server import ScriptedServer
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 REQUEST = Request(({"role": "user", "content": "Hello"},), (TOOL,))
+
+
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hm"}, "finish_reason": "stop"}
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """Answers with `body`, and keeps what it was asked."""
+
+    body: ClassVar[dict[str, Any]] = {}
+    asked: ClassVar[dict[str, Any]] = {}
+
+    def do_POST(self) -> None:
+        self.asked.update(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        content = json.dumps({"id": "1", "object": "chat.completion", "created": 0, **self.body}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def answered(model: str, body: dict[str, Any]) -> tuple[Reply, dict[str, Any]]:
+    """What becomes of `body`, and what the server was asked."""
+    handler = type("Handler", (_Answering,), {"body": body, "asked": {}})
+    config = compose(["agent=llm", "llm=openrouter", f"llm.model={model}", "llm.max_output_tokens=500"]).llm
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}/api/v1"
+        try:
+            said = client.LiteLLM(config, base, {"OPENROUTER_API_KEY": "k"}).send(REQUEST, 20.0)
+        finally:
+            server.shutdown()
+    return said, handler.asked
 
 
 def named(model: str) -> LLMConfig:
@@ -58,6 +97,10 @@ def test_thoughts_go_back_to_those_who_want_them() -> None:
     details = {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}
     kept = again("openrouter/vendor/x", provider_specific_fields=details)
     assert kept["reasoning_details"] == details["reasoning_details"]
+    for model in ("ollama_chat/qwen", "hosted_vllm/qwen"):
+        assert again(model, reasoning_content="hm")["reasoning_content"] == "hm"
+    items = [{"id": "rs_1", "summary": []}]
+    assert again("openai/gpt-x", reasoning_items=items, reasoning_content="hm")["reasoning_items"] == items
     assert set(again("gemini/gemini-x", reasoning_content="hm")) == {"role", "content", "tool_calls"}
 
 
@@ -87,6 +130,63 @@ def test_a_limit_by_the_minute_is_waited_for_and_an_empty_account_is_not() -> No
     assert (limited.outcome, limited.retry_after_seconds) == (Outcome.RATE_LIMIT, 26.5)
     for words in ("insufficient_quota: check your plan and billing details", "Your credit balance is too low"):
         assert became(words).outcome is Outcome.REFUSED
+
+
+def test_a_request_that_no_minute_has_room_for_is_not_waited_for() -> None:
+    litellm, words = client.load(), "Request too large for gpt-x on tokens per min (TPM): Limit 10000, Requested 33000"
+    became = failures._by_status(litellm, RuntimeError(words), 429, words, named("openai/x"))
+    assert became.outcome is Outcome.REFUSED and "lower llm.max_output_tokens" in str(became)
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ({"error": {"code": 429, "message": "upstream is busy"}}, Outcome.RATE_LIMIT),
+        ({"error": {"code": 502, "message": "upstream is down"}}, Outcome.SERVER),
+        ({"error": {"message": "no code"}}, Outcome.SERVER),
+        ({"error": {"code": 400, "message": "no such parameter"}}, Outcome.REFUSED),
+        ({"choices": [{**CHOICE, "finish_reason": "error"}]}, Outcome.SERVER),
+        ({"choices": [{**CHOICE, "error": {"code": 502, "message": "broke off"}}]}, Outcome.SERVER),
+    ],
+)
+def test_a_failure_in_the_body_of_a_good_answer_is_one(body: dict[str, Any], outcome: Outcome) -> None:
+    """As OpenRouter reports one of the provider that it had chosen."""
+    with pytest.raises(CallFailed) as failed:
+        answered("openrouter/vendor/x", body)
+    assert failed.value.outcome is outcome and failed.value.charged is (outcome is not Outcome.REFUSED)
+
+
+def test_a_router_says_who_answered_and_gets_what_it_must_not_ignore() -> None:
+    said, asked = answered("openrouter/vendor/x", {"choices": [CHOICE], "provider": "Somebody", "model": "vendor/x"})
+    assert said.model == "vendor/x by Somebody"
+    assert asked["provider"] == {"require_parameters": True}
+
+
+def test_an_answer_of_thoughts_alone_is_an_answer() -> None:
+    litellm = client.load()
+    error = ValueError("Unknown items in responses API response: [ResponseReasoningItem(id='rs_1')]")
+    said = failures.answer_in(litellm, error)
+    assert said is not None and said.has_reasoning and not said.text and not said.calls
+
+
+def test_no_prompt_has_no_tokens() -> None:
+    worst = price.Charge(10_000, 500, None, True)
+    assert price.actual({"prompt_tokens": 0, "completion_tokens": 0}, worst, 0.0, PriceConfig()) == worst
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["llm=deepseek", "llm.effort=low"],
+        ["llm=ollama", "llm.model=ollama_chat/q", "llm.effort=max"],
+        ["llm=ollama", "llm.model=ollama_chat/q", "+llm.extra.tool_choice=required"],
+        ["llm=openrouter", "llm.model=openrouter/v/m", "llm.effort=max"],
+        ["llm=gemini_pro", "+llm.extra.parallel_tool_calls=false"],
+    ],
+)
+def test_what_would_not_go_out_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match="does not reach"):
+        compose(["agent=llm", *overrides])
 
 
 def test_written_caches_are_charged_whatever_they_are_called() -> None:
