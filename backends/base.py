@@ -10,10 +10,13 @@ import hashlib
 import json
 import random
 import shutil
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -131,9 +134,24 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
+def search_path() -> str:
+    """Where a child looks for programs: not where its user does, whose folders may be changed at any time."""
+    return f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+
+
 def compiler() -> str | None:
-    """The C++ compiler that torch.compile would use, or None."""
-    return shutil.which("g++") or shutil.which("clang++")
+    """The C++ compiler that torch.compile would use in a child, or None."""
+    return shutil.which("g++", path=search_path()) or shutil.which("clang++", path=search_path())
+
+
+def no_headers() -> str | None:
+    """What to do where Python's headers are missing, which torch.compile builds its extension modules with."""
+    folder = Path(sysconfig.get_path("include"))
+    framework = Path(sysconfig.get_path("stdlib")).parent.parent / "Headers"  # of macOS, where torch looks, too
+    if any((place / "Python.h").is_file() for place in (folder, framework)):
+        return None
+    where = "apt-get install python3-dev, or your system's like"
+    return f"torch.compile is off: {folder}/Python.h is missing; install it ({where})"
 
 
 def bf16_speedup(device: torch.device, synchronize: Callable[[], None], size: int, rounds: int) -> float:

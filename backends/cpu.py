@@ -24,6 +24,7 @@ from backends.base import (
     Attention,
     compiler,
     fingerprint,
+    no_headers,
     resolve_dtype,
     resolve_threads,
 )
@@ -167,7 +168,7 @@ def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
 def compile_hint() -> str | None:
     """What keeps torch.compile from working here, and what to do; None: nothing."""
     if compiler() is not None:
-        return None
+        return no_headers()
     command = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++, or your system's like"
     return f"torch.compile is off: there is no C++ compiler (g++ or clang++) on the PATH; install one ({command})"
 

@@ -21,6 +21,7 @@ from backends.base import (
     Attention,
     compiler,
     fingerprint,
+    no_headers,
     resolve_dtype,
     resolve_threads,
 )
@@ -31,6 +32,7 @@ MEMORY_SHARE = 0.95
 MAX_COMPILE_PROCESSES = 8
 # Ampere: the first with torch's flash kernels, on which varlen_attn is built.
 MIN_FLASH_CAPABILITY = (8, 0)
+MIN_TRITON_CAPABILITY = 7  # Volta; AMD's architectures begin at 9
 _SMI_FIELDS = ("driver_version", "power.limit", "clocks.max.sm")
 _STATE_FIELDS = ("pstate", "temperature.gpu", "power.draw", "clocks.sm", "clocks_event_reasons.active")
 # Bits of clocks_event_reasons.active (nvml.h, nvmlClocksEventReasons) that say that the device is held back.
@@ -92,7 +94,7 @@ class Backend:
         properties = self._cuda.get_device_properties(0)
         # The flash kernels take half precision only; FlexAttention is compiled by Triton.
         flash = (properties.major, properties.minor) >= MIN_FLASH_CAPABILITY and self.dtype == "bfloat16"
-        triton = compile_hint() is None
+        triton = compile_hint(properties) is None
         return Attention(flash_sdpa=flash, flex_forward=triton, flex_backward=triton, varlen=flash)
 
     def identity(self) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class Backend:
         # Cards of one model are interchangeable, as far as their power limit is the same; a UUID is one card's own.
         stable = hardware | {"memory_bytes": round(properties.total_memory / 2**30), "power": told["power_limit_watts"]}
         own = {"fingerprint": fingerprint(stable), "uuid": uuid(properties), "attention": self.attention().facts()}
-        return hardware | told | software() | own
+        return hardware | told | software(properties) | own
 
     def vendor_facts(self, properties: Any) -> dict[str, Any]:
         driver, power, clock = self.smi(properties, _SMI_FIELDS)
@@ -138,7 +140,8 @@ class Backend:
     def smi(self, properties: Any, fields: tuple[str, ...]) -> tuple[str | None, ...]:
         """The answers of nvidia-smi for this device, None for each that it does not give."""
         query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-        answer = _tools.ask([*query, "-i", uuid(properties) or "0"])
+        # It does not answer for a slice of a card, and must not for the first card that there is.
+        answer = None if is_slice(properties) else _tools.ask([*query, "-i", uuid(properties) or "0"])
         values = [value.strip() for value in answer.splitlines()[0].split(",")] if answer else []
         return tuple(values) if len(values) == len(fields) else (None,) * len(fields)
 
@@ -151,15 +154,23 @@ class Backend:
             found = [path.name for path in (self._root / "dev").glob("nvidia*") if path.name[6:].isdigit()]
             cards = found if len(found) == 1 else []
         names = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *cards]
+        if is_slice(self._cuda.get_device_properties(0)):  # NVIDIA's MIG guide, "Device Nodes and Capabilities"
+            caps = (self._root / "dev/nvidia-caps").glob("nvidia-cap[0-9]*")
+            names += sorted(f"nvidia-caps/{path.name}" for path in caps)
+        names += ["dxg"]  # the one node of Windows' driver in WSL
         return [f"/dev/{name}" for name in names if (self._root / "dev" / name).exists()]
 
     def environment(self) -> dict[str, str]:
-        chosen = uuid(self._cuda.get_device_properties(0)) or os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        properties = self._cuda.get_device_properties(0)
+        chosen = None if is_slice(properties) else uuid(properties)
+        # Windows' driver has no memory that can be mapped anew.
+        segments = {} if (self._root / "dev/dxg").exists() else {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
         return {
+            **segments,
             "OMP_NUM_THREADS": str(self.threads),
-            "CUDA_VISIBLE_DEVICES": chosen,  # one device, the same one for every process of a session
+            # One device, the same one for every process of a session.
+            "CUDA_VISIBLE_DEVICES": chosen or os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
             "CUDA_MODULE_LOADING": "LAZY",  # kernels load when first used: seconds less of setup
-            "PYTORCH_ALLOC_CONF": "expandable_segments:True",
             # A compiling process each, and none of them small.
             "TORCHINDUCTOR_COMPILE_THREADS": str(min(MAX_COMPILE_PROCESSES, self.threads)),
         }
@@ -186,23 +197,30 @@ def uuid(properties: Any) -> str | None:
     return None if value is None else f"GPU-{str(value).removeprefix('GPU-')}"
 
 
+def is_slice(properties: Any) -> bool:
+    """Whether the device is an instance of a card that was divided (MIG): its name says so."""
+    return " MIG " in f"{properties.name} "
+
+
 def pci_address(properties: Any) -> str:
     """As the kernel writes it: 0000:83:00.0."""
     return f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
 
 
-def software() -> dict[str, Any]:
+def software(properties: Any) -> dict[str, Any]:
     """The programs around the device."""
-    hint = compile_hint()
+    hint = compile_hint(properties)
     return {"torch_version": torch.__version__, "has_compiler": hint is None, "compile_hint": hint}
 
 
-def compile_hint() -> str | None:
+def compile_hint(properties: Any) -> str | None:
     """What keeps torch.compile from working here, and what to do; None: nothing."""
     from importlib.util import find_spec
 
+    if properties.major < MIN_TRITON_CAPABILITY:
+        return f"torch.compile is off: Triton needs capability {MIN_TRITON_CAPABILITY}.0, {properties.name} is older"
     if find_spec("triton") is None:
         return "torch.compile is off: the package triton is missing; install the GPU build of torch, which brings it"
     if compiler() is None:
         return "torch.compile is off: Triton finds no C++ compiler (g++ or clang++) on the PATH; install one"
-    return None
+    return no_headers()

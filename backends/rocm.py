@@ -20,6 +20,8 @@ import torch
 from backends import cuda
 from backends.base import Attention
 
+# Architectures that AOTriton's flash kernels are built for.
+AOTRITON = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1101", "gfx1151", "gfx1200", "gfx1201")
 _MICROWATTS = 1e6
 _MILLIDEGREES = 1e3
 _HERTZ_PER_MHZ = 1e6
@@ -49,8 +51,10 @@ class Backend(cuda.Backend):
         }
 
     def attention(self) -> Attention:
-        triton = cuda.compile_hint() is None
-        flash = True if self.dtype == "bfloat16" else None
+        properties = self._cuda.get_device_properties(0)
+        triton = cuda.compile_hint(properties) is None
+        name = str(getattr(properties, "gcnArchName", "")).partition(":")[0]
+        flash = True if self.dtype == "bfloat16" and name in AOTRITON else None
         return Attention(flash_sdpa=flash, flex_forward=triton, flex_backward=triton, varlen=None)
 
     def power_state(self) -> dict[str, Any] | None:
@@ -73,11 +77,12 @@ class Backend(cuda.Backend):
     def environment(self) -> dict[str, str]:
         properties = self._cuda.get_device_properties(0)
         unique_id = read(self.pci_folder(properties) / "unique_id")
-        first = (os.environ.get("HIP_VISIBLE_DEVICES") or "0").split(",")[0]
         settings = {
             "OMP_NUM_THREADS": str(self.threads),
             # The runtime below HIP selects by the card's own number, and numbers what is left from 0.
-            **({"ROCR_VISIBLE_DEVICES": f"GPU-{unique_id}"} if unique_id else {"HIP_VISIBLE_DEVICES": first}),
+            **({"ROCR_VISIBLE_DEVICES": f"GPU-{unique_id}"} if unique_id else by_number()),
+            # It would set its threads' cores, and take it for an error that a wall does not let it.
+            "HSA_OVERRIDE_CPU_AFFINITY_DEBUG": "0",
             "PYTORCH_TUNABLEOP_ENABLED": "0",
             "TORCH_BLAS_PREFER_HIPBLASLT": "1",
             "TORCHINDUCTOR_COMPILE_THREADS": str(min(cuda.MAX_COMPILE_PROCESSES, self.threads)),
@@ -95,6 +100,16 @@ class Backend(cuda.Backend):
         """A file of the device's hwmon folder, whose number differs from boot to boot."""
         found = sorted((self.pci_folder(properties) / "hwmon").glob(f"hwmon*/{name}"))
         return read(found[0]) if found else None
+
+
+def by_number() -> dict[str, str]:
+    """The card that this process uses, for one that has no number of its own: as it was chosen, and the first of these.
+
+    HIP also knows CUDA's variable, and numbers what ROCR_VISIBLE_DEVICES has left.
+    """
+    chosen = os.environ.get("HIP_VISIBLE_DEVICES") or os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+    above = {name: os.environ[name] for name in ("ROCR_VISIBLE_DEVICES",) if os.environ.get(name)}
+    return {**above, "HIP_VISIBLE_DEVICES": chosen.split(",")[0]}
 
 
 def read(path: Path) -> str | None:

@@ -33,6 +33,7 @@ from harness.runner import Runner
 from harness.sandbox import canaries
 from harness.sandbox.bait import Targets
 from harness.sandbox.forked import ForkedSandbox
+from harness.sandbox.landlock import LandlockSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.sentinel import Sentinel
 from harness.session import Session, asks_more
@@ -244,6 +245,9 @@ def parts(
     environment = child_environment(device.environment)
     with contextlib.ExitStack() as stack:
         box = chosen or stack.enter_context(forked(environment, PRELOAD_AGENT))
+        if isinstance(box, LandlockSandbox):
+            # Also for the sentinel, outside the walls, by whose setup that of runs is measured.
+            environment |= box.environment
         trusted: Sandbox = ProcessSandbox()
         if ticking:
             trusted = stack.enter_context(forked(environment, PRELOAD_TRUSTED))

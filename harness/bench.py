@@ -87,6 +87,7 @@ class LocalBench:
             metered=trained.metered,
             sentinel=(*before, *self.device_speed()),
         )
+        self.make_room()  # for the model that is scored, and for one on this device that thinks afterwards
         if trained.status is Status.OK:
             result = self.scored(result, run_id, run_dir, source, role)
         sweep(run_dir)

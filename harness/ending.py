@@ -16,7 +16,10 @@ from harness.views import text
 MAX_TAIL_CHARS = 6000
 MAX_CURVE_POINTS = 200
 MAX_CLAIM = 10**15  # what code says of itself may be any number; beyond this it says nothing
-OOM_SIGNS = re.compile(r"MemoryError|MPS backend out of memory|[cC]an('t|not) allocate memory")
+OOM_SIGNS = re.compile(
+    r"MemoryError|MPS backend out of memory|[cC]an('t|not) allocate memory"
+    r"|(CUDA|HIP) error: out of memory|BLAS_STATUS_ALLOC_FAILED"
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from backends.base import search_path
 from harness.errors import HarnessError
 
 # What private_folders() sets: whatever these are for the user, a child has its own.
@@ -48,7 +49,7 @@ def child_environment(backend_environment: Mapping[str, str]) -> dict[str, str]:
     allowed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
     return {
         **allowed,
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": search_path(),
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         **backend_environment,

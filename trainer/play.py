@@ -104,7 +104,9 @@ def play(
 ) -> Played:
     """Run train.py to its deadline, which is after `budget_seconds`, or after `ticks` calls of `progress()`."""
     ours, theirs = socket.socketpair()
-    env = os.environ | backend.environment() | {wire.SOCKET_VARIABLE: str(theirs.fileno())}
+    # Who chose a card by a number chose it for this process: under the backend's own choice numbers begin at 0 again.
+    own = {name: value for name, value in os.environ.items() if not name.endswith("_VISIBLE_DEVICES")}
+    env = own | backend.environment() | {wire.SOCKET_VARIABLE: str(theirs.fileno())}
     launched = time.monotonic()
     child = subprocess.Popen([sys.executable, str(script)], env=env, pass_fds=[theirs.fileno()], cwd=script.parent)
     theirs.close()

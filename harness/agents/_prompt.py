@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from harness.device import PROCESSORS
 from harness.edits import MAX_GROWTH_BYTES, unified_diff
 from harness.errors import ConfigError
 from harness.records import CurvePoint, Experiment, RunResult, Status, View
@@ -79,17 +80,23 @@ def _facts(view: View) -> Iterator[tuple[str, str]]:
     if view.baseline:
         yield "stock script", _figures(view.baseline[-1], view)
     if (seconds := task.get("max_setup_seconds")) and (size := task.get("max_memory_bytes")):
-        yield "limits", f"{seconds:.0f} seconds from the start to run.start(), {size / 2**30:.0f} GiB of memory"
+        host = f"{size / 2**30:.0f} GiB of {_memory_word(view)}"
+        yield "limits", f"{seconds:.0f} seconds from the start to run.start(), {host}"
     limit = len(view.stock_source.encode()) + MAX_GROWTH_BYTES
     yield "size", f"train.py may have {limit:,} bytes; the stock file has {len(view.stock_source.encode()):,}"
     yield "experiments", str(view.num_experiments) if view.num_experiments else "as many as the hours hold"
+
+
+def _memory_word(view: View) -> str:
+    """What is measured, and limited by the task: an accelerator's own memory is its allocator's affair."""
+    return "memory" if view.device.get("name") in PROCESSORS else "host memory"
 
 
 def _figures(run: RunResult, view: View) -> str:
     parts = [
         f"{run.snapshot_bytes / 1e6:.2f} MB of saved weights" if run.snapshot_bytes else None,
         f"speed {speed(run, view)}" if speed(run, view) != "-" else None,
-        f"memory {memory(run, view)}" if memory(run, view) != "-" else None,
+        f"{_memory_word(view)} {memory(run, view)}" if memory(run, view) != "-" else None,
     ]
     return ", ".join(part for part in parts if part) or "no figures"
 
@@ -151,7 +158,7 @@ def _current_best(view: View) -> str:
 
 def _history(view: View, cut: Cut) -> str:
     lines = [
-        "| # | hypothesis | val bpb | gain in sigma | end | kept | tokens/s | memory |",
+        f"| # | hypothesis | val bpb | gain in sigma | end | kept | tokens/s | {_memory_word(view)} |",
         "|---|---|---|---|---|---|---|---|",
         f"| 0 | the stock script | {view.baseline_bpb:.4f} | - | ok | - | "
         + (f"{speed(view.baseline[-1], view)} | {memory(view.baseline[-1], view)} |" if view.baseline else "- | - |"),

@@ -30,6 +30,8 @@ backend = backends.load({name!r}, {threads}, {dtype!r})
 backend.setup()
 x = torch.ones(64, 64, device=backend.device)
 print(float((x @ x).sum()))
+if {compiles}:
+    print(float(torch.compile(lambda x: 2 * x + 1)(x).sum()))
 """
 LINUX = sys.platform.startswith("linux")
 
@@ -91,7 +93,11 @@ def tried(sandbox: Sandbox, device: Device | None) -> Probed:
         return found
     why = _failure(
         sandbox,
-        (sys.executable, "-c", _USE_DEVICE.format(**device.for_child())),
+        (
+            sys.executable,
+            "-c",
+            _USE_DEVICE.format(**device.for_child(), compiles=bool(device.identity["has_compiler"])),
+        ),
         environment=child_environment(device.environment),
         seconds=DEVICE_SECONDS,
         max_memory_bytes=DEVICE_MEMORY_BYTES,

@@ -35,13 +35,16 @@ class LandlockSandbox:
     level: int = 2
 
     @property
+    def environment(self) -> dict[str, str]:
+        # More are processes that meet in /dev/shm, which is closed.
+        return {"TORCHINDUCTOR_COMPILE_THREADS": "1"} if self.devices else {}
+
+    @property
     def beside_nvidia(self) -> bool:
         return any("nvidia" in node for node in self.devices)
 
     def launch(self, launch: Launch) -> SupervisedProcess:
-        env = {**launch.env, "USER": USER, "LOGNAME": USER, **runtime.packages(launch)}
-        if self.devices:
-            env["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more are processes that meet in /dev/shm, which is closed
+        env = {**launch.env, "USER": USER, "LOGNAME": USER, **self.environment, **runtime.packages(launch)}
         runtime.give_to(self.user, launch.writable)
         bounds = limits.Limits(launch.max_memory_bytes, launch.max_processes)
         cgroup = limits.make_cgroup(bounds)
@@ -70,7 +73,13 @@ class LandlockSandbox:
             "execute": [str(path) for path in execute],
             "read": [*_READ, *(_ACCELERATOR if self.devices else ()), str(launch.cwd)],
             "write": [
-                *(*_WRITE, *self.devices, *(_NVIDIA_WRITES if self.beside_nvidia else ())),
+                *(*_WRITE, *self.devices, *(_NVIDIA_WRITES if self.beside_nvidia else ()), *self._other_cards()),
                 *(str(path) for path in launch.writable),
             ],
         }
+
+    def _other_cards(self) -> list[str]:
+        """AMD's render nodes, whosever they are: its runtime opens all, and only takes that one is missing or forbidden
+        by its owner for an answer, not Landlock's word. ROCR_VISIBLE_DEVICES still names the one that is used.
+        """
+        return [str(path) for path in sorted(Path("/dev/dri").glob("renderD*"))] if "/dev/kfd" in self.devices else []

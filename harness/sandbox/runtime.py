@@ -17,7 +17,10 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("trainer", "backends")  # what train.py and the model server import of this project
 # Not /usr/share: it holds text, and training needs none of it. The system's Python packages in lib are compared with
 # the held-out text (harness/data.py).
-SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "include", "local/bin", "local/lib", "local/lib64")
+SYSTEM = (
+    *("bin", "sbin", "lib", "lib32", "lib64", "libexec", "include"),
+    *("local/bin", "local/lib", "local/lib64", "local/include"),
+)
 # Of the drivers: containers get NVIDIA's libraries mounted in the second.
 OPTIONAL_SYSTEM = (
     *("/usr/local/cuda", "/usr/local/nvidia", "/opt/rocm"),

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from stand_ins import AMD_BUILD, CPU_BUILD, MAC, METAL, NO_DEVICE, NVIDIA_BUILD, NVIDIA_SMI, FakeCuda, make
+from stand_ins import AMD_BUILD, CPU_BUILD, MAC, METAL, NO_DEVICE, NVIDIA_BUILD, NVIDIA_SMI, Card, FakeCuda, make
 
 import backends
-from backends import _cores, cpu, cuda, microprobes, mps, probe, rocm
+from backends import _cores, base, cpu, cuda, microprobes, mps, probe, rocm
 from backends.base import Backend, out_of_memory, seed_everything
 from harness.ending import failure
 from harness.records import Status
@@ -228,10 +228,20 @@ def test_a_cpu_build_of_torch_has_no_gpus(name, words, capsys):
 
 
 def test_no_compiler_is_said_with_the_command(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(base, "search_path", lambda: str(tmp_path))
     identity = make("cpu", tmp_path).identity()
     assert identity["has_compiler"] is False and "install one (" in identity["compile_hint"]
-    assert cuda.compile_hint() is not None
+    assert cuda.compile_hint(Card()) is not None
+
+
+def test_headers_are_looked_for_where_torch_does(monkeypatch, tmp_path):
+    assert base.no_headers() is None or "python3-dev" in base.no_headers()
+    monkeypatch.setattr(base.sysconfig, "get_path", lambda name: str(tmp_path / "lib" / "python"))
+    assert base.no_headers() == make("cpu", tmp_path).identity()["compile_hint"]
+    assert f"{tmp_path}/lib/python/Python.h is missing; install it (apt-get" in base.no_headers()
+    (tmp_path / "Headers").mkdir()
+    (tmp_path / "Headers/Python.h").touch()
+    assert base.no_headers() is None
 
 
 MPS_MEMORY = "MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 1 KB, max allowed: 9.07 GB)."

@@ -52,6 +52,34 @@ def test_a_wall_opens_for_the_one_card_only(tmp_path):
     assert make("cpu", tmp_path).device_nodes() == make("mps", tmp_path).device_nodes() == []
 
 
+def test_a_slice_of_a_card_goes_by_what_chose_it(tools, tmp_path, monkeypatch):
+    """MIG: nvidia-smi tells nothing of an instance, and its nodes are more than the card's."""
+    tools(nvidia_smi=NVIDIA_SMI)
+    for node in ("nvidia0", "nvidiactl", "nvidia-caps/nvidia-cap21", "nvidia-caps/nvidia-cap22", "nvidia-caps/other"):
+        (tmp_path / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dev" / node).touch()
+    backend = cuda.Backend(1, "float32", FakeCuda(Card(name="NVIDIA H100 80GB HBM3 MIG 1g.10gb")), tmp_path)
+    nodes = ["nvidiactl", "nvidia0", "nvidia-caps/nvidia-cap21", "nvidia-caps/nvidia-cap22"]
+    assert backend.device_nodes() == [f"/dev/{node}" for node in nodes]
+    assert backend.identity()["driver_version"] is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a0,MIG-b1")
+    assert backend.environment()["CUDA_VISIBLE_DEVICES"] == "MIG-a0"
+
+
+def test_a_card_under_windows(tmp_path):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/dxg").touch()
+    backend = cuda.Backend(1, "float32", FakeCuda(), tmp_path)
+    assert backend.device_nodes() == ["/dev/dxg"]
+    assert "PYTORCH_ALLOC_CONF" not in backend.environment()
+    assert "PYTORCH_ALLOC_CONF" in make("cuda", tmp_path / "elsewhere").environment()
+
+
+def test_a_card_that_triton_does_not_know_is_not_compiled_for(tmp_path):
+    identity = make("cuda", tmp_path, card=Card(name="Tesla P100", major=6)).identity()
+    assert not identity["has_compiler"] and "Tesla P100 is older" in identity["compile_hint"]
+
+
 def test_cards_of_a_model_are_one_device_until_their_power_limits_differ(tools, tmp_path):
     tools(nvidia_smi=NVIDIA_SMI)
     first = make("cuda", tmp_path).identity()
@@ -97,11 +125,16 @@ def test_an_amd_card_by_its_drivers_files(tmp_path):
     }
 
 
-def test_consumer_radeons_need_the_experimental_attention(tmp_path):
+def test_consumer_radeons_need_the_experimental_attention(tmp_path, monkeypatch):
     card = Card(name="AMD Radeon RX 7900 XTX", gcnArchName="gfx1100", pci_bus_id=0x0A)
     environment = make("rocm", tmp_path, card=card).environment()
     assert environment["TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"] == "1"
     assert environment["HIP_VISIBLE_DEVICES"] == "0", "without a unique id the number has to do"
+    assert environment["HSA_OVERRIDE_CPU_AFFINITY_DEBUG"] == "0"
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    environment = make("rocm", tmp_path, card=card).environment()
+    assert (environment["ROCR_VISIBLE_DEVICES"], environment["HIP_VISIBLE_DEVICES"]) == ("2,3", "1")
     assert environment["PYTORCH_TUNABLEOP_ENABLED"] == "0"
 
 

@@ -170,3 +170,13 @@ def test_a_smoke_run_in_words() -> None:
     assert _lookup.smoke(good).startswith("It ran. 123,456 parameters, 1.5 s of setup, 50 steps, 1,234 tokens/s")
     bad = Smoke(Status.CRASH, HOSTILE, log_tail=HOSTILE)
     assert "It ended as crash" in _lookup.smoke(bad) and "\n# System" not in _lookup.smoke(bad)
+
+
+def test_on_an_accelerator_memory_is_said_to_be_the_hosts() -> None:
+    made = view()
+    limited = replace(made, task={**made.task, "max_setup_seconds": 60.0, "max_memory_bytes": 4 << 30})
+    on_gpu = replace(limited, device={**made.device, "name": "cuda"})
+    told = "60 seconds from the start to run.start(), 4 GiB of"
+    assert dict(_prompt._facts(on_gpu))["limits"] == f"{told} host memory"
+    assert dict(_prompt._facts(replace(limited, device={"name": "cpu"})))["limits"] == f"{told} memory"
+    assert "| host memory |" in _prompt.experiment(on_gpu, 50_000)
