@@ -144,8 +144,8 @@ def compiler() -> str | None:
     return shutil.which("g++", path=search_path()) or shutil.which("clang++", path=search_path())
 
 
-def no_headers() -> str | None:
-    """What to do where Python's headers are missing, which torch.compile builds its extension modules with."""
+def headers_hint() -> str | None:
+    """What to do about Python's headers, which torch.compile needs; None: they are there."""
     folder = Path(sysconfig.get_path("include"))
     framework = Path(sysconfig.get_path("stdlib")).parent.parent / "Headers"  # of macOS, where torch looks, too
     if any((place / "Python.h").is_file() for place in (folder, framework)):

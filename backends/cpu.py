@@ -24,9 +24,10 @@ from backends.base import (
     Attention,
     compiler,
     fingerprint,
-    no_headers,
+    headers_hint,
     resolve_dtype,
     resolve_threads,
+    search_path,
 )
 
 if TYPE_CHECKING:
@@ -168,9 +169,9 @@ def describe(name: str, threads: int, dtype: str) -> dict[str, Any]:
 def compile_hint() -> str | None:
     """What keeps torch.compile from working here, and what to do; None: nothing."""
     if compiler() is not None:
-        return no_headers()
+        return headers_hint()
     command = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++, or your system's like"
-    return f"torch.compile is off: there is no C++ compiler (g++ or clang++) on the PATH; install one ({command})"
+    return f"torch.compile is off: no C++ compiler (g++ or clang++) in {search_path()}; install one ({command})"
 
 
 def memory_bytes() -> int:

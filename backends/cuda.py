@@ -21,9 +21,10 @@ from backends.base import (
     Attention,
     compiler,
     fingerprint,
-    no_headers,
+    headers_hint,
     resolve_dtype,
     resolve_threads,
+    search_path,
 )
 
 # The rest is for what the driver and other programs (a desktop) take: a process that wants more gets torch's error,
@@ -35,6 +36,7 @@ MIN_FLASH_CAPABILITY = (8, 0)
 MIN_TRITON_CAPABILITY = 7  # Volta; AMD's architectures begin at 9
 _SMI_FIELDS = ("driver_version", "power.limit", "clocks.max.sm")
 _STATE_FIELDS = ("pstate", "temperature.gpu", "power.draw", "clocks.sm", "clocks_event_reasons.active")
+MIG_ADMINISTRATION = ("nvidia-cap1", "nvidia-cap2")  # "config" and "monitor" of NVIDIA's MIG guide
 # Bits of clocks_event_reasons.active (nvml.h, nvmlClocksEventReasons) that say that the device is held back.
 _SLOWDOWNS = {
     0x4: "power cap",
@@ -155,8 +157,9 @@ class Backend:
             cards = found if len(found) == 1 else []
         names = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *cards]
         if is_slice(self._cuda.get_device_properties(0)):  # NVIDIA's MIG guide, "Device Nodes and Capabilities"
+            # The driver does not tell which instance a process uses. The first two are for dividing the card.
             caps = (self._root / "dev/nvidia-caps").glob("nvidia-cap[0-9]*")
-            names += sorted(f"nvidia-caps/{path.name}" for path in caps)
+            names += sorted(f"nvidia-caps/{path.name}" for path in caps if path.name not in MIG_ADMINISTRATION)
         names += ["dxg"]  # the one node of Windows' driver in WSL
         return [f"/dev/{name}" for name in names if (self._root / "dev" / name).exists()]
 
@@ -222,5 +225,5 @@ def compile_hint(properties: Any) -> str | None:
     if find_spec("triton") is None:
         return "torch.compile is off: the package triton is missing; install the GPU build of torch, which brings it"
     if compiler() is None:
-        return "torch.compile is off: Triton finds no C++ compiler (g++ or clang++) on the PATH; install one"
-    return no_headers()
+        return f"torch.compile is off: no C++ compiler (g++ or clang++) for Triton in {search_path()}; install one"
+    return headers_hint()

@@ -171,7 +171,10 @@ def choose_sandbox(config: Config, device: Device) -> Sandbox | None:
     """The walls of a session; None: the step clock's own, which are none. Raises DeviceError where they do not work."""
     if config.task.clock == "ticks" and config.sandbox.level in ("auto", "0"):
         return None
-    return sandbox.load(config.sandbox.level, device=device, allow_unsafe=config.sandbox.allow_unsafe)
+    walls = config.sandbox
+    return sandbox.load(
+        walls.level, device=device, compiles=device.compiles(config.task), allow_unsafe=walls.allow_unsafe
+    )
 
 
 def tried(chosen: Sandbox | None, data: DataInfo) -> Walls:

@@ -38,7 +38,7 @@ class Key:
 
     @classmethod
     def of(cls, device: Device, task: TaskConfig) -> Key:
-        compiled = task.compile and bool(device.identity.get("has_compiler"))
+        compiled = device.compiles(task)
         return cls(device.fingerprint, task.name, str(device.identity["torch_version"]), stock_sha256(task), compiled)
 
     @property

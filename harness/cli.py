@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None, more: Callable[[Commands], None] | N
     `more` adds the commands of packages that build on this one: bpbench itself starts in leaderboard/cli.py.
     """
     try:
-        try:
-            return _carry_out(_parse(argv, more))
-        finally:
+        status = _carry_out(_parse(argv, more))
+        if sys.stdout:  # None where it was closed
             sys.stdout.flush()  # here rather than at exit, where Python would print a traceback of its own
+        return status
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
@@ -70,8 +70,8 @@ def _carry_out(arguments: argparse.Namespace) -> int:
 def _reader_has_gone() -> bool:
     """Whether nobody reads what is printed, as after `bpbench config | head -1`; then nothing more is printed."""
     poll = select.poll()
-    poll.register(sys.stdout, 0)  # errors are reported unasked
-    if not poll.poll(0):
+    poll.register(sys.stdout, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True

@@ -37,16 +37,15 @@ def print_misfit(error: TaskMisfit) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from harness import tasks, views
     from harness.compose import compose
     from harness.views import device
+    from harness.views.stdout import Stdout
 
     config = compose(arguments.overrides)
     with closing(views.make()) as view:
         found = tasks.calibrate(config, view.on_progress)
-    device.calibrated(found, Console())
+    device.calibrated(found, Stdout())
     return 0
 
 
@@ -56,6 +55,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
     from harness import tasks, views
     from harness.compose import compose
     from harness.views import device
+    from harness.views.stdout import Stdout
 
     config = compose(arguments.overrides)
     experiments = config.session.experiments or _EXPERIMENTS
@@ -65,5 +65,5 @@ def _tasks(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(tasks.as_json(found, predictions, experiments), indent=1))
     else:
-        device.tasks(found.identity, found.microprobes, predictions, experiments, Console())
+        device.tasks(found.identity, found.microprobes, predictions, experiments, Stdout())
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import BackendConfig
+from harness.config import BackendConfig, TaskConfig
 from harness.errors import DeviceError
 
 PROBE_TIMEOUT_SECONDS = 120.0
@@ -31,6 +31,10 @@ class Device:
     def fingerprint(self) -> str:
         """Equal for interchangeable devices."""
         return str(self.identity["fingerprint"])
+
+    def compiles(self, task: TaskConfig) -> bool:
+        """Whether train.py is compiled here."""
+        return task.compile and bool(self.identity.get("has_compiler"))
 
     def for_child(self) -> dict[str, Any]:
         return {"name": self.name, "threads": self.threads, "dtype": self.dtype}

@@ -83,7 +83,8 @@ def diagnose(config: Config) -> Diagnosis:
     except DeviceError as error:
         device_error = str(error)
     sandboxes = ladder.candidates(tuple(device.device_nodes) if device else ())
-    levels = tuple(measured(sandbox, device) for sandbox in sandboxes)
+    compiled = device is not None and device.compiles(config.task)
+    levels = tuple(measured(sandbox, device, compiled) for sandbox in sandboxes)
     best = next((box for box, level in zip(sandboxes, levels, strict=True) if level.works), None)
     prepared = sorted(home().glob("data/*/meta.json"))
     targets = Targets.of(prepared[0].parent) if prepared else Targets()
@@ -111,9 +112,9 @@ def _researcher(config: Config) -> tuple[str | None, str | None]:
     return name if isinstance(agent, Checked) else None, None
 
 
-def measured(sandbox: Sandbox, device: Device | None = None) -> ladder.Probed:
+def measured(sandbox: Sandbox, device: Device | None = None, compiled: bool = False) -> ladder.Probed:
     """A level, with the median of several launches."""
-    first = ladder.tried(sandbox, device)
+    first = ladder.tried(sandbox, device, compiled)
     if not first.works:
         return first
     times = [first, *(ladder.probe(sandbox) for _ in range(LAUNCHES - 1))]

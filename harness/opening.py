@@ -129,7 +129,7 @@ def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
         "reference_tokens": task.reference_tokens,
         "bos_token": data.meta["bos_token"],
         "eval_batch_size": task.eval_batch_size,
-        "compile": task.compile and bool(device.identity["has_compiler"]),
+        "compile": device.compiles(task),
     }
 
 

@@ -30,7 +30,7 @@ def attest(reproduction: Path, by: str, found: Scan, reproducers: frozenset[str]
         raise ConfigError(f"--by {by!a}: expected an account's name, lower-case letters, digits and dashes")
     if by not in reproducers:
         raise ConfigError(
-            f"--by {by}: not on leaderboard/reproducers.txt, so it would count for nothing; "
+            f"--by {by}: not on the list of reproducers, so it would count for nothing; "
             "docs/leaderboard.md says how one is listed"
         )
     path = reproduction / "journal.jsonl"

@@ -73,13 +73,12 @@ def _bundle(arguments: Namespace) -> int:
 
 
 def _verify(arguments: Namespace) -> int:
-    from rich.console import Console
-
+    from harness.views.stdout import Stdout
     from leaderboard import show
     from leaderboard.verify import verify
 
     result = verify(arguments.bundle)
-    show.verified(result, Console())
+    show.verified(result, Stdout())
     return 0 if result.consistent else cli.EXIT_ERROR
 
 
@@ -106,39 +105,36 @@ def _reproduce(arguments: Namespace) -> int:
 
 
 def _show_all(results: Sequence[Reproduced], root: Path) -> None:
-    from rich.console import Console
-
     from harness.files import write_atomically
+    from harness.views.stdout import Stdout
     from leaderboard import reproduce, show
 
-    show.reproductions(results, Console())
+    show.reproductions(results, Stdout())
     root.mkdir(parents=True, exist_ok=True)
     content = json.dumps(reproduce.report(results), indent=2, allow_nan=False) + "\n"
     print(f"Report: {write_atomically(root / 'report.json', content)}")
 
 
 def _compare(arguments: Namespace) -> int:
-    from rich.console import Console
-
     from harness.codec import to_json
     from harness.files import write_atomically
+    from harness.views.stdout import Stdout
     from leaderboard import show
 
     boards = _boards(arguments.sources)
-    show.boards(boards, Console())
+    show.boards(boards, Stdout())
     if arguments.json:
         write_atomically(arguments.json, json.dumps(to_json(boards), indent=1, allow_nan=False) + "\n")
     return 0
 
 
 def _power(arguments: Namespace) -> int:
-    from rich.console import Console
-
+    from harness.views.stdout import Stdout
     from leaderboard import show
     from leaderboard.power import sessions_needed
 
     if arguments.sources:
-        show.power_table(_boards(arguments.sources), Console())
+        show.power_table(_boards(arguments.sources), Stdout())
         return 0
     if not (arguments.sd and arguments.gap and arguments.sd > 0 and arguments.gap > 0):
         raise ConfigError("give sessions to compare, or --sd and --gap, both above 0")

@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
     attest = commands.add_parser("attest", help="put a reproduction to the entry that it is of")
     attest.set_defaults(command=_attest)
     attest.add_argument("reproduction", type=Path, metavar="FOLDER", help="a folder that `bpbench reproduce` made")
-    attest.add_argument("--by", required=True, metavar="WHO", help="a name on leaderboard/reproducers.txt")
+    attest.add_argument("--by", required=True, metavar="WHO", help="a name on the list of reproducers")
     attest.add_argument("--entries", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
 
     for command in (submit, attest, *_add_readers(commands)):
@@ -44,7 +44,11 @@ def add(commands: Commands) -> None:
             "--official", type=Path, default=OFFICIAL, metavar="FILE", help="the official boards (default: ours)"
         )
         command.add_argument(
-            "--reproducers", type=Path, default=REPRODUCERS, metavar="FILE", help="whose reproductions count"
+            "--reproducers",
+            type=Path,
+            default=REPRODUCERS,
+            metavar="FILE",
+            help="who may reproduce (default: ours)",
         )
 
 
@@ -156,9 +160,8 @@ def _check(arguments: Namespace) -> int:
 
 
 def _leaderboard(arguments: Namespace) -> int:
-    from rich.console import Console
-
     from harness.files import write_atomically
+    from harness.views.stdout import Stdout
     from leaderboard import official, show_standings
     from leaderboard.published import load
     from leaderboard.retrained import listed
@@ -168,7 +171,7 @@ def _leaderboard(arguments: Namespace) -> int:
     tasks = sorted({str(board.key.get("task")) for board in collection.boards})
     if arguments.task is not None and arguments.task not in tasks:
         raise ConfigError(f"--task {arguments.task!a}: nothing is published of it; there is: {', '.join(tasks) or '-'}")
-    show_standings.show(collection, Console(), all_tiers=arguments.all_tiers, task=arguments.task)
+    show_standings.show(collection, Stdout(), all_tiers=arguments.all_tiers, task=arguments.task)
     if arguments.json:
         content = json.dumps(show_standings.as_json(collection), indent=1, allow_nan=False) + "\n"
         write_atomically(arguments.json, content)

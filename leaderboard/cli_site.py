@@ -6,7 +6,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from leaderboard.paths import ENTRIES, OFFICIAL
+from leaderboard.paths import ENTRIES, OFFICIAL, REPRODUCERS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -25,6 +25,13 @@ def add(commands: Commands) -> None:
         "--official", type=Path, default=OFFICIAL, metavar="FILE", help="the official boards (default: ours)"
     )
     site.add_argument(
+        "--reproducers",
+        type=Path,
+        default=REPRODUCERS,
+        metavar="FILE",
+        help="who may reproduce (default: ours)",
+    )
+    site.add_argument(
         "--base-url", metavar="URL", help="https address of the repository's files, for links to documents and bundles"
     )
 
@@ -32,9 +39,11 @@ def add(commands: Commands) -> None:
 def _site(arguments: Namespace) -> int:
     from harness.views import text
     from leaderboard import official, published
+    from leaderboard.retrained import listed
     from leaderboard.site.build import build
 
-    collection = published.load(arguments.entries, boards=official.read(arguments.official))
+    who, boards = listed(arguments.reproducers), official.read(arguments.official)
+    collection = published.load(arguments.entries, reproducers=who, boards=boards)
     made = build(collection, arguments.output, arguments.base_url, bundles_path(arguments.entries))
     sessions = text.count(len(collection.sessions), "session")
     print(f"{arguments.output / 'index.html'}: {sessions}, {made.num_bytes:,} bytes")

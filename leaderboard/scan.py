@@ -201,7 +201,7 @@ def _attach(found: _Reading, sessions: dict[str, Published], reproducers: frozen
     counted: dict[str, list[Attested]] = {}
     for name, by, device, file in _reproductions_of(found, sessions):
         if by not in reproducers:
-            found.note(file, f"{by} is not on leaderboard/reproducers.txt, so it counts for nothing")
+            found.note(file, f"{by} is not on the list of reproducers, so it counts for nothing")
             continue
         session = sessions[name]
         try:

@@ -155,7 +155,7 @@ def _notes(collection: Collection, board: Board) -> Iterator[str]:
             yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"
         if collection.overclaims(row):
             yield f"{row.label}: contested: its sessions together claim more than their reproductions found"
-        for session in (collection.by_head[head] for head in sorted(heads(row))):
+        for session in sorted((collection.by_head[head] for head in heads(row)), key=lambda item: item.name):
             yield from (f"{row.label}: contested: {failure}" for failure in _failures(session))
         yield from (f"{row.label}: {line}" for line in standings.left_out(row))
     if board.portability:

@@ -33,6 +33,7 @@ _NEVER_FITS = "request too large"
 _ONLY_THOUGHTS = "unknown items in responses api response"  # LiteLLM, of an answer without a message or a call
 _RETRY_DELAY = re.compile(r'"retryDelay":\s*"([0-9.]{1,9})s"')  # google.rpc.RetryInfo, in the body
 _BAD_KEY, _NO_MODEL, _TOO_LARGE, _TOO_MANY = (401, 403), 404, 413, 429
+_TIMED_OUT = 408  # OpenRouter's
 _NO_CODE = 422  # LiteLLM's own, of an error in an answer that has no code
 
 
@@ -97,7 +98,9 @@ def _by_status(litellm: Any, error: Exception, status: int, words: str, config: 
 def _by_code(code: int, words: str) -> CallFailed:
     """For a failure in the body of a good answer: a provider behind a router may have worked before it failed."""
     if code == _TOO_MANY:
-        return CallFailed(Outcome.RATE_LIMIT, words, charged=True)
+        return CallFailed(Outcome.RATE_LIMIT, words)
+    if code == _TIMED_OUT:
+        return CallFailed(Outcome.TIMEOUT, words, charged=True)
     if code >= 500 or code == _NO_CODE:
         return CallFailed(Outcome.SERVER, words, charged=True)
     return CallFailed(Outcome.REFUSED, f"{words}; the provider refuses this request (code {code})", status=code)

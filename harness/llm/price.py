@@ -37,23 +37,30 @@ def worst(request: Request, max_output_tokens: int, seconds: float, price: Price
     """More than this a try cannot be charged: every byte a token, and the answer as long as allowed."""
     num_bytes = len(json.dumps(request.to_json(), ensure_ascii=False).encode("utf-8", "replace"))
     prompt = num_bytes + _PER_MESSAGE_TOKENS * len(request.messages) + _OVERHEAD_TOKENS
+    return _worst(prompt, max_output_tokens, seconds, price)
+
+
+def _worst(prompt: int, completion: int, seconds: float, price: PriceConfig) -> Charge:
+    """So many tokens, each at its dearest."""
     dearest = [price.input_usd_per_million, price.cache_write_usd_per_million]
     known = [value for value in dearest if value is not None]
     cost = None
     if is_known(price):
-        cost = (prompt * max(known, default=0.0) + max_output_tokens * (price.output_usd_per_million or 0.0)) / 1e6
+        cost = (prompt * max(known, default=0.0) + completion * (price.output_usd_per_million or 0.0)) / 1e6
         cost += (price.usd_per_hour or 0.0) * seconds / 3600
-    return Charge(prompt, max_output_tokens, cost, True)
+    return Charge(prompt, completion, cost, True)
 
 
 def actual(usage: Mapping[str, Any], worst_case: Charge, seconds: float, price: PriceConfig) -> Charge:
-    """The charge that `usage` reports; the worst case where it reports nothing, or what cannot be."""
+    """The charge that `usage` reports; the worst case where it reports nothing, or what cannot be.
+
+    Of the hour it is what the call took: that is known whatever the provider counts.
+    """
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     # No prompt has no tokens: LiteLLM writes 0 where a server reported nothing.
-    if not prompt or completion is None or prompt > worst_case.prompt_tokens:
-        return worst_case
-    if completion > worst_case.completion_tokens:
-        return worst_case
+    most = worst_case.prompt_tokens, worst_case.completion_tokens
+    if not prompt or completion is None or prompt > most[0] or completion > most[1]:
+        return _worst(*most, seconds, price)
     details = usage.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
     written = _count(usage.get("cache_creation_input_tokens"))

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from harness.protocols import Sandbox
 
 
-def load(level: str | int = "auto", *, device: Device | None = None, allow_unsafe: bool = False) -> Sandbox:
+def load(
+    level: str | int = "auto", *, device: Device | None = None, compiles: bool = False, allow_unsafe: bool = False
+) -> Sandbox:
     """The sandbox of that `level`, or the best that works here. See `harness.sandbox.ladder.load`."""
     from harness.sandbox import ladder
 
-    return ladder.load(level, device=device, allow_unsafe=allow_unsafe)
+    return ladder.load(level, device=device, compiles=compiles, allow_unsafe=allow_unsafe)

@@ -50,11 +50,14 @@ class Probed:
         return self.why_not is None
 
 
-def load(level: str | int = "auto", *, device: Device | None = None, allow_unsafe: bool = False) -> Sandbox:
+def load(
+    level: str | int = "auto", *, device: Device | None = None, compiles: bool = False, allow_unsafe: bool = False
+) -> Sandbox:
     """The sandbox of `level` ("auto": the best that works).
 
     Args:
         device: an accelerator has to work behind the walls too.
+        compiles: so has torch.compile on it.
         allow_unsafe: whether level 0, no walls at all, may be asked for.
 
     Raises:
@@ -71,7 +74,7 @@ def load(level: str | int = "auto", *, device: Device | None = None, allow_unsaf
     for sandbox in candidates(tuple(device.device_nodes) if device else ()):
         if wanted not in ("auto", str(sandbox.level)):
             continue
-        probed = tried(sandbox, device)
+        probed = tried(sandbox, device, compiles)
         if probed.works:
             return sandbox
         if wanted != "auto":
@@ -86,18 +89,17 @@ def candidates(devices: tuple[str, ...] = ()) -> list[Sandbox]:
     return [SeatbeltSandbox(), ProcessSandbox()] if sys.platform == "darwin" else [ProcessSandbox()]
 
 
-def tried(sandbox: Sandbox, device: Device | None) -> Probed:
-    """Start this interpreter behind `sandbox`, and use the device there if it is more than the processor."""
+def tried(sandbox: Sandbox, device: Device | None, compiles: bool = False) -> Probed:
+    """Start this interpreter behind `sandbox`, and use the device there if it is more than the processor.
+
+    `compiles`: whether torch.compile is used, whose programs and folders a wall could hide.
+    """
     found = probe(sandbox)
     if not found.works or device is None or device.name in PROCESSORS:
         return found
     why = _failure(
         sandbox,
-        (
-            sys.executable,
-            "-c",
-            _USE_DEVICE.format(**device.for_child(), compiles=bool(device.identity["has_compiler"])),
-        ),
+        (sys.executable, "-c", _USE_DEVICE.format(**device.for_child(), compiles=compiles)),
         environment=child_environment(device.environment),
         seconds=DEVICE_SECONDS,
         max_memory_bytes=DEVICE_MEMORY_BYTES,

@@ -73,13 +73,7 @@ class LandlockSandbox:
             "execute": [str(path) for path in execute],
             "read": [*_READ, *(_ACCELERATOR if self.devices else ()), str(launch.cwd)],
             "write": [
-                *(*_WRITE, *self.devices, *(_NVIDIA_WRITES if self.beside_nvidia else ()), *self._other_cards()),
+                *(*_WRITE, *self.devices, *(_NVIDIA_WRITES if self.beside_nvidia else ())),
                 *(str(path) for path in launch.writable),
             ],
         }
-
-    def _other_cards(self) -> list[str]:
-        """AMD's render nodes, whosever they are: its runtime opens all, and only takes that one is missing or forbidden
-        by its owner for an answer, not Landlock's word. ROCR_VISIBLE_DEVICES still names the one that is used.
-        """
-        return [str(path) for path in sorted(Path("/dev/dri").glob("renderD*"))] if "/dev/kfd" in self.devices else []

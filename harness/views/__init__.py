@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 def make(console: Console | None = None) -> Tracker:
     """The display for `console` (None: standard output): live on a terminal, else one line per event."""
-    from rich.console import Console
 
     from harness.views.plain import PlainView
+    from harness.views.stdout import Stdout
     from harness.views.terminal import TerminalView
 
     if console is None:
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a hypothesis may hold what the locale cannot print
-        console = Console()
+        console = Stdout()
     return TerminalView(console) if console.is_terminal and not console.is_dumb_terminal else PlainView(console)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from harness.fold import fold
 from harness.journal import read
 from harness.views import render, replayed, rows, summary, text
+from harness.views.stdout import Stdout
 
 MAX_ATTEMPTS = 20  # summary.json has all of them
 
@@ -20,7 +21,7 @@ def show(session_dir: Path, console: Console | None = None) -> None:
     Raises:
         JournalError: there is no journal, or it is damaged.
     """
-    console = console or Console()
+    console = console or Stdout()
     records, torn = read(session_dir / "journal.jsonl")
     state = fold(records)
     if state.opened_at is None:

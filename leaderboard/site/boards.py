@@ -14,7 +14,7 @@ from leaderboard.site.links import Links, board_id
 from leaderboard.site.rankings import BoardRow, Ranking
 from leaderboard.site.tables import Table
 
-_MAX_ANSWERS = 3
+_MAX_ANSWERS = 3  # in one paragraph; each ranking stands on the page with its own
 
 
 @dataclass(frozen=True)

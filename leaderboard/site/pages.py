@@ -88,7 +88,9 @@ def _index(collection: Collection, links: Links) -> dict[str, Any]:
         "first": first,
         "answer": first.answer if first else _UNSEEN if unseen else _NOTHING,
         "has_llm": any(row.category == "llm" for row in rows),
-        "device_choices": _device_choices(rows, collection, links),
+        "device_choices": _device_choices(
+            [row for board in shown for ranking in board.rankings for row in ranking.rows], collection, links
+        ),
         "categories": sorted({row.category_label for row in rows if row.category}),
         "tiers": CHOICES.items(),
         "preset": preset,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from harness.views import text
 from leaderboard import standings
-from leaderboard.aggregate import Board, Row
+from leaderboard.aggregate import Board, Row, contiguous
 from leaderboard.outcome import Outcome
 from leaderboard.published import Collection, Published, Tier, heads
 from leaderboard.site import charts, strips, tables, words
@@ -202,11 +202,10 @@ def _dot(session: Outcome, collection: Collection, links: Links) -> SessionDot:
 
 
 def _num_later(row: Row, whole: Row, collection: Collection) -> int:
-    """How many session seeds `whole` goes on with where `row` ends, on the devices of `row`."""
+    """How many sessions the line of `row` goes on with in `whole`, on its devices."""
     devices = {item.device for item in row.sessions}
-    found = [*whole.sessions, *_left_out(whole, collection)]
-    seeds = {item.session_seed for item in found if item.closed and item.device in devices}
-    return len(seeds - {item.session_seed for item in row.sessions})
+    found = [item for item in (*whole.sessions, *_left_out(whole, collection)) if item.device in devices]
+    return max(0, len(contiguous(found)[0]) - row.num_sessions)
 
 
 def _left_out(row: Row, collection: Collection) -> list[Outcome]:

@@ -84,7 +84,7 @@ def _site(overrides: Sequence[str], setting: Setting) -> Site:
     device = probe(config.backend)
     config.task.clock = assemble.choose_clock(config, device)
     config.task.compile = config.task.compile and setting.compiled
-    compiled = config.task.compile and bool(device.identity["has_compiler"])
+    compiled = device.compiles(config.task)
     how = "compiled" if compiled else "eager"
     model = next(
         (str(device.identity[key]) for key in ("gpu_model", "cpu_model") if key in device.identity), device.name

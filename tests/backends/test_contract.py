@@ -235,13 +235,13 @@ def test_no_compiler_is_said_with_the_command(monkeypatch, tmp_path):
 
 
 def test_headers_are_looked_for_where_torch_does(monkeypatch, tmp_path):
-    assert base.no_headers() is None or "python3-dev" in base.no_headers()
     monkeypatch.setattr(base.sysconfig, "get_path", lambda name: str(tmp_path / "lib" / "python"))
-    assert base.no_headers() == make("cpu", tmp_path).identity()["compile_hint"]
-    assert f"{tmp_path}/lib/python/Python.h is missing; install it (apt-get" in base.no_headers()
+    monkeypatch.setattr(cpu, "compiler", lambda: "/usr/bin/g++")
+    assert base.headers_hint() == make("cpu", tmp_path).identity()["compile_hint"]
+    assert f"{tmp_path}/lib/python/Python.h is missing; install it (apt-get" in base.headers_hint()
     (tmp_path / "Headers").mkdir()
     (tmp_path / "Headers/Python.h").touch()
-    assert base.no_headers() is None
+    assert base.headers_hint() is None
 
 
 MPS_MEMORY = "MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 1 KB, max allowed: 9.07 GB)."

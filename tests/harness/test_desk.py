@@ -17,7 +17,7 @@ from harness.fold import apply, fold
 from harness.journal import Journal, read
 from harness.llm import price as llm_price
 from harness.llm.exchange import CallFailed, Outcome, Reply, Request
-from harness.llm.retries import BUDGETS, MAX_WAIT_SECONDS, Retries
+from harness.llm.retries import BUDGETS, MAX_CHARGED_TRIES, MAX_WAIT_SECONDS, MAX_WAITED_SECONDS, Retries
 from harness.llm.store import Store, redact, secrets_of
 from harness.records import SessionState, Smoke, Status
 
@@ -104,11 +104,23 @@ def test_each_kind_of_failure_has_its_own_budget(place: Place) -> None:
     for outcome, budget in BUDGETS.items():
         place.waits.clear()
         desk = place.desk(failed(outcome))
-        with pytest.raises(LLMError, match=f"asked {budget + 1} times, {outcome} each time.*bpbench resume"):
+        with pytest.raises(LLMError, match=f"asked {budget + 1} times, {outcome} {budget + 1} times.*bpbench resume"):
             desk.ask(REQUEST)
         assert len(place.waits) == budget
     script = [failed(outcome) for outcome, budget in BUDGETS.items() for _ in range(budget)]
     assert place.desk(*script, answer()).ask(REQUEST).text == "fine"
+
+
+def test_failures_that_may_have_cost_something_are_not_repeated_for_an_hour(place: Place) -> None:
+    with pytest.raises(LLMError, match=f"asked {MAX_CHARGED_TRIES + 1} times"):
+        place.desk(failed(Outcome.SERVER, charged=True)).ask(REQUEST)
+    assert len(place.waits) == MAX_CHARGED_TRIES
+
+
+def test_a_service_that_names_its_waits_is_not_waited_for_all_night(place: Place) -> None:
+    with pytest.raises(LLMError, match="asks to wait 600 s"):
+        place.desk(failed(Outcome.RATE_LIMIT, retry_after=600.0)).ask(REQUEST)
+    assert sum(place.waits) <= MAX_WAITED_SECONDS + len(place.waits)
 
 
 def test_waits_grow_with_jitter_to_a_limit() -> None:

@@ -143,6 +143,7 @@ def test_a_request_that_no_minute_has_room_for_is_not_waited_for() -> None:
     [
         ({"error": {"code": 429, "message": "upstream is busy"}}, Outcome.RATE_LIMIT),
         ({"error": {"code": 502, "message": "upstream is down"}}, Outcome.SERVER),
+        ({"error": {"code": 408, "message": "upstream is slow"}}, Outcome.TIMEOUT),
         ({"error": {"message": "no code"}}, Outcome.SERVER),
         ({"error": {"code": 400, "message": "no such parameter"}}, Outcome.REFUSED),
         ({"choices": [{**CHOICE, "finish_reason": "error"}]}, Outcome.SERVER),
@@ -153,7 +154,7 @@ def test_a_failure_in_the_body_of_a_good_answer_is_one(body: dict[str, Any], out
     """As OpenRouter reports one of the provider that it had chosen."""
     with pytest.raises(CallFailed) as failed:
         answered("openrouter/vendor/x", body)
-    assert failed.value.outcome is outcome and failed.value.charged is (outcome is not Outcome.REFUSED)
+    assert failed.value.outcome is outcome and failed.value.charged is (outcome in (Outcome.SERVER, Outcome.TIMEOUT))
 
 
 def test_a_router_says_who_answered_and_gets_what_it_must_not_ignore() -> None:
@@ -170,8 +171,10 @@ def test_an_answer_of_thoughts_alone_is_an_answer() -> None:
 
 
 def test_no_prompt_has_no_tokens() -> None:
-    worst = price.Charge(10_000, 500, None, True)
-    assert price.actual({"prompt_tokens": 0, "completion_tokens": 0}, worst, 0.0, PriceConfig()) == worst
+    worst = price.worst(REQUEST, 500, 1800.0, PriceConfig(usd_per_hour=2.0))
+    charge = price.actual({"prompt_tokens": 0, "completion_tokens": 0}, worst, 36.0, PriceConfig(usd_per_hour=2.0))
+    assert (charge.tokens, charge.assumed) == (worst.tokens, True)
+    assert worst.cost_usd == pytest.approx(1.0) and charge.cost_usd == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(

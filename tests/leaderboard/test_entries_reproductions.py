@@ -124,7 +124,7 @@ def test_it_can_be_continued_but_not_replaced(folder: Path, root: Path, tmp_path
 
 
 def test_who_is_not_listed_counts_for_nothing(folder: Path, root: Path) -> None:
-    for by, why in (("eve", "not on leaderboard/reproducers.txt"), ("../x", "expected an account's name")):
+    for by, why in (("eve", "not on the list of reproducers"), ("../x", "expected an account's name")):
         with pytest.raises(ConfigError, match=why):
             put(folder, root / "true", by)
     put(folder, root / "true")

@@ -169,12 +169,12 @@ def test_the_commands(
     assert cli.main(["leaderboard", str(folder), "--task", "nano", *ours]) == cli.cli.EXIT_USAGE
     publishing.reproduced(bundles[0], tmp_path / "reproduction")
     assert cli.main(["attest", str(tmp_path / "reproduction"), "--by", "nobody-here", *where]) == cli.cli.EXIT_USAGE
-    assert "not on leaderboard/reproducers.txt" in capsys.readouterr().err
+    assert "not on the list of reproducers" in capsys.readouterr().err
     (tmp_path / "reproducers.txt").write_text("ann\n")
     listing = ["--reproducers", str(tmp_path / "reproducers.txt")]
     assert cli.main(["attest", str(tmp_path / "reproduction"), "--by", "ann", *where, *listing]) == 0
     assert cli.main(["check", str(folder), *ours]) == 0  # by nobody whom our own list has
-    assert "ann is not on leaderboard/reproducers.txt, so it counts for nothing" in capsys.readouterr().out
+    assert "ann is not on the list of reproducers, so it counts for nothing" in capsys.readouterr().out
     assert cli.main(["check", str(folder), *ours, *listing]) == 0
     assert "2 entries, 1 reproduction: all is well" in capsys.readouterr().out
     assert cli.main(["leaderboard", str(folder), *ours, *listing]) == 0

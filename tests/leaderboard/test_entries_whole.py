@@ -217,7 +217,7 @@ def test_files_of_who_was_taken_off_the_list_are_passed_over(root: Path, folder:
     bob = frozenset({"bob"})
     found = checked(folder, base, reproducers=bob)
     assert found.problems == () and [session.retrained for session in found.scan.sessions] == [(), ()]
-    assert "ann is not on leaderboard/reproducers.txt" in "\n".join(map(str, found.notes))
+    assert "ann is not on the list of reproducers" in "\n".join(map(str, found.notes))
     next((folder / "reproductions").iterdir()).unlink()
     assert problems(folder, base, reproducers=bob) == ""
 

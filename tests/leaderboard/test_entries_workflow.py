@@ -27,12 +27,12 @@ def steps(loaded: dict[Any, Any]) -> list[dict[str, Any]]:
     return [step for job in loaded["jobs"].values() for step in job["steps"]]
 
 
-def check_command(job: str) -> str:
+def check_command(job: str, place: int = 0) -> str:
     """The `run:` line of a job's check, as it stands there."""
     listed = [step.get("run", "") for step in workflow("leaderboard.yml")["jobs"][job]["steps"]]
     found = [line for line in listed if line.startswith("bpbench check ")]
     assert len(found) == {"entries": 2, "site": 1}[job]
-    return found[0]
+    return found[place]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def checkouts(published: Path, tmp_path: Path) -> Path:
         shutil.copytree(published, tmp_path / name / "leaderboard" / "entries")
     for name in ("base", "proposed"):
         publishing.official_file(tmp_path / name / "leaderboard")
+        (tmp_path / name / "leaderboard" / "reproducers.txt").write_text("ann\n")
     for path in (tmp_path / "base" / "leaderboard" / "entries").glob("*-s1-*"):
         path.unlink()
     return tmp_path
@@ -78,6 +79,17 @@ def test_the_workflows_command_accepts_good_entries_and_refuses_tampered_ones(ch
     bundle.write_bytes(content[:at] + b"9" + content[at + 1 :])
     bad = run(command, checkouts)
     assert bad.returncode == 1 and bundle.name.partition(".")[0] in bad.stderr
+
+
+def test_what_a_proposed_list_would_let_count_is_examined_before_it_is_accepted(checkouts: Path) -> None:
+    entries = checkouts / "proposed" / "leaderboard" / "entries"
+    name = next(entries.glob("*-s0-*.json")).stem
+    assert run(check_command("entries", 1), checkouts).returncode == 0
+    (entries / "reproductions").mkdir()
+    (entries / "reproductions" / f"{name}.ann.01234567.jsonl").write_text("no journal\n")
+    assert run(check_command("entries"), checkouts).returncode == 0  # for the list that decides, ann is nobody
+    bad = run(check_command("entries", 1), checkouts)
+    assert bad.returncode == 1 and f"{name}.ann.01234567.jsonl" in bad.stderr
 
 
 def test_the_workflows_command_refuses_what_hides_a_published_entry(checkouts: Path) -> None:
