@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from harness.bench import LocalBench
 from harness.config import AgentConfig, BackendConfig, Config, LLMConfig
 from harness.data import DataInfo, prepare
 from harness.device import PROCESSORS, Device, probe
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.evaluate import Evaluator
 from harness.fold import fold
 from harness.folders import remove
@@ -55,6 +57,8 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
         if resume is not None:
             journal, records = Journal.open(resume / "journal.jsonl")
             started = (resume, stack.enter_context(journal), records)
+            if not records:
+                raise HarnessError(f"{resume}: the session never opened; remove that folder, and start it again")
             config = compose.from_dict(fold(records).config)
             asking = asks_more(fold(records), config.session.experiments)
         if config is None:
@@ -107,8 +111,11 @@ def run_on(
     """The part of `run_session` that has the device to itself."""
     config.task.clock = choose_clock(config, device)
     chosen = choose_sandbox(config, device)
+    if started is None and device.compiles(config.task):
+        check_path(Path(config.session.root).absolute())
     walls = tried(chosen, data)
     folder, journal, records = started or begin(config, data, device, agent, walls)
+    nonce = read_nonce(folder)
     witness = Witness()
     mirror = tracking.load(config.tracker, folder)
     with contextlib.ExitStack() as stack:
@@ -132,7 +139,7 @@ def run_on(
             bench=bench,
             workspace=Workspace(folder / "workspace"),
             trackers=[view, mirror],
-            nonce=json.loads((folder / "secret.json").read_text())["nonce"],
+            nonce=nonce,
             earlier_baselines=baselines.known(session_key, device, config.session.seed),
             witness=witness,
             line=line,
@@ -153,7 +160,11 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: W
     if agents.needs_llm(agent):
         opening["researcher"] |= llm_line.facts(config.llm)
     folder = new_folder(config)
-    return folder, *open_session(folder, config, opening)
+    try:
+        return folder, *open_session(folder, config, opening)
+    except BaseException:
+        remove(folder)  # else its name would be taken by what cannot be resumed
+        raise
 
 
 def choose_clock(config: Config, device: Device) -> str:
@@ -193,6 +204,14 @@ def session_name(config: Config) -> str:
     return config.session.name or f"{stamp}-{config.task.name}-{researcher}-s{config.session.seed}"
 
 
+def check_path(folder: Path) -> None:
+    """Raises ConfigError where torch.compile would take a path of this machine apart."""
+    for what, path in (("session.root", folder), ("the environment of Python", Path(sys.prefix))):
+        # torch writes the compiler's command line without quotes; and the path of packages has colons between them.
+        if re.search(r"[\s'\"\\:]", str(path)):
+            raise ConfigError(f"{what} is {path}: tasks that compile need a path without spaces, quotes and colons")
+
+
 def new_folder(config: Config) -> Path:
     name = session_name(config)
     folder = Path(config.session.root) / name
@@ -222,6 +241,16 @@ def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[J
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(facts["config"])))
     journal = Journal.create(folder / "journal.jsonl")
     return journal, [journal.append("session_open", nonce_sha256=seeds.commitment(nonce), **facts)]
+
+
+def read_nonce(folder: Path) -> str:
+    """Raises HarnessError where the session came without its secret."""
+    try:
+        return str(json.loads((folder / "secret.json").read_text())["nonce"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HarnessError(
+            f"{folder / 'secret.json'}: missing or damaged, and seeds follow from it: a session goes on where it began"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cli_device
-from harness.errors import ConfigError, HarnessError, TaskMisfit
+from harness.errors import ConfigError, HarnessError, TaskMisfit, of_system
 from harness.llm import cli as cli_llm
 from harness.views import text
 
@@ -62,6 +62,10 @@ def _carry_out(arguments: argparse.Namespace) -> int:
         return status
     except HarnessError as error:
         return _report(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _report(of_system(error))
     except KeyboardInterrupt:
         _complain("interrupted")
         return EXIT_INTERRUPTED

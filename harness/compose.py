@@ -188,7 +188,7 @@ def _validate_task(config: Config) -> None:
     counts = ("reference_tokens", "sequence_length", "num_eval_windows", "eval_batch_size", "audit_cuts")
     for name in (*counts, "num_decoy_tokens", "max_memory_bytes", "baseline_seeds", "confirm_seeds"):
         _require(getattr(task, name) >= 1, f"task.{name}", "at least 1", getattr(task, name))
-    for name in ("min_budget_seconds", "max_setup_seconds", "sigma_prior_bpb"):
+    for name in ("min_budget_seconds", "max_setup_seconds", "sigma_prior_bpb", "slope_bpb_per_percent"):
         _require(getattr(task, name) > 0, f"task.{name}", "above 0", getattr(task, name))
     _require(task.vocab_size > _BYTE_TOKENS, "task.vocab_size", f"above {_BYTE_TOKENS}", task.vocab_size)
     longest = task.max_budget_seconds

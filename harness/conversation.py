@@ -109,12 +109,13 @@ class Conversation:
         # would hold the clock's bursts back, and let them go when it likes the speed.
         self.channel.sock.settimeout(0.0)
         try:
-            for message, fds in self.channel.read():
-                try:
+            messages = self.channel.read()
+            try:
+                for message, fds in messages:
                     self.answer(message, fds)
-                finally:
-                    for fd in fds:
-                        os.close(fd)
+            finally:
+                for fd in [fd for _, fds in messages for fd in fds]:  # also of those behind one that broke the rules
+                    os.close(fd)
         except BadMessage as error:
             self.watch.verdict = (Status.CRASH, f"broke the protocol of lab.py: {error}")
             self.note("forged_message", str(error))

@@ -63,3 +63,9 @@ class TaskMisfit(DeviceError):
 
 class LLMError(HarnessError):
     """The language model cannot be asked: a wrong key, a prompt that does not fit, a service that stays down."""
+
+
+def of_system(error: OSError) -> HarnessError:
+    """For what the system refused in a place where nobody expected it: no space, no right, a file in the way."""
+    where = f"{error.filename}: " if error.filename else ""
+    return HarnessError(f"{where}{error.strerror or error}; mend that, and give the same command again, or resume")

@@ -70,8 +70,7 @@ def _open(folder: Path, device: str) -> int:
             folder.chmod(0o1777)  # as /tmp itself: everybody may lock, nobody may remove another's file
         before = os.umask(0)
         try:
-            # Another user may have put a link here: it is not followed.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            fd = _open_or_create(path)
         finally:
             os.umask(before)
     except OSError as error:
@@ -80,6 +79,20 @@ def _open(folder: Path, device: str) -> int:
         os.close(fd)
         raise DeviceError(f"cannot lock the device: {path} is no regular file; remove it")
     return fd
+
+
+def _open_or_create(path: Path) -> int:
+    """Another user may have put a link here: it is not followed.
+
+    In a sticky folder the kernel opens nobody else's file for who also asks to create it (fs.protected_regular), so
+    what is there is opened first; it may come or go in between.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, flags)
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
 
 
 def _lock(fd: int) -> bool:

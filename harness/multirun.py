@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from harness import agents, compose
 from harness.config import Config
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, of_system
 from harness.fold import fold
 from harness.journal import canonical, read
 from harness.opening import PROTOCOL_VERSION, instructions, plain
@@ -49,6 +49,10 @@ def run_multirun(
             statuses.append(job(compose.with_text_of_task(compose.to_config(composed), chosen.overrides.task)))
         except HarnessError as error:
             statuses.append(report(error))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            statuses.append(report(of_system(error)))
         return statuses[-1]
 
     statuses = [0]

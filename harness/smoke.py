@@ -18,6 +18,7 @@ from harness.ending import MAX_CLAIM, Trained
 from harness.gate import token_dtype
 from harness.records import Smoke
 from harness.runner import Runner, TrainRequest
+from trainer.data.storage import whole_folder
 
 SMOKE_SECONDS = 10.0
 MAX_TOKENS = 1 << 22
@@ -41,17 +42,18 @@ def smoke_run(runner: Runner, source: str, run_dir: Path, budget_seconds: float 
 
 def write_tokens(folder: Path, vocab_size: int, bos_token: int, reference_tokens: int) -> None:
     """Random documents in the layout of prepared data, once a session."""
-    if (folder / "train.offsets.npy").exists():
+    if folder.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     num_documents = max(8, min(reference_tokens, MAX_TOKENS) // TOKENS_PER_DOCUMENT)
     rng = np.random.Generator(np.random.PCG64(0))
     ranks = rng.zipf(1.2, size=(num_documents, TOKENS_PER_DOCUMENT))
     tokens = (ranks % (vocab_size - 1)).astype(token_dtype(vocab_size))
     tokens[:, 0] = bos_token
-    tokens.tofile(folder / "train.bin")
-    # Last: its presence says that the other file is whole.
-    np.save(folder / "train.offsets.npy", np.arange(num_documents + 1, dtype=np.int64) * TOKENS_PER_DOCUMENT)
+    offsets = np.arange(num_documents + 1, dtype=np.int64) * TOKENS_PER_DOCUMENT
+    with whole_folder(folder) as building:
+        tokens.tofile(building / "train.bin")
+        np.save(building / "train.offsets.npy", offsets)
 
 
 def summed_up(trained: Trained) -> Smoke:

@@ -12,9 +12,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import git
-
 from harness.errors import HarnessError
+
+NO_GIT = "git cannot be started: install git 2.28 or newer"
+try:
+    import git
+except ImportError as error:  # GitPython's, where there is no program that it could start
+    raise HarnessError(NO_GIT) from error
 
 FILE = "train.py"
 BRANCH = "refs/heads/main"
@@ -54,7 +58,7 @@ class Workspace:
                 env = {**SAFE_GIT, **_place(self.folder), **dates}
                 return str(git.Git(self.folder).execute(command, istream=text, env=env))
             except git.GitCommandNotFound as error:
-                raise HarnessError("git cannot be started: install git 2.28 or newer") from error
+                raise HarnessError(NO_GIT) from error
             except git.GitCommandError as error:
                 said = " ".join(error.stderr.removeprefix("\n  stderr: ").strip("'").split())
                 raise GitFailed(

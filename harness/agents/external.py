@@ -165,9 +165,9 @@ class External:
             "mcp_args": json.dumps(arguments),
             "work": str(work),
         }
-        nanoseconds = time.time_ns()
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(nanoseconds // 10**9))
-        log_path = place / f"output-{stamp}-{nanoseconds % 10**9:09d}.log"  # by name is by time
+        # Numbered, so that their order is that of the starts whatever the clock did.
+        number = len(list(place.glob("output-*.log")))
+        log_path = place / f"output-{number:04d}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.log"
         launch = Launch(
             argv=(program, *(_programs.filled(part, words) for part in self._arguments())),
             cwd=work,

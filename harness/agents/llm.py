@@ -59,7 +59,12 @@ class LLM:
         """Raises ConfigError when the prompt does not fit, LLMError when the model cannot be asked."""
         if self.desk is None:
             raise HarnessError("agent=llm proposes at a session's desk only")
-        conversation = self.conversation(view, self.desk)
+        try:
+            conversation = self.conversation(view, self.desk)
+        except ConfigError as error:
+            if not view.history:
+                raise
+            return Stop(f"what is to be said no longer fits: {error}")  # its script has grown: no resume would help
         while True:
             try:
                 reply = self.desk.ask(conversation.request())
@@ -78,7 +83,7 @@ class LLM:
         system = _prompt.system(view, offer.instructions())
         room = room_tokens(self, model.context_tokens, model.max_output_tokens)
         fixed = _prompt.num_tokens(system, json.dumps(offer.tools()))
-        prompt = _prompt.experiment(view, room - room // _FOR_EXCHANGES - fixed)
+        prompt = _prompt.experiment(view, prompt_tokens(self, model.context_tokens, model.max_output_tokens) - fixed)
         return Conversation(view, offer, system, prompt, room, desk.smoke, desk.refused)
 
 
@@ -86,6 +91,12 @@ def _is_refused(error: LLMError) -> bool:
     """Whether the provider would not have this request, as it will not have it a second time."""
     failed = next((cause for cause in causes(error) if isinstance(cause, CallFailed)), None)
     return failed is not None and failed.outcome is Outcome.REFUSED and failed.status in _REFUSED
+
+
+def prompt_tokens(scaffold: LLM, window_tokens: int, max_output_tokens: int) -> int:
+    """Of a request, for its first prompt with instructions and tools."""
+    room = room_tokens(scaffold, window_tokens, max_output_tokens)
+    return room - room // _FOR_EXCHANGES
 
 
 def room_tokens(scaffold: LLM, window_tokens: int, max_output_tokens: int) -> int:

@@ -99,6 +99,7 @@ def agree(config: Config, *, yes: bool) -> None:
         return
     _say(estimate.sentence(config, estimate.estimate(config, agent)))
     estimate.check_cap(config, agent)
+    estimate.check_room(config, agent)
     billed = config.llm.key_variable is not None and not llm_price.is_free(config.llm.price)
     if billed and not yes:
         if not sys.stdin.isatty():

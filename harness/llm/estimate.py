@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from harness import sizes
 from harness.agents import _prompt
-from harness.agents.llm import LLM, room_tokens
+from harness.agents._tools import Offer
+from harness.agents.llm import LLM, prompt_tokens, room_tokens
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError
 from harness.llm import price as llm_price
@@ -15,6 +17,7 @@ from harness.protocols import Agent
 
 # An assumption, and said to be one: nobody can know how much a model will think.
 ANSWERS_PER_EXPERIMENT = 3
+_LEAST_FACTS_TOKENS = 500  # of task, device and noise, with no history yet
 TOKENS_PER_ANSWER, WITH_HIGH_EFFORT = 4_000, 10_000
 _BESIDE_THE_FILE_TOKENS = 3_000  # the form of an answer, tools, facts, and a history that grows
 
@@ -63,6 +66,22 @@ def check_cap(config: Config, agent: Agent) -> None:
         raise ConfigError(
             f"session.max_cost_usd={cap:g}: one call of llm={llm.name} may cost ${one:.2f}, so none would be made; "
             "raise it, or lower llm.max_output_tokens"
+        )
+
+
+def check_room(config: Config, agent: Agent) -> None:
+    """Raises ConfigError where not even the stock script fits: found later, it would cost hours of training."""
+    if not isinstance(agent, LLM):
+        return
+    llm = config.llm
+    tools = json.dumps(Offer(agent.repairs, agent.lookups, agent.smokes, may_stop=True, with_tools=llm.tools).tools())
+    needed = _prompt.num_tokens(instructions(config), sizes.stock_of(config.task), tools) + _LEAST_FACTS_TOKENS
+    room = prompt_tokens(agent, llm.context_tokens, llm.max_output_tokens)
+    if needed > room:
+        raise ConfigError(
+            f"llm.context_tokens={llm.context_tokens}: beside llm.max_output_tokens={llm.max_output_tokens} and later "
+            f"exchanges there is room for {room} tokens, and the first prompt takes about {needed}; "
+            "give the model a longer window, or lower llm.max_output_tokens"
         )
 
 

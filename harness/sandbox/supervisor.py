@@ -60,7 +60,7 @@ class Log:
         head, rest = chunk[: self.head_left], chunk[self.head_left :]
         self.head_left -= len(head)
         if head:
-            os.write(self.target, head)
+            self._write(head)
         if rest:
             self.tail.append(rest)
             self.tail_bytes += len(rest)
@@ -69,11 +69,18 @@ class Log:
                 self.tail_bytes -= len(self.tail.popleft())
         return True
 
+    def _write(self, data: bytes) -> None:
+        """A full disk, which the code itself may have filled, must not end who watches over it."""
+        try:
+            os.write(self.target, data)
+        except OSError:
+            self.dropped_bytes += len(data)
+
     def close(self) -> None:
         if self.dropped_bytes:
-            os.write(self.target, f"\n[... {self.dropped_bytes} bytes dropped ...]\n".encode())
+            self._write(f"\n[... {self.dropped_bytes} bytes dropped ...]\n".encode())
         for chunk in self.tail:
-            os.write(self.target, chunk)
+            self._write(chunk)
         os.close(self.source)
         os.close(self.target)
 
@@ -312,7 +319,12 @@ def main() -> None:
         from harness.sandbox.preloaded import preload
 
         preload(modules)
-    Supervisor(socket.socket(fileno=int(os.environ["BPBENCH_FD"])), preloaded=bool(modules)).serve()
+    supervisor = Supervisor(socket.socket(fileno=int(os.environ["BPBENCH_FD"])), preloaded=bool(modules))
+    try:
+        supervisor.serve()
+    except BaseException:
+        tree.kill_all(os.getpid(), supervisor.reap)  # whatever went wrong here, nobody runs on unwatched
+        raise
     if modules:
         os._exit(0)  # taking torch apart takes most of a second, and whoever closed the socket waits for it
 

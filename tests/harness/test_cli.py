@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.assemble import check_path
 from harness.cli import find_session, main
 from harness.errors import ConfigError
+from harness.journal import Journal
 from harness.llm import cli as cli_llm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,3 +182,40 @@ def test_a_reader_that_leaves_early_gets_no_traceback(arguments, tmp_path):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (cli.EXIT_UNREAD, "")
+
+
+DRY = ["task=tiny", "backend=null", "data=synthetic", "agent=noop", "session.name=it"]
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys, bpbench_home):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sessions").write_text("a file in the way")
+    assert main(["run", *DRY]) == cli.EXIT_ERROR
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.startswith("bpbench: sessions") and "mend that" in complaint
+
+
+def test_a_session_that_never_opened_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sessions/it").mkdir(parents=True)
+    (tmp_path / "sessions/it/journal.jsonl").touch()
+    assert main(["resume", "it"]) == cli.EXIT_ERROR
+    assert "never opened; remove that folder" in capsys.readouterr().err
+
+
+def test_nothing_is_left_of_a_session_that_could_not_be_opened(tmp_path, monkeypatch, capsys, bpbench_home):
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Journal, "create", full)
+    assert main(["run", *DRY]) == cli.EXIT_ERROR
+    assert "journal.jsonl: No space left on device; mend that" in capsys.readouterr().err
+    assert list((tmp_path / "sessions").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["My Projects", "it's", "a:b"])
+def test_a_path_that_compilers_take_apart_is_refused_before_hours(name):
+    with pytest.raises(ConfigError, match="without spaces, quotes and colons"):
+        check_path(Path("/home/me") / name / "sessions")
+    check_path(Path("/home/me/sessions"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -74,3 +75,20 @@ def test_a_link_in_the_way_is_refused(tmp_path):
     with pytest.raises(DeviceError, match=r"cpu\.lock"), lease("cpu", "mine", pytest.fail, tmp_path, stop):
         pass
     assert target.read_text() == "precious"
+
+
+def test_a_lock_file_that_is_there_is_not_asked_to_be_created(tmp_path, monkeypatch):
+    """In a sticky folder the kernel refuses that for another user's file (fs.protected_regular)."""
+    with lease("cpu", "one", pytest.fail, tmp_path, stop):
+        pass
+    really = os.open
+
+    def protected(path, flags, *mode):
+        if flags & os.O_CREAT and not flags & os.O_EXCL:
+            raise PermissionError(13, "Permission denied", path)
+        return really(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", protected)
+    for device in ("cpu", "mps"):
+        with lease(device, "two", pytest.fail, tmp_path, stop):
+            pass

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from llm_bench import STOCK
 from test_conversation import said, talk
-from test_prompt import view
+from test_prompt import experiment, view
 
 from harness.agents import llm as scaffold
 from harness.agents._conversation import _size
@@ -20,7 +20,7 @@ from harness.config import LLMConfig, PriceConfig
 from harness.errors import ConfigError, LLMError
 from harness.llm import cli, client, doctor, estimate, failures, price
 from harness.llm.exchange import UNREADABLE, CallFailed, Model, Outcome, Reply, Request
-from harness.records import Proposal
+from harness.records import Proposal, Stop
 from harness.scripted_llm.script import Script
 from harness.scripted_llm.server import ScriptedServer
 
@@ -308,3 +308,28 @@ def test_a_limit_below_the_price_of_one_call_is_refused_at_once() -> None:
         estimate.check_cap(config, scaffold.make())
     for enough in (compose([*sonnet, "session.max_cost_usd=5"]), compose(sonnet)):
         estimate.check_cap(enough, scaffold.make())
+
+
+def test_a_window_without_room_for_the_first_prompt_is_refused_before_hours() -> None:
+    small = [
+        "agent=llm",
+        "llm=ollama",
+        "llm.model=ollama_chat/q",
+        "llm.context_tokens=10000",
+        "llm.extra.num_ctx=10000",
+    ]
+    with pytest.raises(ConfigError, match=r"there is room for 1500 tokens, and the first prompt takes about \d"):
+        estimate.check_room(compose(small), scaffold.make())
+    estimate.check_room(compose(["agent=llm", "llm=ollama", "llm.model=ollama_chat/q"]), scaffold.make())
+
+
+def test_a_script_that_outgrew_the_window_ends_the_session_and_not_its_row() -> None:
+    class Small:
+        model = Model("m", True, 10_000, 8_000)
+
+    agent = scaffold.make().at(Small())  # type: ignore[arg-type]
+    grown = {"incumbent_source": STOCK + "# grown\n" * 5000}
+    with pytest.raises(ConfigError, match="there is room for"):
+        agent.propose(view(**grown))
+    ended = agent.propose(view(experiment(0, kept=True), **grown))
+    assert isinstance(ended, Stop) and "no longer fits" in ended.reason

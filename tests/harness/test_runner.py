@@ -219,6 +219,19 @@ def test_forged_messages_end_the_run(data_dir: Path, script: str, word: str) -> 
     assert trained.status is Status.CRASH and word in str(trained.reason)
 
 
+def test_descriptors_behind_a_forged_message_are_closed(data_dir: Path) -> None:
+    """Memory files among them would keep their gigabytes until the session ends."""
+    before = len(list(Path("/dev/fd").iterdir()))
+    script = """
+import socket
+files = [os.memfd_create("x") for _ in range(16)]
+socket.send_fds(sock, [b'{"op": "give me the score"}\\n{"op": "log"}\\n'], files)
+time.sleep(60)
+"""
+    assert train(data_dir, script).status is Status.CRASH
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
 def test_start_twice_gives_the_data_once(data_dir: Path) -> None:
     trained = train(data_dir, "start(); answer, fds = start(); assert not fds and not answer['ok'], answer; save()")
     assert trained.status is Status.OK, trained

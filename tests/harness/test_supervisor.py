@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -97,3 +98,14 @@ time.sleep(600)
         for process in alive:
             process.kill()
     assert not alive
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_full_disk_below_the_log_ends_nobody(tmp_path: Path) -> None:
+    """Code can fill a disk itself, and must not get rid of who watches over it by a print."""
+    script = "import sys; print('x' * 100_000, flush=True); sys.exit(3)"
+    process = ProcessSandbox().launch(replace(in_folder(tmp_path, script), log_path=Path("/dev/full")))
+    while process.poll() is None:
+        time.sleep(0.01)
+    assert process.exit_status == 3
+    process.kill()

@@ -28,12 +28,20 @@ def open_source(options: Mapping[str, Any], downloads: Path, report: Report) -> 
     return FilesSource(Path(path).expanduser(), values["text_key"], values["max_chars"])
 
 
+def _is_plain(name: str) -> bool:
+    """Whether documents can be named by it: file systems also have names that are no UTF-8."""
+    return name.encode("utf-8", "replace").decode() == name
+
+
 class FilesSource:
     """Documents are named by their path inside the folder, with `:row` in files of many."""
 
     def __init__(self, folder: Path, text_key: str, max_chars: int) -> None:
         self._folder, self._text_key, self._max_chars = folder, text_key, max_chars
         self._paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        odd = next((path for path in self._paths if not _is_plain(path.relative_to(folder).as_posix())), None)
+        if odd is not None:
+            raise DataError(f"{str(odd)!a}: a name that is no text; rename the file, or take it out of the folder")
         if not self._paths:
             raise DataError(f"data.options.path={str(folder)!r} holds no {', '.join(SUFFIXES)} file")
         self.inputs = {path.relative_to(folder).as_posix(): file_sha256(path) for path in self._paths}

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +187,11 @@ def main(arguments: Sequence[str]) -> int:
         path, meta = prepare(request, throttled(_emit, time.monotonic))
     except (DataError, OSError, json.JSONDecodeError) as error:
         _emit({"event": "error", "message": " ".join(str(error).split())})
+        return 1
+    except Exception as error:  # a file may hold what no reader of its kind expected
+        traceback.print_exc()
+        what = f"the text cannot be prepared ({type(error).__name__}: {error}): a file of it may be damaged"
+        _emit({"event": "error", "message": " ".join(what.encode("ascii", "replace").decode().split())})
         return 1
     _emit({"event": "done", "path": str(path), "meta": meta})
     return 0

@@ -63,7 +63,8 @@ class PypiSource:
         requirements = self._downloads / "requirements.txt"
         requirements.write_text("\n".join(lines) + "\n", encoding="utf-8")
         names = ", ".join(f"{wheel['name']}=={wheel['version']}" for wheel in wheels)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        command = [sys.executable, "-P", "-m", "pip"]  # -P: not what lies in the user's folder under pip's names
+        command += ["download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
         command += ["--no-input", "--disable-pip-version-check", "--quiet", "-r", str(requirements)]
         command += ["-d", str(self._downloads)]
         try:

@@ -144,7 +144,7 @@ def _evaluate(request: Request, servers: Servers) -> Result:
     first_answer_seconds = first_answer(request.backend, server, second)
     check_first_answer(first_answer_seconds, request.max_first_answer_seconds)
     if request.save_nll:
-        np.save(request.save_nll, claimed)
+        save_whole(request.save_nll, claimed)
     nll_nats = float(claimed.sum(dtype=np.float64))
     return Result(
         status="ok",
@@ -202,6 +202,16 @@ def load_text(data_dir: Path, split: str, task: Task) -> EvalText:
     num_bytes = int(token_bytes.astype(np.int64)[windows].sum())
     windows = windows.astype(np.int64)
     return EvalText(windows, model_inputs(windows, task.bos_token), num_bytes, decoy)
+
+
+def save_whole(path: Path, values: NDArray[np.float32]) -> None:
+    """Under its name it is whole, also after a power cut: the journal will rely on it."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        np.save(file, values)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def load_reference(path: Path | None, windows: NDArray[np.int64], vocab_size: int) -> NDArray[np.float32]:
