@@ -129,7 +129,10 @@ def run_on(
         if started is not None:
             check_same(fold(records), data, device)
             if not fold(records).closed:  # the last line of a closed session is its identity
-                records = [*records, journal.append("resumed", **resuming_facts(journal, records, walls))]
+                records = [
+                    *records,
+                    journal.append("resumed", **resuming_facts(journal, records, walls, device.torch_version)),
+                ]
         session_key = fold(records).opened["key"]
         state = Session(
             config,

@@ -39,7 +39,7 @@ class Key:
     @classmethod
     def of(cls, device: Device, task: TaskConfig) -> Key:
         compiled = device.compiles(task)
-        return cls(device.fingerprint, task.name, str(device.identity["torch_version"]), stock_sha256(task), compiled)
+        return cls(device.fingerprint, task.name, device.torch_version, stock_sha256(task), compiled)
 
     @property
     def path(self) -> Path:

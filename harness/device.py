@@ -32,6 +32,10 @@ class Device:
         """Equal for interchangeable devices."""
         return str(self.identity["fingerprint"])
 
+    @property
+    def torch_version(self) -> str:
+        return str(self.identity["torch_version"])
+
     def compiles(self, task: TaskConfig) -> bool:
         """Whether train.py is compiled here."""
         return task.compile and bool(self.identity.get("has_compiler"))

@@ -43,7 +43,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "versions": {
             "bpbench": version("bpbench"),
             "python": platform.python_version(),
-            "torch": device.identity["torch_version"],
+            "torch": device.torch_version,
             "platform": platform.platform(),
         },
         "packages": packages(),
@@ -56,7 +56,7 @@ def opening_facts(config: Config, data: DataInfo, device: Device, walls: Walls) 
         "num_baseline": config.task.baseline_seeds,
         "num_confirm": config.task.confirm_seeds,
         "walls": to_json(walls),
-        "unranked": list(unranked(config, walls, str(device.identity["torch_version"]))),
+        "unranked": list(unranked(config, walls, device.torch_version)),
     }
 
 
@@ -146,13 +146,14 @@ def told(opened: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def resuming_facts(journal: Journal, records: list[Record], walls: Walls) -> dict[str, Any]:
+def resuming_facts(journal: Journal, records: list[Record], walls: Walls, torch_version: str) -> dict[str, Any]:
     """A session that goes on behind other walls is behind the weakest of them."""
     before = fold(records).walls
     return {
         "reason": journal.recovered or "resumed",
         "walls": to_json(canaries.weakest(before, walls) if before else walls),
         "unranked": list(canaries.missing(walls)),
+        "torch": torch_version,
     }
 
 
@@ -164,6 +165,14 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
             f"this session began on {began_on.get('cpu_model', began_on['name'])} ({began_on['fingerprint']}), this is "
             f"{device.identity.get('cpu_model', device.name)} ({device.fingerprint}): resume it there, or "
             "start a new one"
+        )
+    began, here = state.opened["versions"]["torch"], device.torch_version
+    if began != here:
+        raise ConfigError(f"this session began with torch {began}, this is {here}: resume it with that one")
+    if state.opened["key"]["protocol"] != PROTOCOL_VERSION:
+        raise ConfigError(
+            f"this session began under version {state.opened['key']['protocol']} of the protocol, this is "
+            f"{PROTOCOL_VERSION}: resume it with the version of bpbench that it began with"
         )
     if state.opened["data"]["data_sha256"] != data.meta["data_sha256"]:
         raise DataError("the prepared data differ from those the session began with: start a new session")

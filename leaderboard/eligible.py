@@ -79,8 +79,9 @@ def _derived(whole: Bundle, boards: Sequence[Official]) -> Iterator[str]:
     if not is_current(whole):
         return  # it was checked by the rules of its own version when it came
     versions = state.opened.get("versions")
-    torch = str(versions.get("torch") if isinstance(versions, dict) else None)
-    if torch.partition("+")[0] != pinned_torch():
+    used = [versions.get("torch") if isinstance(versions, dict) else None]
+    used += [record.data["torch"] for record in whole.records if record.type == "resumed" and "torch" in record.data]
+    for torch in (str(version) for version in used if str(version).partition("+")[0] != pinned_torch()):
         yield f"torch {torch}: install torch=={pinned_torch()}, the version that rows are compared on"
     yield from _other_numbers(group(state, "task"))
     yield from _chosen(whole.records)

@@ -23,6 +23,8 @@ def vanished(found: Scan, before: Listing, reproducers: frozenset[str]) -> Itera
         elif replace(found.entries[name], url=None) != replace(old, url=None):
             # Where the bundle lies may change: its hash says that it is the same.
             yield problem(name + entry.SUFFIX, "is published and may not change; restore it")
+        elif old.url is None and found.entries[name].url is not None:
+            yield problem(name + entry.SUFFIX, "its bundle is here, and may not move elsewhere; restore both")
     yield from _shortened(found, before, reproducers)
     old_lines = set(_content(before.folder / WITHDRAWN, MAX_WITHDRAWN_BYTES).splitlines())
     if not old_lines <= set(_content(found.folder / WITHDRAWN, MAX_WITHDRAWN_BYTES).splitlines()):
@@ -46,6 +48,10 @@ def of_others(found: Scan, before: Listing, author: str) -> Iterator[Problem]:
         account = made.submitted_by.account
         if name not in before.entries and account != author.lower():
             what = f"names the account {account or 'of nobody'}, and is proposed by {author}: submit it with --account"
+            yield problem(name + entry.SUFFIX, what)
+        old = before.entries.get(name)
+        if old is not None and made.url not in (None, old.url) and account != author.lower():
+            what = f"its bundle would move, and only {account or 'a maintainer'} may say where to"
             yield problem(name + entry.SUFFIX, what)
     for name in found.reproductions:
         where = f"{REPRODUCTIONS}/{name}"

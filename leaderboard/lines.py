@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.journal import canonical
-from leaderboard import entry
+from leaderboard import entry, standard
+from leaderboard.overclaim import overclaims
 
 if TYPE_CHECKING:
     from leaderboard.published import Published
@@ -50,13 +51,24 @@ def incomplete(sessions: Sequence[Published]) -> Mapping[str, tuple[Published, .
 
 
 def strangers_failures(sessions: Iterable[Published]) -> frozenset[str]:
-    """The names of contested sessions by another account than began their line. Each ends the line before itself.
+    """The names of sessions by another account than began their line that it ends before.
 
     Who is asked for a researcher by an entry can copy all that makes it. A forged session that nobody reproduces would
-    otherwise take the whole row of somebody else from the ranking.
+    otherwise take the whole row of somebody else from the ranking; so would several that only together claim too much;
+    and one that a limit ended would thin a row out at no cost.
     """
-    lines = lines_of_seeds(sessions).values()
-    return frozenset(item.name for line in lines for item in line if item.contested and _by_another(item, line))
+    found: set[str] = set()
+    for line in lines_of_seeds(sessions).values():
+        others = [item for item in line if _by_another(item, line)]
+        found |= {item.name for item in others if item.contested or _ended_by_limit(item)}
+        own = [item for item in line if item not in others]
+        if others and overclaims(line) and not overclaims(own):
+            found |= {item.name for item in others}
+    return frozenset(found)
+
+
+def _ended_by_limit(session: Published) -> bool:
+    return session.bundle is not None and standard.ended_by_limit(session.bundle.state)
 
 
 def _by_another(session: Published, line: Sequence[Published]) -> bool:

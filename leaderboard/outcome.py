@@ -139,6 +139,7 @@ def researcher(state: SessionState) -> str:
     llm = _group(state, "llm")
     made_of = {
         "agent": state.config.get("agent"),
+        **({"server": "own"} if own_server(llm) else {}),
         "llm": {name: value for name, value in llm.items() if name not in _NOT_THE_MODEL},
         "program": state.opened.get("program_sha256"),
         "researcher": _told(state.opened.get("researcher")),
@@ -157,7 +158,14 @@ def label(state: SessionState) -> str:
     agent = str(_group(state, "agent").get("name"))
     llm = _group(state, "llm")
     model = str(llm.get("model") or llm.get("name") or "none")
+    if own_server(llm):
+        model = f"own server: {model.removeprefix('openai/')}"
     return text.line(agent if model == "none" else f"{agent} {model}", 40)
+
+
+def own_server(llm: Mapping[str, Any]) -> bool:
+    """Whether the model is of a server that speaks OpenAI's language: what runs there is only its owner's word."""
+    return llm.get("api_base") is not None and str(llm.get("model")).startswith("openai/")
 
 
 def _group(state: SessionState, name: str) -> Mapping[str, Any]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Iterator
 
 from harness.records import STOCK_ROLES, Status
+from harness.views import rows, text
 from leaderboard.case import Case, Finding, odd
 from leaderboard.inference import standard_deviation
 
 BPB_BAND = (0.2, 8.0)  # 8: every byte equally likely; below 0.2 text would have to repeat itself
 STOCK_TOKENS_SHARE = (0.8, 1.25)  # of reference_tokens: the design's limits for a device that changes its speed
 MAX_GAIN_SHARE = 0.3  # of the baseline
+MAX_PAYLOAD_BYTES, MAX_PAYLOAD_SHARE = 1024, 0.5  # compressed
 MAX_SPREAD_SIGMAS = 5.0
 WALL_SLACK_SECONDS, WALL_SLACK_SHARE = 5.0, 0.05
 
 
 def check_plausibility(case: Case) -> Iterator[Finding]:
     yield from _scores(case)
+    yield from _payload(case)
+    yield from _pauses(case)
     yield from _speed(case)
     yield from _clocks(case)
 
@@ -32,6 +38,24 @@ def _scores(case: Case) -> Iterator[Finding]:
     gain, baseline = case.state.gain, case.state.baseline_bpb
     if gain and gain.mean_bpb is not None and baseline and gain.mean_bpb > MAX_GAIN_SHARE * baseline:
         yield odd("confirmation", f"a gain of {100 * gain.mean_bpb / baseline:.0f} % of the baseline")
+
+
+def _payload(case: Case) -> Iterator[Finding]:
+    """Code compresses to a third. What does not may be data: who knows the text of the evaluation could put it in."""
+    best = rows.incumbent(case.state)
+    stock = set(str(case.state.opened.get("stock_source")).splitlines())
+    added = "\n".join(line for line in (best.source or "" if best else "").splitlines() if line not in stock).encode()
+    packed = len(zlib.compress(added, 9))
+    if packed > MAX_PAYLOAD_BYTES and packed > MAX_PAYLOAD_SHARE * len(added):
+        yield odd("winner", f"{len(added):,} bytes of new lines that compress to {packed:,} only: read it for data")
+
+
+def _pauses(case: Case) -> Iterator[Finding]:
+    """Gaps before a resume: a copy of the folder could have been tried meanwhile, and thrown away."""
+    pairs = zip(case.records, case.records[1:], strict=False)
+    gaps = [later.time - earlier.time for earlier, later in pairs if later.type == "resumed"]
+    if gaps:
+        yield odd("resumed", f"{text.count(len(gaps), 'time')}, after {math.fsum(gaps):,.0f} s without a record")
 
 
 def _speed(case: Case) -> Iterator[Finding]:

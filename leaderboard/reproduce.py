@@ -195,6 +195,7 @@ def begin(
 
     Raises DeviceError where it began on another device.
     """
+    under = {**under, "torch": device.torch_version}
     if records:
         check_device(records, device)
         return [*records, journal.append("resumed", reason=journal.recovered or "resumed", **under)]

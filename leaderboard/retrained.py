@@ -18,10 +18,12 @@ from harness import ranking, seeds
 from harness.codec import from_json, part_from_json, to_json
 from harness.errors import ConfigError, HarnessError
 from harness.journal import Record, parse
+from harness.opening import pinned_torch
 from harness.records import Gain, RunResult, Status, Walls
 from harness.sandbox import canaries
 from harness.session import PAIR_ORDER
 from harness.views import rows, text
+from leaderboard import eligible
 from leaderboard.bundle import Bundle
 from leaderboard.case import Identity
 from leaderboard.figures import impossible
@@ -160,6 +162,9 @@ def _wrong_terms(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     for record in records:
         if record.type not in _BEGINNINGS:
             continue
+        torch = str(record.data.get("torch", pinned_torch()))
+        if torch.partition("+")[0] != pinned_torch() and eligible.is_current(whole):
+            yield f"record {record.seq}: made with torch {torch}, expected {pinned_torch()}"
         stated, task = record.data.get("walls"), record.data.get("task")
         if not isinstance(stated, dict) or not isinstance(task, dict):
             yield f"record {record.seq}: does not say under which walls and numbers it ran; reproduce it again"

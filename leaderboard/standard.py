@@ -29,6 +29,17 @@ _LIMITS = ("max_hours", "max_cost_usd", "max_llm_tokens")
 _FREE = ("seed", "name", "root", *_LIMITS)
 # Of config.backend: with a choice of its own the device has another fingerprint, under which seeds begin at 0 again.
 _DEVICES_OWN = ("threads", "dtype")
+# Of llm.extra. Whatever else LiteLLM takes there could answer in the model's place, tell it more, or be another model.
+_EXTRA = {
+    "tool_choice": None,
+    "parallel_tool_calls": None,
+    "grammar": None,
+    "num_ctx": None,
+    "thinking": ("type", "budget_tokens"),
+    "provider": ("require_parameters", "order", "only", "allow_fallbacks", "quantizations"),  # OpenRouter's
+}  # a tuple: the keys of a value that is a group itself
+# Providers of models that somebody serves himself: of any other the address is its own.
+_SERVED_ANYWHERE = ("openai", "hosted_vllm", "ollama", "ollama_chat")
 # Of the opening record's facts of the researcher: those that repeat the configuration, and what they are called there.
 _REPEATED = {
     "llm": "name",
@@ -54,6 +65,8 @@ def reasons(whole: Bundle) -> Iterator[str]:
     if whole.state.opened.get("program_sha256") != _program_sha256():
         yield "its instructions are not program.md of this version"
     yield from _session(whole.state)
+    if ended_by_limit(whole.state) and not whole.state.experiments:
+        yield "a limit ended it before its first experiment: it is no session of its researcher"
     if any(item.recorded is not None for item in whole.state.experiments):
         yield "an experiment repeats one of another session"
     yield from _model(whole) if name == "llm" else _no_model(whole.state)
@@ -134,6 +147,7 @@ def _model(whole: Bundle) -> Iterator[str]:
     llm, facts = group(whole.state, "llm"), whole.state.opened.get("researcher")
     if llm.get("seed") is not None:
         yield "llm.seed is set: the provider's own sampling is what is compared"
+    yield from _address_and_extra(llm)
     if not isinstance(facts, dict):
         yield "nothing says which scaffold it was; run it again with this version"
         return
@@ -146,17 +160,29 @@ def _model(whole: Bundle) -> Iterator[str]:
     yield from _unasked(whole, llm.get("model"))
 
 
+def _address_and_extra(llm: Mapping[str, Any]) -> Iterator[str]:
+    """What would make the model another than its name says."""
+    provider = str(llm.get("model")).partition("/")[0]
+    if llm.get("api_base") is not None and provider not in _SERVED_ANYWHERE:
+        yield f"llm.api_base is set: models of {_shown(provider)} are asked at their provider's own address"
+    extra = llm.get("extra")
+    for name, value in extra.items() if isinstance(extra, dict) else ():
+        known = _EXTRA.get(name, ())
+        if name not in _EXTRA or (isinstance(value, dict) and not set(value) <= set(known or ())):
+            yield f"llm.extra.{text.line(str(name), 40)} is set: rows have {', '.join(_EXTRA)} only"
+
+
 def _unasked(whole: Bundle, model: Any) -> Iterator[str]:
     """Proposals, and the end that it chose, without an answer of the model that can be read here."""
     asked = {index for index, request, reply in _answered(whole) if _is_there(whole, request, reply, model)}
     done = len(whole.state.experiments)
-    for index in range(done + (bool(whole.state.stopped_early) and not _ended_by_limit(whole.state))):
+    for index in range(done + (bool(whole.state.stopped_early) and not ended_by_limit(whole.state))):
         if index not in asked:
             what = f"experiment {index + 1}" if index < done else "the early stop"
             yield f"{what}: no request to {_shown(model)} with its answer is in the bundle"
 
 
-def _ended_by_limit(state: SessionState) -> bool:
+def ended_by_limit(state: SessionState) -> bool:
     """Whether a limit that the session had ended it: then the model was not asked any more."""
     session, reason = group(state, "session"), state.stopped_early or ""
     return any(session.get(name) is not None and reason.startswith(f"session.{name}=") for name in _LIMITS)

@@ -18,6 +18,7 @@ WIRES = ("openai", "anthropic", "ollama")
 _OURS = frozenset(
     {"model", "messages", "tools", "api_base", "api_key", "base_url", "max_tokens", "max_completion_tokens"}
     | {"stream", "n", "timeout", "max_retries", "num_retries", "drop_params", "logger_fn", "fallbacks", "mock_response"}
+    | {"mock_tool_calls", "mock_delay", "mock_timeout", "custom_llm_provider", "litellm_params"}
     | {"temperature", "top_p", "seed", "reasoning_effort"}
 )  # fmt: skip
 _HEADER = re.compile(r"headers?$|authorization", re.IGNORECASE)  # what stands in one is often a key

@@ -40,7 +40,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "ioperm": (173, None),
     # priorities above others', and timers that wake a stopped tree
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274),
-    "timer_create": (222, 107),
+    "timer_create": (222, 107), "timerfd_create": (283, 85), "timerfd_settime": (286, 86),
     # what Landlock does not stop: attributes of files outside, by path
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,10 +23,13 @@ from harness import agents
 from harness.assemble import run_session
 from harness.compose import compose
 from harness.config import Config
-from harness.errors import ConfigError
+from harness.data import DataInfo
+from harness.device import Device
+from harness.errors import ConfigError, DataError, DeviceError, HarnessError
 from harness.fold import fold
 from harness.journal import Journal, Record, read
 from harness.knobs import stock_source
+from harness.opening import PROTOCOL_VERSION, check_same
 from harness.records import Calibration, Role, RunResult, SessionState, StockTimes
 from harness.session import Session
 from harness.sizes import STOCK
@@ -305,3 +309,29 @@ def test_five_kills(config: Config, whole: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_fifty_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> None:
     killed_session(config, whole, tmp_path, num_kills=5, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"device": {"name": "cpu", "fingerprint": "f" * 16}}, DeviceError, "resume it there"),
+        ({"versions": {"torch": "2.12.0"}}, ConfigError, "began with torch 2.12.0, this is 2.13.0"),
+        ({"key": {"protocol": 1}}, ConfigError, "began under version 1 of the protocol"),
+        ({"data": {"data_sha256": "1" * 64}}, DataError, "start a new session"),
+    ],
+)
+def test_a_session_goes_on_under_what_it_began_under(
+    changed: dict[str, Any], error: type[HarnessError], words: str
+) -> None:
+    identity = {"fingerprint": "0" * 16, "torch_version": "2.13.0"}
+    device = Device("cpu", 2, "float32", identity, {})
+    data = DataInfo(Path(), {"data_sha256": "0" * 64})
+    opened = {
+        "device": {"name": "cpu", **identity},
+        "versions": {"torch": "2.13.0"},
+        "key": {"protocol": PROTOCOL_VERSION},
+        "data": {"data_sha256": "0" * 64},
+    }
+    check_same(SessionState(opened=opened), data, device)
+    with pytest.raises(error, match=words):
+        check_same(SessionState(opened={**opened, **changed}), data, device)

@@ -269,9 +269,20 @@ def test_only_what_is_published_can_be_withdrawn(folder: Path, good: Path) -> No
 def test_a_bundle_may_move(folder: Path, good: Path) -> None:
     """Its hash says that it is the same."""
     name = names(folder)[1]
+    bundle, base = folder / f"{name}.bundle.tar", folder.parent / "base"
+    content = bundle.read_bytes()
+    bundle.unlink()
     edit(folder / f"{name}.json", url="https://example.org/a")
-    (folder / f"{name}.bundle.tar").unlink()
-    assert problems(folder, good) == ""
+    assert "may not move elsewhere" in problems(folder, good)
+    who = json.loads((folder / f"{name}.json").read_text())["submitted_by"]
+    edit(folder / f"{name}.json", submitted_by={**who, "account": "ann"})
+    shutil.copytree(folder, base)
+    edit(folder / f"{name}.json", url="https://example.org/b")
+    assert problems(folder, base, author="Ann") == ""
+    assert "its bundle would move, and only" in problems(folder, base, author="eve")
+    edit(folder / f"{name}.json", url=None)
+    bundle.write_bytes(content)
+    assert problems(folder, base, author="eve") == ""
 
 
 # Bundles that lie elsewhere.

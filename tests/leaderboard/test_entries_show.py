@@ -279,6 +279,37 @@ def test_a_strangers_failure_ends_a_row_and_does_not_take_it_away() -> None:
             assert [row.num_sessions for row in counted] == ([6] if account == "eve" else [])
 
 
+def test_a_strangers_session_that_a_limit_ended_thins_no_row_out() -> None:
+    best = by("ann", named(BEST))
+    assert best[0].outcome is not None
+    seventh = replace(best[0].outcome, head="null", session_seed=6, gain_bpb=0.0)
+    state = SessionState(config={"session": {"max_hours": 0.01}}, stopped_early="session.max_hours=0.01 was reached")
+    ended = replace(best[0], name="demo-best-s6-0123abcd", outcome=seventh, bundle=Bundle((), state, "0" * 64))
+    for account, counted in (("eve", 6), ("ann", 7)):
+        found = collection(best, [replace(ended, account=account)])
+        assert [item.num_sessions for item in found.boards[0].rows] == [counted]
+
+
+def test_strangers_sessions_that_only_together_claim_too_much_end_the_row() -> None:
+    """Each passes alone. Of the row's own account they would contest the row."""
+    best = by("ann", named(BEST))
+    assert best[0].outcome is not None
+    none = [Retrained("bob", "cpu", best[0].outcome.device, 0.0, replace(LOST, word=Word.INCONCLUSIVE, mean_bpb=0.0))]
+    more = [
+        replace(
+            best[0],
+            name=f"demo-best-s{seed}-0123abcd",
+            outcome=replace(best[0].outcome, head=f"forged{seed}", session_seed=seed, gain_bpb=0.05 + seed / 1000),
+            retrained=tuple(none),
+        )
+        for seed in range(6, 11)
+    ]
+    for account, counted, contested in (("eve", 6, False), ("ann", 11, True)):
+        found = collection(best, by(account, more))
+        (row,) = found.boards[0].rows
+        assert (row.num_sessions, found.contested(row)) == (counted, contested)
+
+
 def test_a_strangers_server_does_not_keep_a_row_from_its_rank() -> None:
     best = by("ann", named(BEST))
     beyond = gone(replace(best[0], name="demo-best-s6-0123abcd"))

@@ -26,7 +26,7 @@ from leaderboard import bundle, eligible, entry, official, standard
 from leaderboard.bundle import Bundle
 from leaderboard.check import check
 from leaderboard.listing import UNEXPECTED
-from leaderboard.outcome import outcome, researcher
+from leaderboard.outcome import label, outcome, researcher
 from leaderboard.paths import OFFICIAL
 from leaderboard.scan import described
 from leaderboard.verify import verify
@@ -79,6 +79,11 @@ def key(**values: Any) -> Callable[[Lines], None]:
     return lambda lines: opened(lines)["key"].update(values)
 
 
+def resumed_with(torch: str) -> Callable[[Lines], None]:
+    line = {"type": "resumed", "data": {"reason": "resumed", "torch": torch}}
+    return lambda lines: lines.insert(2, {"time": lines[1]["time"], **line})
+
+
 REFUSED: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "another agent": (agent("claude_code"), "rows are of llm, random, tpe, cmaes, noop only"),
     "no agent": (agent([]), "rows are of llm"),
@@ -94,6 +99,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "a model's name": (config("llm", model="openai/best"), "its llm group names a model"),
     "a model's facts": (lambda x: opened(x).update(researcher={"model": "openai/best"}), "says it asked a model"),
     "versions": (lambda x: opened(x).update(versions=["2.13.0"]), "torch None"),
+    "another torch later": (resumed_with("2.12.0"), "torch 2.12.0: install torch=="),
     "low score": (lambda x: finished(x, "baseline-000").update(bpb=0.01), "a score of 0.01 bits per byte"),
     "high score": (lambda x: finished(x, "baseline-000").update(bpb=9.0), "a score of 9 bits per byte"),
     "no seconds": (lambda x: finished(x, "baseline-000").update(train_seconds="inf"), "a run's seconds: a number that"),
@@ -234,6 +240,10 @@ OTHERWISE: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "no facts": (lambda x: opened(x).pop("researcher"), "nothing says which scaffold"),
     "unasked": (failed, "experiment 1: no request to 'openai/scripted' with its answer"),
     "another model": (config("llm", model="openai/best"), "experiment 1: no request to 'openai/best'"),
+    "an answer of its own": (config("llm", extra={"mock_tool_calls": []}), "llm.extra.mock_tool_calls is set"),
+    "more in the body": (config("llm", extra={"extra_body": {"messages": []}}), "llm.extra.extra_body is set"),
+    "more of a provider": (config("llm", extra={"provider": {"sort": "price"}}), "llm.extra.provider is set"),
+    "elsewhere": (config("llm", model="anthropic/x", api_base="http://localhost"), "models of 'anthropic' are asked"),
 }
 
 
@@ -268,6 +278,29 @@ def test_what_was_asked_and_answered_must_be_there(spoken: Bundle) -> None:
     for kind in ("/requests/", "/replies/"):
         less = {name: content for name, content in spoken.said.items() if kind not in name}
         assert "experiment 1: no request to" in of_model(spoken, said=less)
+
+
+def test_what_a_model_may_be_told_beside_its_prompt(spoken: Bundle) -> None:
+    extra = {"tool_choice": "required", "num_ctx": 32_768, "thinking": {"type": "enabled"}, "provider": {"order": []}}
+    assert of_model(spoken, config("llm", extra=extra)) == SCRIPT
+
+
+def test_a_server_of_ones_own_is_another_researcher_and_says_so(spoken: Bundle) -> None:
+    lines = lines_of(spoken.records)
+    config("llm", api_base="http://localhost:8080/v1")(lines)
+    own = bundled(lines).state
+    assert researcher(own) != researcher(spoken.state)
+    assert (label(spoken.state), label(own)) == ("llm openai/scripted", "llm own server: scripted")
+
+
+def test_a_session_that_a_limit_ended_at_once_is_none(root: Path) -> None:
+    lines = [line for line in journal(root) if line["data"].get("role") not in ("experiment", "rerun")]
+    lines = [line for line in lines if line["type"] not in ("proposal", "decision")]
+    config("session", max_hours=0.01)(lines)
+    at = next(place for place, line in enumerate(lines) if line["data"].get("role") == "confirm_baseline")
+    reason = {"reason": "session.max_hours=0.01 was reached"}
+    lines.insert(at, {"time": lines[at]["time"], "type": "stopped", "data": reason})
+    assert "a limit ended it before its first experiment" in reasons(lines)
 
 
 def test_a_day_or_a_library_makes_no_researcher(spoken: Bundle) -> None:

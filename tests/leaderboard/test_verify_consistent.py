@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,22 @@ def test_a_session_as_it_was_run_is_consistent(session: Path, tmp_path: Path) ->
     assert len(result.findings) == len(checks.CHECKS) + 1
 
 
+def resumed(lines: Lines) -> None:
+    place = next(place for place, line in enumerate(lines) if line["type"] == "baseline") + 1
+    data = {"reason": "resumed"}
+    lines.insert(place, {"time": lines[place - 1]["time"] + 7, "type": "resumed", "data": data})
+    for line in lines[place + 1 :]:
+        line["time"] += 7
+
+
+def payload(lines: Lines) -> None:
+    """As of one who knows the text: what looks random, in literals of the length that an edit may have."""
+    noise = base64.b85encode(random.Random(0).randbytes(1600)).decode().replace("\\", "/")
+    winner = [line["data"]["index"] for line in lines if line["type"] == "decision" and line["data"]["kept"]][-1]
+    proposal = data(lines, "proposal", winner)
+    proposal["source"] += f"\nWORDS = {noise!r}\n"
+
+
 ODDITIES: dict[str, tuple[Callable[[Lines], object], str]] = {
     "speed": (lambda x: finished(x, "baseline-001")["curve"][-1].update(tokens=2_048), "10 % of reference_tokens"),
     "no count": (lambda x: finished(x, "baseline-001").update(curve=[]), "told no count"),
@@ -37,6 +55,17 @@ def test_what_is_only_odd_stays_consistent_and_is_told(records: list[Record], na
     result = examine(doctored(records, change))
     assert result.consistent and expected in said(result)
     assert all(line.startswith("odd") for line in said(result).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(resumed, "1 time, after 7 s without a record"), (payload, "bytes of new lines that compress to")],
+)
+def test_what_a_reader_should_look_at_is_told(
+    records: list[Record], change: Callable[[Lines], None], expected: str
+) -> None:
+    assert expected in said(examine(doctored(records, change)))
+    assert expected not in said(examine(doctored(records, lambda _: None)))
 
 
 def test_an_unfinished_session_says_what_cannot_be_checked(records: list[Record]) -> None:

@@ -71,6 +71,8 @@ def verdict(program: bytes, number: int, *arguments: int, architecture: int = X8
         (165, (), EPERM),  # mount
         (425, (), EPERM),  # io_uring_setup
         (222, (), EPERM),  # timer_create
+        (283, (), EPERM),  # timerfd_create
+        (286, (), EPERM),  # timerfd_settime
         (435, (), ENOSYS),  # clone3
         (56, (0x00010000 | 17,), ALLOW),  # clone of a thread, SIGCHLD
         (56, (0x10000000 | 17,), EPERM),  # CLONE_NEWUSER
