@@ -20,6 +20,7 @@ from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.decisions import check_decisions, check_history
 from leaderboard.figures import check_figures
 from leaderboard.plausible import BPB_BAND, check_plausibility
+from leaderboard.proposals import check_controls
 from leaderboard.runs import check_runs
 
 ROUNDING = 1e-9  # relative; scipy's quantiles differ in the last digits between versions
@@ -287,6 +288,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("runs and audits", check_runs),
     ("baseline and sigma", check_baseline),
     ("edits and decisions", check_decisions),
+    ("proposals of controls", check_controls),
     ("git history", check_history),
     ("confirmed gain", check_gain),
     ("possible figures", check_figures),

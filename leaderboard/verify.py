@@ -10,6 +10,7 @@ from harness.errors import JournalError
 from leaderboard import bundle, transcripts
 from leaderboard.case import Case, Finding, broken, case, unknown
 from leaderboard.checks import CHECKS, Check
+from leaderboard.proposals import check_answers
 
 # Strangers' figures and texts: too large to compute with, no UTF-8, or nothing that a library expects.
 _STRANGE = (JournalError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError)
@@ -42,6 +43,7 @@ def examine(whole: bundle.Bundle) -> Verified:
         examined = case(whole.records, whole.state)
         if transcripts.names(whole.records):
             checks.append(("what the model said", lambda _: transcripts.check(whole.records, whole.state, whole.said)))
+            checks.append(("proposals of the model", lambda _: check_answers(whole.records, whole.state, whole.said)))
     except _STRANGE as error:
         return Verified(whole, None, (("contents", (_failed(error),)),))
     return Verified(whole, examined, tuple((name, _found(check, examined)) for name, check in checks))

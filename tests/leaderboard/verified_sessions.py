@@ -8,9 +8,13 @@ from doctored import Lines, data
 
 from leaderboard.verify import Verified
 
+CONTROLS = "proposals of controls"
+
 
 def said(result: Verified) -> str:
-    return "\n".join(f"{f.level}: {name}: {f.where}: {f.text}" for name, found in result.findings for f in found)
+    """What was found. Simulated sessions call themselves `random` and propose what a test wants: that is left out."""
+    listed = ((name, finding) for name, found in result.findings for finding in found if name != CONTROLS)
+    return "\n".join(f"{finding.level}: {name}: {finding.where}: {finding.text}" for name, finding in listed)
 
 
 def script(changed: Callable[[str], str]) -> Callable[[Lines], None]:
