@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from harness.records import RunResult, SessionState
@@ -56,8 +56,15 @@ def _of_the_clock(state: SessionState) -> Iterator[str]:
     if state.calibration and not state.calibration.calibrated:
         yield "uncalibrated: the device's rate was too noisy for the task's gate"
     yield from beyond_limits(mean_correction(state))
-    stock, candidate = correction_of(state.confirm_baseline), correction_of(state.confirm_candidate)
-    limit = confirm_limit(state)
+    yield from other_speeds(state.confirm_baseline, state.confirm_candidate, state.baseline)
+
+
+def other_speeds(
+    stock_runs: Sequence[RunResult], candidate_runs: Sequence[RunResult], more_stock_runs: Sequence[RunResult] = ()
+) -> Iterator[str]:
+    """Why runs that took turns are no comparison, if the device was measured to be another beside the candidate."""
+    stock, candidate = correction_of(stock_runs), correction_of(candidate_runs)
+    limit = confirm_limit(stock_runs, more_stock_runs)
     if stock and candidate and not 1 / (1 + limit) <= candidate / stock <= 1 + limit:
         yield (
             f"in the confirmation the device was measured {100 * abs(candidate / stock - 1):.0f} % "
@@ -66,19 +73,19 @@ def _of_the_clock(state: SessionState) -> Iterator[str]:
         )
 
 
-def confirm_limit(state: SessionState) -> float:
-    """How far apart the device's mean speeds beside candidate and stock script may be in the confirmation, as a share.
+def confirm_limit(stock_runs: Sequence[RunResult], more_stock_runs: Sequence[RunResult] = ()) -> float:
+    """How far apart the device's mean speeds beside candidate and stock script may be in a confirmation, as a share.
 
     What chance does there is told by the stock script's runs alone: half the mean square of the difference between one
     and the next is their variance without a slow drift (von Neumann, Annals of Mathematical Statistics 12, 1941).
     """
     squares = [
         (after.metered.correction - before.metered.correction) ** 2
-        for runs in (state.baseline, state.confirm_baseline)
+        for runs in (more_stock_runs, stock_runs)
         for before, after in pairwise(runs)
         if before.metered and after.metered
     ]
-    if not squares or not state.confirm_baseline:
+    if not squares or not stock_runs:
         return CONFIRM_DIFFERENCE
-    error = math.sqrt(statistics.fmean(squares) / len(state.confirm_baseline))  # half of it, of two means
+    error = math.sqrt(statistics.fmean(squares) / len(stock_runs))  # half of it, of two means
     return min(MAX_CONFIRM_DIFFERENCE, max(CONFIRM_DIFFERENCE, CHANCE * error))

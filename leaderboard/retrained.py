@@ -213,6 +213,7 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     if any(run.status is not Status.OK for run in state.baseline):
         yield "a run of the stock script failed"
     yield from ranking.beyond_limits(ranking.correction_of((*state.baseline, *state.winner)))
+    yield from ranking.other_speeds(state.baseline, state.winner)
 
 
 def _wrong_result(run: RunResult, audit_cuts: int) -> Iterator[str]:

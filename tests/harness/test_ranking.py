@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
 import pytest
 
 from harness.ranking import MAX_CONFIRM_DIFFERENCE, confirm_limit
-from harness.records import Metered, RunResult, SessionState, Status
+from harness.records import Metered, RunResult, Status
 
 
 def runs(*corrections: float) -> tuple[RunResult, ...]:
@@ -29,5 +26,4 @@ def runs(*corrections: float) -> tuple[RunResult, ...]:
 def test_chance_widens_what_the_confirmation_allows(
     baseline: tuple[float, ...], confirm: tuple[float, ...], limit: float
 ) -> None:
-    state = SimpleNamespace(baseline=runs(*baseline), confirm_baseline=runs(*confirm))
-    assert confirm_limit(cast(SessionState, state)) == pytest.approx(limit)
+    assert confirm_limit(runs(*confirm), runs(*baseline)) == pytest.approx(limit)

@@ -206,12 +206,17 @@ def walls(level: int, **states: str) -> dict[str, object]:
     return {"name": "bubblewrap", "level": level, "canaries": {**publishing.WALLS.canaries, **states}}
 
 
-def slow(lines: Lines) -> None:
-    """Half the calibrated speed, by the bursts of every run."""
-    for line in lines:
-        if line["type"] == "run_finished":
-            meter = {"bursts": [], "stopped_seconds": 1.0, "budget_tokens": 1.0, "used_tokens": 1.0, "correction": 0.5}
-            line["data"]["result"]["metered"] = meter
+def at_speed(beside_stock: float, beside_candidate: float) -> Callable[[Lines], None]:
+    """So fast by the bursts of the runs of each kind, calibrated is 1."""
+
+    def change(lines: Lines) -> None:
+        for line in lines:
+            if line["type"] == "run_finished":
+                speed = beside_stock if line["data"]["role"] == "confirm_baseline" else beside_candidate
+                meter = {"bursts": [], "stopped_seconds": 1.0, "budget_tokens": 1.0, "used_tokens": 1.0}
+                line["data"]["result"]["metered"] = {**meter, "correction": speed}
+
+    return change
 
 
 REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
@@ -238,7 +243,9 @@ REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
         "the task asks for 512",
     ),
     "no score of text": (lambda x: finished(x, "confirm_candidate-000").update(bpb=9.0), "with the score 9.0"),
-    "a busy device": (slow, "ran at 50 % of its calibrated speed"),
+    "a busy device": (at_speed(0.5, 0.5), "ran at 50 % of its calibrated speed"),
+    "a device held up": (at_speed(1.0, 0.85), "15 % slower beside the candidate than beside the stock script"),
+    "another torch": (went_on(torch="2.12.0"), "made with torch 2.12.0, expected 2.13.0"),
     "memory": (lambda x: finished(x, "confirm_candidate-000").update(peak_memory_bytes=2**61), "peak_memory_bytes is"),
     "another nonce": (opened(nonce="0" * 32), "not the run, seed and split that the rules call for"),
     "fewer pairs asked": (opened(num_pairs=2), "a verdict before all pairs were there"),
