@@ -15,7 +15,7 @@ import stat
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 LINUX = sys.platform.startswith("linux")
 F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h; Python names it from 3.13 on
 MAX_SPANS = 1024  # IOV_MAX
+PIECE_BYTES = 32 << 20  # of a snapshot, copied in some hundredths of a second
 
 
 class SnapshotRefused(Exception):
@@ -114,10 +115,11 @@ class ProgressPage:
         self.page.close()
 
 
-def copy_snapshot(fd: int, target: Path, max_bytes: int) -> int:
+def copy_snapshot(fd: int, target: Path, max_bytes: int, between: Callable[[], None]) -> int:
     """Copy a received snapshot to `target`; its size in bytes. Raises SnapshotRefused.
 
-    The caller stamps the time after this returns: what counts is what had arrived *and was copied*.
+    The caller stamps the time after this returns: what counts is what had arrived *and was copied*. It may take long:
+    `between` is called after each piece.
     """
     info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode):
@@ -135,10 +137,12 @@ def copy_snapshot(fd: int, target: Path, max_bytes: int) -> int:
     with partial.open("wb") as file:
         offset = 0
         while offset < info.st_size:
-            sent = os.sendfile(file.fileno(), fd, offset, info.st_size - offset) if LINUX else _copy(file, fd, offset)
+            piece = min(PIECE_BYTES, info.st_size - offset)
+            sent = os.sendfile(file.fileno(), fd, offset, piece) if LINUX else _copy(file, fd, offset)
             if sent == 0:
                 raise SnapshotRefused("the snapshot shrank while it was copied")
             offset += sent
+            between()
     partial.replace(target)
     return info.st_size
 

@@ -7,6 +7,7 @@ import json
 import os
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -261,14 +262,27 @@ def test_strange_snapshots_are_refused(data_dir: Path, script: str) -> None:
 def test_a_full_disk_of_ours_ends_the_session_and_not_the_run(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def full(fd: int, target: Path, max_bytes: int) -> int:
+    def full(fd: int, target: Path, max_bytes: int, between: Callable[[], None]) -> int:
         if target.with_name("model.safetensors").exists():
             raise OSError(code, os.strerror(code))
-        return gate.copy_snapshot(fd, target, max_bytes)
+        return gate.copy_snapshot(fd, target, max_bytes, between)
 
     monkeypatch.setattr(conversation, "copy_snapshot", full)
     with pytest.raises(HarnessError, match="free space or mend the disk, then resume"):
         train(data_dir, "start(); save(); save(b'y' * 200)")
+
+
+def test_a_long_copy_lets_the_clock_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the code that sends it would choose when the device is measured."""
+    monkeypatch.setattr(gate, "PIECE_BYTES", 100)
+    looked: list[int] = []
+    fd = os.memfd_create("snapshot", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, bytes(950))
+        assert gate.copy_snapshot(fd, tmp_path / "copy", 1000, lambda: looked.append(1)) == 950
+    finally:
+        os.close(fd)
+    assert len(looked) >= 10 and (tmp_path / "copy").read_bytes() == bytes(950)
 
 
 def test_any_other_failure_of_a_copy_is_answered(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
