@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_MESSAGES = 200_000
 MEMORY_POLL_SECONDS = 0.1
 DISK_POLL_SECONDS = 0.5
+MAX_GAP_SECONDS = 30.0  # between two looks at a run; a busy machine has some tenths
 MAX_DISK_BYTES = 4 << 30  # in the folders of a run
 # Failures of the disk that we write to. Everything else that fails about a snapshot is taken for the child's doing.
 _OUR_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE})
@@ -45,14 +46,17 @@ class Conversation:
     watch: Watch
     tokens_fd: int
     num_tokens: int
+    looked_at: float = 0.0  # monotonic seconds
 
     def follow(self) -> int | None:
         """Serve the child until it ends or must end; its exit status, or None if it was still running."""
         watch, clock = self.watch, self.watch.clock
         clock.deadline = watch.launched + self.runner.max_setup_seconds
         next_memory_poll = next_disk_poll = watch.launched
+        self.looked_at = time.monotonic()
         while True:
             now = time.monotonic()
+            self.check_gap(now)
             if now >= clock.deadline:
                 self.on_deadline()
                 return None
@@ -71,9 +75,19 @@ class Conversation:
                 return exit_status
             self.serve(max(0.0, min(0.02, clock.deadline - now)))
 
+    def check_gap(self, now: float) -> None:
+        """Raises HarnessError where nobody has looked for long: then deadline and snapshots say nothing of the code."""
+        if (gap := now - self.looked_at) > MAX_GAP_SECONDS:
+            raise HarnessError(
+                f"bpbench stood still for {gap:.0f} s while {self.request.run_id} ran (Ctrl-Z, a frozen container, a "
+                "terminal that took no output?): the run does not count, resume the session and it is made again"
+            )
+        self.looked_at = now
+
     def look_at_clock(self) -> None:
         """Between pieces of a long copy: who sends gigabytes does not choose when the device is looked at."""
-        if self.watch.clock.is_burst_due(time.monotonic()):
+        self.looked_at = time.monotonic()
+        if self.watch.clock.is_burst_due(self.looked_at):
             self.keeping_time(self.watch.clock.burst)
 
     def on_deadline(self) -> None:

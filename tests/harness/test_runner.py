@@ -18,8 +18,8 @@ from harness import conversation, gate
 from harness.clock import MeteredBudget
 from harness.ending import Trained, thin
 from harness.errors import HarnessError
-from harness.protocols import Launch, Process, Sandbox
-from harness.records import CurvePoint, MeterPattern, Status
+from harness.protocols import Launch, OnProgress, Process, Sandbox
+from harness.records import CurvePoint, MeterPattern, Progress, Status
 from harness.runner import Runner, TrainRequest
 from harness.sandbox.process import ProcessSandbox
 from harness.surroundings import child_environment
@@ -67,6 +67,7 @@ def train(
     seed: int = 1,
     sandbox: Sandbox | None = None,
     metered: MeteredBudget | None = None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Trained:
     runner = Runner(
         task={"name": "test", "vocab_size": 100},
@@ -77,7 +78,7 @@ def train(
         max_setup_seconds=max_setup_seconds,
         max_memory_bytes=max_memory_bytes,
         ticks=0,
-        on_progress=lambda _: None,
+        on_progress=on_progress,
     )
     source = PREAMBLE + textwrap.dedent(script)
     request = TrainRequest("run", source, seed, budget_seconds, free_setup_seconds, metered)
@@ -270,6 +271,18 @@ def test_a_full_disk_of_ours_ends_the_session_and_not_the_run(
     monkeypatch.setattr(conversation, "copy_snapshot", full)
     with pytest.raises(HarnessError, match="free space or mend the disk, then resume"):
         train(data_dir, "start(); save(); save(b'y' * 200)")
+
+
+def test_a_run_that_nobody_looked_at_does_not_count(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-Z: time went on, and whatever the run sent meanwhile lies unread."""
+    monkeypatch.setattr(conversation, "MAX_GAP_SECONDS", 0.3)
+
+    def stops(progress: Progress) -> None:
+        time.sleep(0.5)
+
+    script = "start(); wire.send(sock, {'op': 'log', 'step': 1, 'loss': 1.0}); time.sleep(60)"
+    with pytest.raises(HarnessError, match=r"stood still for \d s while run ran .*the run does not count, resume"):
+        train(data_dir, script, on_progress=stops)
 
 
 def test_a_long_copy_lets_the_clock_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
