@@ -135,7 +135,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def search_path() -> str:
-    """Where a child looks for programs: not where its user does, whose folders may be changed at any time."""
+    """Where a child looks for programs (harness/surroundings.py): not where its user does."""
     return f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 
 

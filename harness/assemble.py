@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from harness import agents, baselines, compose, fit, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
-from harness.config import AgentConfig, BackendConfig, Config, LLMConfig
+from harness.config import AgentConfig, BackendConfig, Config, LLMConfig, TaskConfig
 from harness.data import DataInfo, prepare
 from harness.device import PROCESSORS, Device, probe
 from harness.errors import ConfigError, HarnessError
@@ -111,8 +111,8 @@ def run_on(
     """The part of `run_session` that has the device to itself."""
     config.task.clock = choose_clock(config, device)
     chosen = choose_sandbox(config, device)
-    if started is None and device.compiles(config.task):
-        check_path(Path(config.session.root).absolute())
+    if started is None:
+        check_path(Path(config.session.root).absolute(), config.task, device)
     walls = tried(chosen, data)
     folder, journal, records = started or begin(config, data, device, agent, walls)
     nonce = read_nonce(folder)
@@ -207,12 +207,14 @@ def session_name(config: Config) -> str:
     return config.session.name or f"{stamp}-{config.task.name}-{researcher}-s{config.session.seed}"
 
 
-def check_path(folder: Path) -> None:
-    """Raises ConfigError where torch.compile would take a path of this machine apart."""
-    for what, path in (("session.root", folder), ("the environment of Python", Path(sys.prefix))):
-        # torch writes the compiler's command line without quotes; and the path of packages has colons between them.
-        if re.search(r"[\s'\"\\:]", str(path)):
-            raise ConfigError(f"{what} is {path}: tasks that compile need a path without spaces, quotes and colons")
+def check_path(folder: Path, task: TaskConfig, device: Device) -> None:
+    """Raises ConfigError where a path of this machine would be taken apart."""
+    for what, path in (("the folder of sessions", folder), ("the environment of Python", Path(sys.prefix))):
+        if ":" in str(path):  # which stands between the folders where Python looks for packages
+            raise ConfigError(f"{what} is {path}: expected a path without colons")
+        # torch writes the command line of the C++ compiler without quotes.
+        if device.name in PROCESSORS and device.compiles(task) and re.search(r"[\s'\"\\]", str(path)):
+            raise ConfigError(f"{what} is {path}: tasks that compile need a path without spaces and quotes")
 
 
 def new_folder(config: Config) -> Path:
@@ -287,6 +289,7 @@ def parts(
         if ticking:
             trusted = stack.enter_context(forked(environment, PRELOAD_TRUSTED))
         folder = folder.absolute()  # every process has a folder of its own
+        check_path(folder, config.task, device)
         private = folder / "private"
         private.mkdir(mode=0o700, exist_ok=True)
         view = task_view(config, data, device)

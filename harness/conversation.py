@@ -86,7 +86,7 @@ class Conversation:
 
     def look_at_clock(self) -> None:
         """Between pieces of a long copy: who sends gigabytes does not choose when the device is looked at."""
-        self.looked_at = time.monotonic()
+        self.check_gap(time.monotonic())
         if self.watch.clock.is_burst_due(self.looked_at):
             self.keeping_time(self.watch.clock.burst)
 
@@ -179,6 +179,7 @@ class Conversation:
             (watch.setup_work_seconds, request.free_setup_work_seconds),
         )
         self.keeping_time(watch.clock.prepare)
+        self.looked_at = time.monotonic()  # after a resume that is where the sentinel starts
         if watch.verdict:
             return  # it evaded the first burst: it gets no tokens
         watch.clock.start(time.monotonic(), request.budget_seconds, overrun)

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from harness.device import Device
 from harness.errors import ConfigError, DataError, DeviceError
 from harness.fold import fold
 from harness.journal import Journal, Record
+from harness.llm import settings
 from harness.records import SessionState, Walls
 from harness.sandbox import canaries
 
@@ -111,6 +113,8 @@ def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
     yield from canaries.missing(walls)
     if config.llm.scripted.wire:
         yield "llm.scripted: a script, no language model"
+    if config.llm.name != settings.NO_LLM:
+        yield from settings.unranked(asdict(config.llm))
     if config.agent.name == "external":
         yield (
             "agent=external: its program runs outside the walls and can read the evaluation text, the session's seeds "
@@ -154,6 +158,7 @@ def resuming_facts(journal: Journal, records: list[Record], walls: Walls, torch_
         "walls": to_json(canaries.weakest(before, walls) if before else walls),
         "unranked": list(canaries.missing(walls)),
         "torch": torch_version,
+        "packages": packages(),
     }
 
 
@@ -167,9 +172,9 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
             "start a new one"
         )
     began, here = state.opened["versions"]["torch"], device.torch_version
-    if began != here:
+    if not state.closed and began != here:
         raise ConfigError(f"this session began with torch {began}, this is {here}: resume it with that one")
-    if state.opened["key"]["protocol"] != PROTOCOL_VERSION:
+    if not state.closed and state.opened["key"]["protocol"] != PROTOCOL_VERSION:
         raise ConfigError(
             f"this session began under version {state.opened['key']['protocol']} of the protocol, this is "
             f"{PROTOCOL_VERSION}: resume it with the version of bpbench that it began with"

@@ -19,6 +19,7 @@ MIN_CORRECTION, MAX_CORRECTION = 0.8, 1.5
 # quarter, the candidate itself was in the way.
 CONFIRM_DIFFERENCE, MAX_CONFIRM_DIFFERENCE = 0.1, 0.25
 CHANCE = 3.0  # standard errors
+MIN_SQUARES = 4  # as three baselines and three pairs give; fewer say little of chance
 
 
 def unranked(state: SessionState) -> tuple[str, ...]:
@@ -85,7 +86,7 @@ def confirm_limit(stock_runs: Sequence[RunResult], more_stock_runs: Sequence[Run
         for before, after in pairwise(runs)
         if before.metered and after.metered
     ]
-    if not squares or not stock_runs:
-        return CONFIRM_DIFFERENCE
+    if len(squares) < MIN_SQUARES:
+        return MAX_CONFIRM_DIFFERENCE
     error = math.sqrt(statistics.fmean(squares) / len(stock_runs))  # half of it, of two means
     return min(MAX_CONFIRM_DIFFERENCE, max(CONFIRM_DIFFERENCE, CHANCE * error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,10 @@ import numpy as np
 
 from harness import seeds
 from harness.ending import MAX_CLAIM, Trained
+from harness.folders import remove
 from harness.gate import token_dtype
 from harness.records import Smoke
 from harness.runner import Runner, TrainRequest
-from trainer.data.storage import whole_folder
 
 SMOKE_SECONDS = 10.0
 MAX_TOKENS = 1 << 22
@@ -42,18 +43,24 @@ def smoke_run(runner: Runner, source: str, run_dir: Path, budget_seconds: float 
 
 def write_tokens(folder: Path, vocab_size: int, bos_token: int, reference_tokens: int) -> None:
     """Random documents in the layout of prepared data, once a session."""
-    if folder.exists():
+    if (folder / "train.offsets.npy").exists():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
     num_documents = max(8, min(reference_tokens, MAX_TOKENS) // TOKENS_PER_DOCUMENT)
     rng = np.random.Generator(np.random.PCG64(0))
     ranks = rng.zipf(1.2, size=(num_documents, TOKENS_PER_DOCUMENT))
     tokens = (ranks % (vocab_size - 1)).astype(token_dtype(vocab_size))
     tokens[:, 0] = bos_token
-    offsets = np.arange(num_documents + 1, dtype=np.int64) * TOKENS_PER_DOCUMENT
-    with whole_folder(folder) as building:
-        tokens.tofile(building / "train.bin")
-        np.save(building / "train.offsets.npy", offsets)
+    building = folder.with_name(f"{folder.name}.part")
+    for place in (building, folder):  # what a kill or a power cut left
+        remove(place)
+    building.mkdir(parents=True)
+    with (building / "train.bin").open("wb") as file:
+        file.write(tokens.tobytes())
+        os.fsync(file.fileno())
+    with (building / "train.offsets.npy").open("wb") as file:
+        np.save(file, np.arange(num_documents + 1, dtype=np.int64) * TOKENS_PER_DOCUMENT)
+        os.fsync(file.fileno())
+    building.rename(folder)
 
 
 def summed_up(trained: Trained) -> Smoke:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from backends.base import search_path
 from harness.errors import HarnessError
 
 # What private_folders() sets: whatever these are for the user, a child has its own.
@@ -49,7 +48,7 @@ def child_environment(backend_environment: Mapping[str, str]) -> dict[str, str]:
     allowed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
     return {
         **allowed,
-        "PATH": search_path(),
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         **backend_environment,

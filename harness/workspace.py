@@ -17,7 +17,9 @@ from harness.errors import HarnessError
 NO_GIT = "git cannot be started: install git 2.28 or newer"
 try:
     import git
-except ImportError as error:  # GitPython's, where there is no program that it could start
+except ImportError as error:
+    if error.name is not None:  # a package is missing, not the program
+        raise
     raise HarnessError(NO_GIT) from error
 
 FILE = "train.py"

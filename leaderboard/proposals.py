@@ -21,12 +21,14 @@ from harness.edits import edited
 from harness.errors import EditRefused, HarnessError
 from harness.journal import Record
 from harness.llm.exchange import Reply
+from harness.llm.store import REDACTED
 from harness.opening import packages
 from harness.protocols import Agent
 from harness.records import Experiment, SessionState, View
-from leaderboard import transcripts
+from harness.sizes import stock_of
+from leaderboard import installed, transcripts
 from leaderboard.case import Case, Finding, broken, odd, unknown
-from leaderboard.standard import group
+from leaderboard.standard import agent_here, group, same
 
 # What a control computes with: another version may compute something else.
 _LIBRARIES = {
@@ -35,19 +37,19 @@ _LIBRARIES = {
     "tpe": ("numpy", "optuna"),
     "cmaes": ("numpy", "optuna", "cmaes"),
 }
-MAX_EXPERIMENTS = 200  # that are proposed again: each looks at all before it
+MAX_EXPERIMENTS = 60  # that are proposed again: each reads all before it
 
 
 def check_controls(case: Case) -> Iterator[Finding]:
     """Each script of a control is what that control makes of its seed and of all that it had seen."""
     agent = group(case.state, "agent")
-    name, options = agent.get("name"), agent.get("options")
-    if name not in _LIBRARIES or not isinstance(options, dict) or case.state.baseline_bpb is None:
+    name = agent.get("name")
+    if name not in _LIBRARIES or case.state.baseline_bpb is None:
         return
-    if other := _other_versions(case.state, _LIBRARIES[name]):
-        yield unknown("proposals", f"made with {', '.join(other)}: they cannot be made again with what is here")
+    if (why := _not_here(case, name, agent)) is not None:
+        yield unknown("proposals", f"{why}: they cannot be made again")
         return
-    control = agents.load(AgentConfig(name, dict(options)))
+    control = agents.load(AgentConfig(name, dict(agent_here(name)["options"])))
     # In the last digits processors differ, and a search that is led by them could come out elsewhere: not seen so far.
     level = broken if name == "noop" else odd
     best = case.opening.stock_source
@@ -61,13 +63,32 @@ def check_controls(case: Case) -> Iterator[Finding]:
             yield level(_where(item), f"is not what agent={name} proposes after the experiments before it")
             return  # all that follow are led by it
         best = item.source if item.kept and item.source else best
+    if len(case.state.experiments) > MAX_EXPERIMENTS:
+        yield unknown("proposals", f"only the first {MAX_EXPERIMENTS} were made again")
 
 
-def _other_versions(state: SessionState, libraries: Sequence[str]) -> list[str]:
-    """The libraries of which the session had another version than there is here."""
-    told, here = state.opened.get("packages"), packages()
-    used = told if isinstance(told, dict) else {}
-    return [f"{name} {used.get(name)}" for name in libraries if used.get(name) != here[name]]
+def _not_here(case: Case, name: str, agent: Mapping[str, Any]) -> str | None:
+    """Why the control of a session cannot be run: nothing of a stranger's is, neither options nor a stock script."""
+    task = installed.task(case.task.name)
+    if not same(agent, agent_here(name)):
+        return f"agent={name} with options that it has not here"
+    if task is None or stock_of(task) != case.opening.stock_source:
+        return "made from a stock script that is not here"
+    other = _other_versions(case, _LIBRARIES[name])
+    return f"made with {', '.join(other)}" if other else None
+
+
+def _other_versions(case: Case, libraries: Sequence[str]) -> list[str]:
+    """The libraries of which the session had another version than there is here, at its beginning or later."""
+    here, found = packages(), dict[str, None]()
+    told = [case.state.opened.get("packages")]
+    told += [
+        record.data["packages"] for record in case.records if record.type == "resumed" and "packages" in record.data
+    ]
+    for used in told:
+        versions = used if isinstance(used, dict) else {}
+        found |= {f"{name} {versions.get(name)}": None for name in libraries if versions.get(name) != here[name]}
+    return list(found)
 
 
 def _view(case: Case, control: Agent, item: Experiment, best: str) -> View:
@@ -98,27 +119,30 @@ def check_answers(records: Sequence[Record], state: SessionState, said: Mapping[
     if version != SCAFFOLD_VERSION:
         yield unknown("proposals", f"of version {version!r} of the scaffold: its answers cannot be read here")
         return
-    replies = _replies(records, said)
+    names = _names(records)
     edits = {record.data["index"]: record.data.get("edit") for record in records if record.type == "proposal"}
     for item in state.experiments:
-        edit, answers = edits.get(item.index), replies.get(item.index, ())
-        if edit is None or None in answers:
-            continue  # no edit, or transcripts.py has said that something is missing
-        if edit not in [made for reply in answers if reply is not None for made in _edits(reply)]:
+        edit, here = edits.get(item.index), [said[name] for name in names.get(item.index, ()) if name in said]
+        if edit is None or edit in [made for content in here for made in _edits(from_stored(json.loads(content)))]:
+            continue
+        if any(REDACTED.encode() in content for content in here):
+            yield unknown(_where(item), "its edit is in none of the model's answers, from which secrets were taken out")
+        elif len(here) < len(names.get(item.index, ())):
+            yield odd(_where(item), "its edit is in none of the model's answers that are in the bundle")
+        else:
             yield broken(_where(item), "its edit is in none of the model's answers")
 
 
-def _replies(records: Sequence[Record], said: Mapping[str, bytes]) -> dict[int, list[Reply | None]]:
-    """By experiment the answers, None for one that is not in the bundle."""
+def _names(records: Sequence[Record]) -> dict[int, dict[str, None]]:
+    """By experiment the files of its answers, each once."""
     index_of: dict[int, int] = {}
-    found: dict[int, list[Reply | None]] = {}
+    found: dict[int, dict[str, None]] = {}
     for record in records:
         if record.type == "llm_call_started":
             index_of[record.data["number"]] = record.data["index"]
         elif record.type == "llm_call_finished" and record.data.get("outcome") == "ok":
             name = transcripts.file_name("replies", str(record.data.get("reply_sha256")))
-            reply = from_stored(json.loads(said[name])) if name in said else None
-            found.setdefault(index_of[record.data["number"]], []).append(reply)
+            found.setdefault(index_of[record.data["number"]], {})[name] = None
     return found
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import compose, seeds, views
+from harness import compose, ranking, seeds, views
 from harness.assemble import choose_clock, choose_sandbox, parts, stage_progress, tried
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
 from harness.device import Device, probe
-from harness.errors import ConfigError, DeviceError, HarnessError
+from harness.errors import ConfigError, DeviceError, HarnessError, of_system
 from harness.integrity import Witness
 from harness.journal import Journal, Record, read
 from harness.lease import lease, physical_name
@@ -84,6 +84,8 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
             records = begin(journal, records, whole, device, terms(config.task, walls), pairs)
             again = Reproduction(subject, config.task, journal, records, bench, say, walls=walls)
             verdict = again.run(pairs)
+            for why in ranking.other_speeds(again.state.baseline, again.state.winner):
+                say(f"{why}; so this cannot be attested")
     return Reproduced(path, folder, verdict, None)
 
 
@@ -121,6 +123,8 @@ def reproduce_all(paths: Iterable[Path], attempt: Callable[[Path], Reproduced], 
             done = attempt(path)
         except HarnessError as error:
             done = Reproduced(path, None, None, text.line(str(error)))
+        except OSError as error:
+            done = Reproduced(path, None, None, text.line(str(of_system(error))))
         say(f"  {done.verdict.word}: {done.verdict.why}" if done.verdict else f"  no verdict: {done.error}")
         results.append(done)
     return results

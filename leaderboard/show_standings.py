@@ -74,7 +74,7 @@ def _closing(collection: Collection, wanted: Sequence[Board], shown: Sequence[Bo
             yield f"Not shown: {text.count(hidden, 'row')} not reproduced, or contested. `bpbench leaderboard --all`."
     if failures := sorted(strangers_failures(collection.sessions)):
         names = ", ".join(text.line(name, 100) for name in failures)
-        yield f"Not reproduced, by another account than began the row, which ends before it: {names}."
+        yield f"Not counted, by another account than began the row, which ends before it: {names}."
     absent = sum(session.bundle is None for session in collection.sessions)
     if absent:
         yield f"{text.count(absent, 'bundle')} elsewhere: self-reported until `bpbench check --download` has looked."

@@ -16,8 +16,9 @@ from typing import Any
 
 from harness.config import AgentConfig
 from harness.journal import canonical
+from harness.llm import settings
 from harness.records import SessionState
-from harness.views import text
+from harness.views import rows, text
 from leaderboard import transcripts
 from leaderboard.bundle import Bundle
 
@@ -29,17 +30,6 @@ _LIMITS = ("max_hours", "max_cost_usd", "max_llm_tokens")
 _FREE = ("seed", "name", "root", *_LIMITS)
 # Of config.backend: with a choice of its own the device has another fingerprint, under which seeds begin at 0 again.
 _DEVICES_OWN = ("threads", "dtype")
-# Of llm.extra. Whatever else LiteLLM takes there could answer in the model's place, tell it more, or be another model.
-_EXTRA = {
-    "tool_choice": None,
-    "parallel_tool_calls": None,
-    "grammar": None,
-    "num_ctx": None,
-    "thinking": ("type", "budget_tokens"),
-    "provider": ("require_parameters", "order", "only", "allow_fallbacks", "quantizations"),  # OpenRouter's
-}  # a tuple: the keys of a value that is a group itself
-# Providers of models that somebody serves himself: of any other the address is its own.
-_SERVED_ANYWHERE = ("openai", "hosted_vllm", "ollama", "ollama_chat")
 # Of the opening record's facts of the researcher: those that repeat the configuration, and what they are called there.
 _REPEATED = {
     "llm": "name",
@@ -147,7 +137,7 @@ def _model(whole: Bundle) -> Iterator[str]:
     llm, facts = group(whole.state, "llm"), whole.state.opened.get("researcher")
     if llm.get("seed") is not None:
         yield "llm.seed is set: the provider's own sampling is what is compared"
-    yield from _address_and_extra(llm)
+    yield from settings.unranked(llm)
     if not isinstance(facts, dict):
         yield "nothing says which scaffold it was; run it again with this version"
         return
@@ -160,26 +150,28 @@ def _model(whole: Bundle) -> Iterator[str]:
     yield from _unasked(whole, llm.get("model"))
 
 
-def _address_and_extra(llm: Mapping[str, Any]) -> Iterator[str]:
-    """What would make the model another than its name says."""
-    provider = str(llm.get("model")).partition("/")[0]
-    if llm.get("api_base") is not None and provider not in _SERVED_ANYWHERE:
-        yield f"llm.api_base is set: models of {_shown(provider)} are asked at their provider's own address"
-    extra = llm.get("extra")
-    for name, value in extra.items() if isinstance(extra, dict) else ():
-        known = _EXTRA.get(name, ())
-        if name not in _EXTRA or (isinstance(value, dict) and not set(value) <= set(known or ())):
-            yield f"llm.extra.{text.line(str(name), 40)} is set: rows have {', '.join(_EXTRA)} only"
-
-
 def _unasked(whole: Bundle, model: Any) -> Iterator[str]:
     """Proposals, and the end that it chose, without an answer of the model that can be read here."""
     asked = {index for index, request, reply in _answered(whole) if _is_there(whole, request, reply, model)}
     done = len(whole.state.experiments)
-    for index in range(done + (bool(whole.state.stopped_early) and not ended_by_limit(whole.state))):
+    chose = bool(whole.state.stopped_early) and not (ended_by_limit(whole.state) or _outgrown(whole.state))
+    for index in range(done + chose):
         if index not in asked:
             what = f"experiment {index + 1}" if index < done else "the early stop"
             yield f"{what}: no request to {_shown(model)} with its answer is in the bundle"
+
+
+def _outgrown(state: SessionState) -> bool:
+    """Whether its best script no longer fitted into the model's window: then it could not be asked any more."""
+    from harness.agents import _prompt
+    from harness.agents.llm import LLM, OUTGROWN, prompt_tokens
+
+    made, llm, best = agent_here("llm")["options"], group(state, "llm"), rows.incumbent(state)
+    window, answer = llm.get("context_tokens"), llm.get("max_output_tokens")
+    if not (state.stopped_early or "").startswith(OUTGROWN) or type(window) is not int or type(answer) is not int:
+        return False
+    # Instructions and history take the rest: a script of half the room can be too long, a shorter one is not.
+    return 2 * _prompt.num_tokens(best.source or "" if best else "") > prompt_tokens(LLM(**made), window, answer)
 
 
 def ended_by_limit(state: SessionState) -> bool:

@@ -21,6 +21,7 @@ from harness.protocols import Desk
 from harness.records import Proposal, Refused, Stop, View
 
 SCAFFOLD_VERSION = 3  # raised with every change of what a model is told or may do
+OUTGROWN = "the best train.py has outgrown the model's window"
 _REFUSED = (400, 413)  # the statuses of a request that is not as the provider wants it, or too long
 _FOR_EXCHANGES = 4  # a quarter of the room is left for lookups, smoke runs and repairs
 
@@ -64,7 +65,7 @@ class LLM:
         except ConfigError as error:
             if not view.history:
                 raise
-            return Stop(f"what is to be said no longer fits: {error}")  # its script has grown: no resume would help
+            return Stop(f"{OUTGROWN}: {error}")  # its script has grown: no resume would help
         while True:
             try:
                 reply = self.desk.ask(conversation.request())

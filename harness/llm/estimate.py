@@ -79,9 +79,9 @@ def check_room(config: Config, agent: Agent) -> None:
     room = prompt_tokens(agent, llm.context_tokens, llm.max_output_tokens)
     if needed > room:
         raise ConfigError(
-            f"llm.context_tokens={llm.context_tokens}: beside llm.max_output_tokens={llm.max_output_tokens} and later "
-            f"exchanges there is room for {room} tokens, and the first prompt takes about {needed}; "
-            "give the model a longer window, or lower llm.max_output_tokens"
+            f"beside an answer and later exchanges there is room for {room} tokens, and the first prompt takes about "
+            f"{needed}: raise llm.context_tokens={llm.context_tokens} (a longer window) or agent.options.context_tokens="
+            f"{agent.context_tokens}, or lower llm.max_output_tokens={llm.max_output_tokens}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.agents import needs_llm
@@ -12,6 +12,7 @@ from harness.errors import ConfigError
 from harness.llm import price as llm_price
 from harness.llm.store import looks_secret
 from harness.protocols import Agent, NeedsDesk
+from harness.views import text
 
 NO_LLM = "none"
 WIRES = ("openai", "anthropic", "ollama")
@@ -21,9 +22,32 @@ _OURS = frozenset(
     | {"mock_tool_calls", "mock_delay", "mock_timeout", "custom_llm_provider", "litellm_params"}
     | {"temperature", "top_p", "seed", "reasoning_effort"}
 )  # fmt: skip
+# Of llm.extra, what is known to change no model; a tuple has the keys of a value that is a group itself.
+RANKED_EXTRA: Mapping[str, tuple[str, ...] | None] = {
+    "tool_choice": None,
+    "parallel_tool_calls": None,
+    "num_ctx": None,
+    "thinking": ("type", "budget_tokens"),
+    "provider": ("require_parameters", "order", "only", "allow_fallbacks", "quantizations"),  # OpenRouter's
+}
+# Providers of models that somebody serves himself, or has served at an address of his own.
+SERVED_ANYWHERE = ("openai", "hosted_vllm", "ollama", "ollama_chat", "lm_studio", "llamafile", "azure", "azure_ai")
 _HEADER = re.compile(r"headers?$|authorization", re.IGNORECASE)  # what stands in one is often a key
 _BEYOND = {"high": ("xhigh", "max"), "xhigh": ("max",)}  # efforts
 _NO_SECRETS = ("prompt_cache_key", "tokenizer")  # whatever they sound like
+
+
+def unranked(llm: Mapping[str, Any]) -> Iterator[str]:
+    """What would make the model of a configuration's group `llm` another than its name says."""
+    provider = str(llm.get("model")).partition("/")[0]
+    if llm.get("api_base") is not None and provider not in SERVED_ANYWHERE:
+        yield f"llm.api_base is set: models of {text.line(provider, 40)} are asked at their provider's own address"
+    extra = llm.get("extra")
+    for name, value in extra.items() if isinstance(extra, dict) else ():
+        inner = sorted(map(str, set(value) - set(RANKED_EXTRA.get(name) or ()))) if isinstance(value, dict) else ()
+        if name not in RANKED_EXTRA or inner:
+            what = text.line(f"llm.extra.{name}{f'.{inner[0]}' if inner else ''}", 80)
+            yield f"{what} is set: it could answer in the model's place, tell it more, or be another model"
 
 
 def validate(config: Config, agent: Agent) -> None:

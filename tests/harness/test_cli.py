@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from harness import cli
 from harness.assemble import check_path
 from harness.cli import find_session, main
+from harness.compose import compose
+from harness.device import Device
 from harness.errors import ConfigError
 from harness.journal import Journal
 from harness.llm import cli as cli_llm
@@ -215,7 +218,12 @@ def test_nothing_is_left_of_a_session_that_could_not_be_opened(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["My Projects", "it's", "a:b"])
-def test_a_path_that_compilers_take_apart_is_refused_before_hours(name):
-    with pytest.raises(ConfigError, match="without spaces, quotes and colons"):
-        check_path(Path("/home/me") / name / "sessions")
-    check_path(Path("/home/me/sessions"))
+def test_a_path_that_would_be_taken_apart_is_refused_before_hours(name):
+    device = Device("cpu", 2, "float32", {"has_compiler": True}, {})
+    task = compose(["task=nano", "agent=noop"]).task
+    folder = Path("/home/me") / name / "sessions"
+    with pytest.raises(ConfigError, match=r"the folder of sessions is /home/me/.*: "):
+        check_path(folder, task, device)
+    check_path(Path("/home/me/sessions"), task, device)
+    if ":" not in name:  # only compilers take it apart
+        check_path(folder, task, replace(device, identity={"has_compiler": False}))

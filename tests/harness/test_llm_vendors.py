@@ -332,4 +332,4 @@ def test_a_script_that_outgrew_the_window_ends_the_session_and_not_its_row() -> 
     with pytest.raises(ConfigError, match="there is room for"):
         agent.propose(view(**grown))
     ended = agent.propose(view(experiment(0, kept=True), **grown))
-    assert isinstance(ended, Stop) and "no longer fits" in ended.reason
+    assert isinstance(ended, Stop) and ended.reason.startswith(scaffold.OUTGROWN)

@@ -20,7 +20,8 @@ def runs(*corrections: float) -> tuple[RunResult, ...]:
         ((1.0, 1.1, 1.0), (1.1, 1.0, 1.1), 0.1 * 3 / 3**0.5),  # restless: three standard errors of a mean difference
         ((1.0, 1.5, 1.0), (1.5, 1.0, 1.5), MAX_CONFIRM_DIFFERENCE),
         ((0.8, 0.8, 0.8), (1.2, 1.2, 1.2), 0.1),  # a drift between the phases is nobody's chance
-        ((), (), 0.1),
+        ((), (), MAX_CONFIRM_DIFFERENCE),  # too little is known of chance
+        ((), (1.0, 1.0, 1.0), MAX_CONFIRM_DIFFERENCE),
     ],
 )
 def test_chance_widens_what_the_confirmation_allows(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from backends.base import search_path
 from harness.surroundings import HEADERS, child_environment, copy_compiled, private_folders
 
 
@@ -51,3 +52,7 @@ def test_torch_keeps_them_there(tmp_path: Path) -> None:
     environment = child_environment({}) | private_folders(tmp_path)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(tmp_path / "tmp" / HEADERS), str(tmp_path / "compile_cache")]
+
+
+def test_a_compiler_is_looked_for_where_a_child_looks() -> None:
+    assert child_environment({})["PATH"] == search_path()

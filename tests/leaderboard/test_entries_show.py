@@ -272,7 +272,7 @@ def test_a_strangers_failure_ends_a_row_and_does_not_take_it_away() -> None:
         assert [item.group for item in rows] == groups
         assert [item.num_sessions for item in rows if item.label != "tpe"] == [6 if account == "eve" else 7]
         assert ("best-model" in shown(found)) == (account == "eve")
-        told = "by another account than began the row, which ends before it: demo-best-s6-0123abcd."
+        told = "Not counted, by another account than began the row, which ends before it: demo-best-s6-0123abcd."
         assert (told in " ".join(shown(found, all_tiers=True).split())) == (account == "eve")
         for tiers in (frozenset(Tier), frozenset({Tier.REPRODUCED})):
             counted = [row for board in standings.of_tier(found, tiers) for row in board.rows if row.label != "tpe"]

@@ -16,6 +16,7 @@ import simulated
 from doctored import Lines, bundled, data, finished, lines_of
 
 from harness import agents
+from harness.agents.llm import OUTGROWN
 from harness.compose import compose
 from harness.errors import ConfigError, HarnessError
 from harness.journal import read
@@ -241,9 +242,10 @@ OTHERWISE: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "unasked": (failed, "experiment 1: no request to 'openai/scripted' with its answer"),
     "another model": (config("llm", model="openai/best"), "experiment 1: no request to 'openai/best'"),
     "an answer of its own": (config("llm", extra={"mock_tool_calls": []}), "llm.extra.mock_tool_calls is set"),
-    "more in the body": (config("llm", extra={"extra_body": {"messages": []}}), "llm.extra.extra_body is set"),
-    "more of a provider": (config("llm", extra={"provider": {"sort": "price"}}), "llm.extra.provider is set"),
-    "elsewhere": (config("llm", model="anthropic/x", api_base="http://localhost"), "models of 'anthropic' are asked"),
+    "more in the body": (config("llm", extra={"extra_body": {"messages": []}}), "llm.extra.extra_body.messages is set"),
+    "more of a provider": (config("llm", extra={"provider": {"sort": "price"}}), "llm.extra.provider.sort is set"),
+    "a grammar": (config("llm", extra={"grammar": "root ::= answer"}), "llm.extra.grammar is set"),
+    "elsewhere": (config("llm", model="anthropic/x", api_base="http://localhost"), "models of anthropic are asked"),
 }
 
 
@@ -271,6 +273,21 @@ def test_an_end_that_a_limit_caused_needs_no_answer(
         confirmation = next(place for place, line in enumerate(lines) if line["data"].get("role") == "confirm_baseline")
         lines.insert(confirmation, {"time": lines[confirmation]["time"], "type": "stopped", "data": {"reason": reason}})
 
+    assert ("the early stop: no request" in of_model(spoken, ended)) is refused
+
+
+@pytest.mark.parametrize(("window", "refused"), [(9_000, False), (1_000_000, True)])
+def test_an_end_because_the_script_outgrew_the_window_needs_no_answer(
+    spoken: Bundle, window: int, refused: bool
+) -> None:
+    def ended(lines: Lines) -> None:
+        config("llm", context_tokens=window, max_output_tokens=8_000)(lines)
+        facts(window_tokens=window, max_output_tokens=8_000)(lines)
+        confirmation = next(place for place, line in enumerate(lines) if line["data"].get("role") == "confirm_baseline")
+        data = {"reason": f"{OUTGROWN}: no room"}
+        lines.insert(confirmation, {"time": lines[confirmation]["time"], "type": "stopped", "data": data})
+
+    assert any(item.kept for item in spoken.state.experiments)
     assert ("the early stop: no request" in of_model(spoken, ended)) is refused
 
 

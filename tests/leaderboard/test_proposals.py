@@ -33,7 +33,8 @@ def controls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Record]
             root / name,
             f"agent={name}",
             "session.experiments=4",
-            bench=simulated.SimulatedBench({}),
+            base=publishing.DEMO,
+            bench=publishing.DemoBench({}),
             agent=agents.load(chosen),
         )
         found[name] = read(folder / "journal.jsonl")[0]
@@ -65,6 +66,27 @@ def test_an_experiment_that_is_not_the_controls_own_is_told(controls: dict[str, 
 def test_another_seed_is_another_search(controls: dict[str, list[Record]]) -> None:
     result = examine(doctored(controls["tpe"], lambda x: data(x, "session_open")["config"]["session"].update(seed=7)))
     assert ("odd", "is not what agent=tpe proposes after the experiments before it") in findings(result)
+
+
+def test_nothing_of_a_strangers_is_run(controls: dict[str, list[Record]]) -> None:
+    def options(lines: Lines) -> None:
+        data(lines, "session_open")["config"]["agent"]["options"] = {"candidates": 10**9}
+
+    def stock(lines: Lines) -> None:
+        data(lines, "session_open")["stock_source"] = "LR = 1  # search: log(1, 1e300)\n" * 10**4
+
+    for change, words in ((options, "with options that it has not here"), (stock, "a stock script that is not here")):
+        ((level, said),) = findings(examine(doctored(controls["tpe"], change)))
+        assert level == "unknown" and words in said
+
+
+def test_an_update_between_two_parts_of_a_session_is_no_forgery(controls: dict[str, list[Record]]) -> None:
+    def resumed(lines: Lines) -> None:
+        line = {"type": "resumed", "data": {"reason": "resumed", "packages": {"numpy": "9"}}}
+        lines.insert(2, {"time": lines[1]["time"], **line})
+
+    ((level, words),) = findings(examine(doctored(controls["random"], resumed)))
+    assert (level, words) == ("unknown", "made with numpy 9, optuna None: they cannot be made again")
 
 
 @pytest.mark.parametrize("packages", [{}, {"numpy": "0.1"}, None])
@@ -112,6 +134,7 @@ def test_an_edit_that_no_answer_holds_contradicts_them(spoken: Bundle) -> None:
         data(lines, "proposal", ran)["edit"] = {"source": "LR = 1", "blocks": [], "path": "train.py"}
 
     assert of_answers(spoken, by_hand) == ["broken: its edit is in none of the model's answers"]
-    assert of_answers(spoken, by_hand, said={}) == []  # without the answers nothing can be said
+    missing = of_answers(spoken, by_hand, said={})
+    assert "odd: its edit is in none of the model's answers that are in the bundle" in missing
     later = of_answers(spoken, lambda x: data(x, "session_open")["researcher"].update(scaffold_version=99))
     assert later == ["unknown: of version 99 of the scaffold: its answers cannot be read here"]

@@ -9,11 +9,17 @@ from doctored import Lines, data
 from leaderboard.verify import Verified
 
 CONTROLS = "proposals of controls"
+SIMULATED = ("is not what agent=random proposes", "made from a stock script that is not here")
 
 
 def said(result: Verified) -> str:
-    """What was found. Simulated sessions call themselves `random` and propose what a test wants: that is left out."""
-    listed = ((name, finding) for name, found in result.findings for finding in found if name != CONTROLS)
+    """What was found. Simulated sessions call themselves `random` and propose what a test wants: left out."""
+    listed = (
+        (name, finding)
+        for name, found in result.findings
+        for finding in found
+        if not any(words in finding.text for words in SIMULATED)
+    )
     return "\n".join(f"{finding.level}: {name}: {finding.where}: {finding.text}" for name, finding in listed)
 
 

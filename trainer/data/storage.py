@@ -46,7 +46,10 @@ def locked(target: Path) -> Iterator[None]:
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder that becomes `target` when the block ends well. Call it with the lock of `target` held."""
     for leftover in target.parent.glob(f".{target.name}.*"):  # of attempts that were killed
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield building
