@@ -80,8 +80,9 @@ def check_room(config: Config, agent: Agent) -> None:
     if needed > room:
         raise ConfigError(
             f"beside an answer and later exchanges there is room for {room} tokens, and the first prompt takes about "
-            f"{needed}: raise llm.context_tokens={llm.context_tokens} (a longer window) or agent.options.context_tokens="
-            f"{agent.context_tokens}, or lower llm.max_output_tokens={llm.max_output_tokens}"
+            f"{needed}: raise llm.context_tokens={llm.context_tokens} or "
+            f"agent.options.context_tokens={agent.context_tokens}, or lower "
+            f"llm.max_output_tokens={llm.max_output_tokens}"
         )
 
 
