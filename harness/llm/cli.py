@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def print_findings(config: Config, *, ping: bool) -> bool:
 def agree(config: Config, *, yes: bool) -> None:
     """Say what the model will cost and ask on a terminal. Raises ConfigError where nobody agrees or no key is set."""
     from harness import agents
-    from harness.llm import estimate
+    from harness.llm import estimate, settings
     from harness.llm import line as llm_line
     from harness.llm import price as llm_price
 
@@ -100,6 +101,8 @@ def agree(config: Config, *, yes: bool) -> None:
     _say(estimate.sentence(config, estimate.estimate(config, agent)))
     estimate.check_cap(config, agent)
     estimate.check_room(config, agent)
+    for why in settings.unranked(asdict(config.llm)):
+        _say(f"{why}; so the session will not be ranked")
     billed = config.llm.key_variable is not None and not llm_price.is_free(config.llm.price)
     if billed and not yes:
         if not sys.stdin.isatty():

@@ -297,8 +297,9 @@ def test_the_model_is_asked_with_the_tools_of_a_session_before_hours_begin(capsy
         with pytest.raises(ConfigError, match="nothing was started"):
             cli.agree(compose(where), yes=True)
         assert str(doctor._ping(compose(where), {})).startswith("bad  ping: ")
-        cli.agree(compose(["agent=llm", "llm=scripted"]), yes=True)
+        cli.agree(compose(["agent=llm", "llm=scripted", "+llm.extra.top_k=5"]), yes=True)
         assert len(server.served) == 3
+    assert "llm.extra.top_k is set" in (told := capsys.readouterr().err) and "will not be ranked" in told
 
 
 def test_a_limit_below_the_price_of_one_call_is_refused_at_once() -> None:
