@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from harness.config import LLMConfig
 from harness.errors import ConfigError
@@ -32,6 +34,7 @@ _THOUGHTS = {
     "ollama_chat": "reasoning_content",
     "hosted_vllm": "reasoning_content",
 }
+_KEEP_ALIVE_SECONDS = 60
 _NO_KEY = "none"  # clients insist on one, and must not take one from the environment instead
 
 
@@ -80,7 +83,32 @@ def load() -> Any:
         litellm.num_retries = 0
         for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        if not getproxies():  # a transport of our own would pass them by
+            _keep_alive(litellm)
     return litellm
+
+
+def _keep_alive(litellm: Any) -> None:
+    """Let the kernel say now and then that a connection is still wanted.
+
+    A model that thinks for minutes says nothing meanwhile, for answers come in one piece, and routers on the way forget
+    a silent connection: many after 350 s. Then nobody would learn that the answer never comes before the time is up.
+    LiteLLM does so for its asynchronous clients only.
+    """
+    import httpx
+    from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
+
+    names = {"TCP_KEEPIDLE": _KEEP_ALIVE_SECONDS, "TCP_KEEPALIVE": _KEEP_ALIVE_SECONDS, "TCP_KEEPINTVL": 30}
+    known = [
+        (socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in names.items() if hasattr(socket, name)
+    ]
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
+
+    def transport() -> httpx.HTTPTransport:
+        return httpx.HTTPTransport(verify=get_ssl_configuration(), socket_options=options)
+
+    litellm.sync_transport = transport()
+    litellm.client_session = httpx.Client(transport=transport(), follow_redirects=True)  # of OpenAI's library
 
 
 def key(config: LLMConfig, environment: Mapping[str, str]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +136,32 @@ def test_a_parameter_that_the_model_does_not_take_is_said_not_dropped() -> None:
 def test_what_a_server_says_is_one_clean_line() -> None:
     said = failures.one_line(ValueError("no\x1b[2J way\n\x1b]52;c;aGk=\x07here" + "x" * 1000 + "\nTraceback ..."))
     assert said.startswith("no way herexxx") and len(said) <= failures.MAX_MESSAGE_CHARS and said.isprintable()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's table of connections")
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_long_silence_is_not_taken_for_the_end(wire: str) -> None:
+    """While an answer is waited for, the kernel's timer that keeps the connection alive runs."""
+    with ScriptedServer(Script(steps=({"fault": "hang"},))) as server:
+        port = f":{int(server.url.rsplit(':', 1)[1]):04X}"
+        config = LLMConfig(name="it", api_base=server.url + PATHS[wire], model=MODELS[wire])
+        asking = threading.Thread(target=lambda: _ask_quietly(client.LiteLLM(config, environment={})))
+        asking.start()
+        try:
+            ends, timers = time.monotonic() + 20, set[str]()
+            while "02" not in timers and time.monotonic() < ends:
+                rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+                # Our end, where the server's port is the remote one; of the timers (proc(5)) 02 is this one.
+                timers = {row[5].partition(":")[0] for row in rows if row[2].endswith(port) and row[3] == "01"}
+                time.sleep(0.02)
+            assert "02" in timers
+        finally:
+            asking.join()
+
+
+def _ask_quietly(asker: client.LiteLLM) -> None:
+    with contextlib.suppress(CallFailed):
+        asker.send(REQUEST, 2.0)
 
 
 def test_nobody_listens() -> None:
