@@ -131,7 +131,7 @@ def test_where_every_run_has_another_sentinel_their_differences_belong_to_its_ra
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_where_memory_is_short_it_ends_before_a_run_and_waits_behind_it(
+def test_where_memory_is_short_it_ends_before_a_run_and_before_its_model_is_scored(
     sentinel: Sentinel, tmp_path: Path, stays: bool
 ) -> None:
     beside: list[bool] = []
@@ -154,7 +154,7 @@ def test_where_memory_is_short_it_ends_before_a_run_and_waits_behind_it(
     for _ in range(2):
         result = bench.run("run", "source", 1, "val", Role.EXPERIMENT)
         assert result.status is Status.CRASH and len(result.sentinel) == 2
-        assert sentinel._process is not None, "ready for the next run"
+        assert (sentinel._process is not None) is stays, "the model is scored next"
         first_setup = first_setup or sentinel.setup_seconds
     assert beside == [stays] * 2
     assert sentinel.setup_seconds == first_setup, "the first start is the cold one"

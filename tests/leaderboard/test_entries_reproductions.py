@@ -244,7 +244,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
     ),
     "no score of text": (lambda x: finished(x, "confirm_candidate-000").update(bpb=9.0), "with the score 9.0"),
     "a busy device": (at_speed(0.5, 0.5), "ran at 50 % of its calibrated speed"),
-    "a device held up": (at_speed(1.0, 0.85), "15 % slower beside the candidate than beside the stock script"),
+    "a device held up": (at_speed(1.1, 0.8), "27 % slower beside the candidate than beside the stock script"),
     "another torch": (went_on(torch="2.12.0"), "made with torch 2.12.0, expected 2.13.0"),
     "memory": (lambda x: finished(x, "confirm_candidate-000").update(peak_memory_bytes=2**61), "peak_memory_bytes is"),
     "another nonce": (opened(nonce="0" * 32), "not the run, seed and split that the rules call for"),
