@@ -65,6 +65,14 @@ class Comparison:
     different: bool
     detectable_gap_bpb: float | None  # what so many sessions show with 80 % power
     sessions_needed: int | None  # to show a gap as large as this one with 80 % power
+    idle: bool = False  # neither kept anything in any session: both are the stock script against itself
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.p_holm is None:
+            return "neither kept anything" if self.idle else f"no verdict below {MIN_SESSIONS}"
+        return "different" if self.different else "indistinguishable"
 
 
 @dataclass(frozen=True)
@@ -205,15 +213,21 @@ def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[str], tpe
 
 
 def compare(rows: Sequence[Row]) -> list[Comparison]:
-    """Every two rows that share a session seed, with one Holm correction over all that are tested."""
+    """Every two rows that share a session seed, with one Holm correction over all that are tested.
+
+    Two that kept nothing in any session are not: all their sessions compare the stock script with itself, so whatever
+    lies between them is chance.
+    """
     pairs = [(one, other) for one, other in combinations(rows, 2) if one.sessions and other.sessions]
     tests = []
     for one, other in pairs:
         common = min(one.num_sessions, other.num_sessions)  # both begin at seed 0 and have no holes
         tests.append(inference.paired_test(_gains(one.sessions)[:common], _gains(other.sessions)[:common]))
-    tested = [index for index, test in enumerate(tests) if test.p is not None]
+    idle = [one.keep_rate == 0 and other.keep_rate == 0 for one, other in pairs]
+    tested = [index for index, test in enumerate(tests) if test.p is not None and not idle[index]]
     adjusted = dict(zip(tested, inference.holm([tests[index].p or 0.0 for index in tested]), strict=True))
-    return [_comparison(*pairs[index], test, adjusted.get(index), len(tested)) for index, test in enumerate(tests)]
+    made = [_comparison(*pairs[index], test, adjusted.get(index), len(tested)) for index, test in enumerate(tests)]
+    return [replace(item, idle=both) for item, both in zip(made, idle, strict=True)]
 
 
 def _comparison(one: Row, other: Row, test: PairedTest, p_holm: float | None, num_tests: int) -> Comparison:

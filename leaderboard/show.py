@@ -148,8 +148,6 @@ def _details(board: Board) -> RenderableType:
 def _comparisons(items: Sequence[Comparison]) -> RenderableType:
     table = _table("pair", "seeds", "difference", "95 % interval", "p (Holm)", "verdict", "gap at 80 %")
     for item in items:
-        word = "different" if item.different else "indistinguishable"
-        few = f"no verdict below {MIN_SESSIONS}"
         _add(
             table,
             f"{item.first} - {item.second}",
@@ -157,7 +155,7 @@ def _comparisons(items: Sequence[Comparison]) -> RenderableType:
             text.bpb(item.test.mean_bpb, sign=True),
             _bounds(item.test.low_bpb, item.test.high_bpb),
             "-" if item.p_holm is None else f"{item.p_holm:.3f}",
-            few if item.p_holm is None else word,
+            item.verdict,
             text.bpb(item.detectable_gap_bpb),
         )
     return table

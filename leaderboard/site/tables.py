@@ -7,7 +7,6 @@ from itertools import pairwise
 
 from harness.views import text
 from leaderboard.aggregate import Board, Comparison
-from leaderboard.inference import MIN_SESSIONS
 from leaderboard.site import words
 
 _TESTS = (
@@ -51,7 +50,6 @@ def tests(board: Board) -> Table:
     shown = board.comparisons if len(board.comparisons) <= _MAX_TESTS else _telling(board)
     rows = []
     for item in shown:
-        word = "different" if item.different else "indistinguishable"
         rows.append(
             (
                 f"{item.first} - {item.second}",
@@ -59,7 +57,7 @@ def tests(board: Board) -> Table:
                 words.bpb(item.test.mean_bpb, True),
                 words.interval(item.test.low_bpb, item.test.high_bpb) or "-",
                 _p(item.p_holm),
-                f"no verdict below {MIN_SESSIONS}" if item.p_holm is None else word,
+                item.verdict,
                 words.bpb(item.detectable_gap_bpb),
                 words.number(item.sessions_needed),
             )

@@ -265,3 +265,14 @@ def test_a_name_that_is_nothing_is_a_line(tmp_path: Path, capsys: pytest.Capture
         cli._boards([str(tmp_path)])
     assert cli.main(["verify", str(tmp_path / "nothing")]) == cli.cli.EXIT_ERROR
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_who_kept_nothing_cannot_differ_from_who_kept_nothing() -> None:
+    """All their sessions compare the stock script with itself: what lies between them is chance."""
+    spread = [0.0001 * place for place in range(5)]
+    idle = [made(name, [at + x for x in spread], num_kept=0) for name, at in (("a", 0.01), ("b", -0.01))]
+    other = made("c", [0.05 + x for x in spread], num_kept=1)
+    found = board(*idle, other)
+    words = {(item.first, item.second): item.verdict for item in found.comparisons}
+    assert words == {("c", "a"): "different", ("c", "b"): "different", ("a", "b"): "neither kept anything"}
+    assert [row.group for row in found.rows] == [1, 2, 2]
