@@ -37,6 +37,9 @@ def main(site: Path, target: Path) -> None:
         for name in ("board", "session"):
             if name in pages:
                 page.goto(pages[name].as_uri())
+                if name == "board":  # the answer and all that is ranked, rather than the heading
+                    page.locator(".now").scroll_into_view_if_needed()
+                    page.evaluate("scrollTo(0, document.querySelector('.now').offsetTop - 16)")
                 page.screenshot(path=target / f"{name}.png")
         browser.close()
 
