@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from harness import agents, seeds
@@ -24,11 +26,11 @@ from harness.llm.exchange import Reply
 from harness.llm.store import REDACTED
 from harness.opening import packages
 from harness.protocols import Agent
-from harness.records import Experiment, SessionState, View
+from harness.records import Experiment, Proposal, SessionState, View
 from harness.sizes import stock_of
 from leaderboard import installed, transcripts
 from leaderboard.case import Case, Finding, broken, odd, unknown
-from leaderboard.standard import agent_here, group, same
+from leaderboard.standard import agent_here, answered, group, same
 
 # What a control computes with: another version may compute something else.
 _LIBRARIES = {
@@ -55,7 +57,9 @@ def check_controls(case: Case) -> Iterator[Finding]:
     best = case.opening.stock_source
     for item in case.state.experiments[:MAX_EXPERIMENTS]:
         try:
-            made = edited(control.propose(_view(case, control, item, best)).edit, best)  # type: ignore[union-attr]
+            proposal = control.propose(_view(case, control, item, best))
+            assert isinstance(proposal, Proposal)  # controls neither stop nor fail to propose
+            made = edited(proposal.edit, best)
         except (HarnessError, EditRefused) as error:
             yield level(_where(item), f"agent={name} would propose nothing here: {error}")
             return
@@ -135,33 +139,20 @@ def check_answers(records: Sequence[Record], state: SessionState, said: Mapping[
 
 def _names(records: Sequence[Record]) -> dict[int, dict[str, None]]:
     """By experiment the files of its answers, each once."""
-    index_of: dict[int, int] = {}
     found: dict[int, dict[str, None]] = {}
-    for record in records:
-        if record.type == "llm_call_started":
-            index_of[record.data["number"]] = record.data["index"]
-        elif record.type == "llm_call_finished" and record.data.get("outcome") == "ok":
-            name = transcripts.file_name("replies", str(record.data.get("reply_sha256")))
-            found.setdefault(index_of[record.data["number"]], {})[name] = None
+    for index, _, reply_sha256 in answered(records):
+        found.setdefault(index, {})[transcripts.file_name("replies", reply_sha256)] = None
     return found
 
 
 def _edits(reply: Reply) -> Iterator[Any]:
     """The edits of all proposals in an answer."""
-    for call in reply.calls:
-        try:
-            move = _answer.from_call(call.name, call.arguments)
-        except EditRefused:
-            continue
-        if move.action == PROPOSE:
-            yield to_json(move.edit)
-    if not reply.calls:
-        try:
-            move = _answer.from_text(reply.text)
-        except EditRefused:
-            return
-        if move.action == PROPOSE:
-            yield to_json(move.edit)
+    calls = [partial(_answer.from_call, call.name, call.arguments) for call in reply.calls]
+    for read in calls or [partial(_answer.from_text, reply.text)]:
+        with suppress(EditRefused):
+            move = read()
+            if move.action == PROPOSE:
+                yield to_json(move.edit)
 
 
 def _where(item: Experiment) -> str:

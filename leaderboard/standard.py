@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from harness.config import AgentConfig
-from harness.journal import canonical
+from harness.journal import Record, canonical
 from harness.llm import settings
 from harness.records import SessionState
 from harness.views import rows, text
@@ -152,7 +152,7 @@ def _model(whole: Bundle) -> Iterator[str]:
 
 def _unasked(whole: Bundle, model: Any) -> Iterator[str]:
     """Proposals, and the end that it chose, without an answer of the model that can be read here."""
-    asked = {index for index, request, reply in _answered(whole) if _is_there(whole, request, reply, model)}
+    asked = {index for index, request, reply in answered(whole.records) if _is_there(whole, request, reply, model)}
     done = len(whole.state.experiments)
     chose = bool(whole.state.stopped_early) and not (ended_by_limit(whole.state) or _outgrown(whole.state))
     for index in range(done + chose):
@@ -180,10 +180,10 @@ def ended_by_limit(state: SessionState) -> bool:
     return any(session.get(name) is not None and reason.startswith(f"session.{name}=") for name in _LIMITS)
 
 
-def _answered(whole: Bundle) -> Iterator[tuple[int, str, str]]:
+def answered(records: Iterable[Record]) -> Iterator[tuple[int, str, str]]:
     """Of each call that ended well: the experiment that it was for, and the hashes of request and answer."""
     started: dict[int, dict[str, Any]] = {}
-    for record in whole.records:
+    for record in records:
         data = record.data
         if record.type == "llm_call_started":
             started[data["number"]] = data
