@@ -65,7 +65,7 @@ class Comparison:
     different: bool
     detectable_gap_bpb: float | None  # what so many sessions show with 80 % power
     sessions_needed: int | None  # to show a gap as large as this one with 80 % power
-    idle: bool = False  # neither kept anything in any session: both are the stock script against itself
+    idle: bool  # neither kept anything in any session: both are the stock script against itself
 
     @property
     def verdict(self) -> str:
@@ -223,11 +223,13 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
     for one, other in pairs:
         common = min(one.num_sessions, other.num_sessions)  # both begin at seed 0 and have no holes
         tests.append(inference.paired_test(_gains(one.sessions)[:common], _gains(other.sessions)[:common]))
-    idle = [one.keep_rate == 0 and other.keep_rate == 0 for one, other in pairs]
-    tested = [index for index, test in enumerate(tests) if test.p is not None and not idle[index]]
+    tested = [index for index, test in enumerate(tests) if test.p is not None and not _both_idle(*pairs[index])]
     adjusted = dict(zip(tested, inference.holm([tests[index].p or 0.0 for index in tested]), strict=True))
-    made = [_comparison(*pairs[index], test, adjusted.get(index), len(tested)) for index, test in enumerate(tests)]
-    return [replace(item, idle=both) for item, both in zip(made, idle, strict=True)]
+    return [_comparison(*pairs[index], test, adjusted.get(index), len(tested)) for index, test in enumerate(tests)]
+
+
+def _both_idle(one: Row, other: Row) -> bool:
+    return one.keep_rate == 0 and other.keep_rate == 0
 
 
 def _comparison(one: Row, other: Row, test: PairedTest, p_holm: float | None, num_tests: int) -> Comparison:
@@ -242,6 +244,7 @@ def _comparison(one: Row, other: Row, test: PairedTest, p_holm: float | None, nu
         different=p_holm is not None and p_holm <= ALPHA,
         detectable_gap_bpb=None if sd is None else detectable_gap(sd, test.num_common, alpha),
         sessions_needed=None if sd is None else sessions_needed(test.mean_bpb, sd, alpha),
+        idle=_both_idle(one, other),
     )
 
 
