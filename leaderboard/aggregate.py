@@ -24,13 +24,24 @@ AXES = ("experiments", "hours", "dollars", "tokens")
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A session that does not count in its row."""
+
+    session: Outcome
+    why: str
+
+    def __str__(self) -> str:
+        return f"seed {self.session.session_seed}: {self.why}"
+
+
+@dataclass(frozen=True)
 class Row:
     """One researcher. Gains are confirmed gains in bpb; a mean needs one session, an interval two, a verdict five."""
 
     researcher: str
     label: str
     sessions: tuple[Outcome, ...]  # session seeds 0 .. n-1: what counts
-    left_out: tuple[str, ...]  # sessions that do not count, and why
+    left_out: tuple[LeftOut, ...]
     mean_bpb: float | None
     low_bpb: float | None
     high_bpb: float | None
@@ -47,7 +58,6 @@ class Row:
     num_attempts: int
     isolation_level: int | None  # the weakest of its sessions; None: one does not say
     anytime: Mapping[str, list[tuple[float, float]]]  # by axis: (so much of it, mean gain on val)
-    left_out_heads: tuple[str, ...] = ()  # of the sessions that do not count
 
     @property
     def num_sessions(self) -> int:
@@ -131,7 +141,7 @@ def yardstick(rows: Sequence[Row]) -> str | None:
     return _yardstick({row.researcher: row.sessions for row in rows})
 
 
-def contiguous(sessions: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
+def contiguous(sessions: Sequence[Outcome]) -> tuple[list[Outcome], list[LeftOut]]:
     """The closed sessions of seeds 0 .. n-1, one for each, and what is left out and why.
 
     On one device the first session opened under a seed counts, whatever came of it, so no second attempt that is shown
@@ -144,22 +154,19 @@ def contiguous(sessions: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
         lines.setdefault(session.device, []).append(session)
     prefixes = {device: len(_prefix(_by_seed(line))) for device, line in lines.items()}
     by_seed: dict[int, list[Outcome]] = {}
-    left_out: list[str] = []
+    left_out: list[LeftOut] = []
     for device in sorted(lines, key=lambda each: (-prefixes[each], each)):
         own = _by_seed(lines[device])
         if own.keys() & by_seed.keys():
             why = f"its seeds on {lines[device][0].device_label} are there from another device, whose line counts"
-            left_out += [f"seed {seed}: {why}" for seed, found in sorted(own.items()) for _ in found]
+            left_out += [LeftOut(session, why) for _, found in sorted(own.items()) for session in found]
         else:
             by_seed |= own
-    left_out += [
-        f"seed {seed}: a later session under the same seed"
-        for seed, found in sorted(by_seed.items())
-        for _ in found[1:]
-    ]
+    later = "a later session under the same seed"
+    left_out += [LeftOut(session, later) for _, found in sorted(by_seed.items()) for session in found[1:]]
     kept = _prefix(by_seed)
     why = f"seed {len(kept)} is unfinished" if len(kept) in by_seed else f"there is no seed {len(kept)}"
-    left_out += [f"seed {seed}: {why}" for seed in sorted(by_seed) if seed >= len(kept)]
+    left_out += [LeftOut(by_seed[seed][0], why) for seed in sorted(by_seed) if seed >= len(kept)]
     return kept, left_out
 
 
@@ -179,8 +186,8 @@ def _prefix(by_seed: Mapping[int, Sequence[Outcome]]) -> list[Outcome]:
     return kept
 
 
-def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[str], tpe: Sequence[Outcome]) -> Row:
-    named, counted = found[0], {session.head for session in kept}
+def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[LeftOut], tpe: Sequence[Outcome]) -> Row:
+    named = found[0]
     gains = _gains(kept)
     num_experiments = sum(session.num_experiments for session in kept)
     diversities = [session.diversity for session in kept if session.diversity is not None]
@@ -208,7 +215,6 @@ def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[str], tpe
         num_attempts=sum(session.num_attempts for session in kept),
         isolation_level=_level(kept),
         anytime={axis: curve for axis in AXES if (curve := _anytime(kept, axis))},
-        left_out_heads=tuple(session.head for session in found if session.head not in counted),
     )
 
 

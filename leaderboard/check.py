@@ -127,10 +127,9 @@ def _gaps(sessions: Sequence[Published], absent: Sequence[str], elsewhere: Colle
         outside = [session for session in line if session.outcome and session.outcome.head not in heads]
         for session in sorted(outside, key=lambda item: item.name):
             assert session.outcome is not None
-            seed = session.outcome.session_seed
             if _is_filled(session, [outcome.session_seed for outcome in outcomes], elsewhere):
                 continue
-            why = next(iter(w for w in left_out if w.startswith(f"seed {seed}: ")), f"seed {seed} does not count")
+            why = next(item for item in left_out if item.session.head == session.outcome.head)
             hint = f" ({len(absent)} entries are elsewhere: `--download` fetches them)" if absent else ""
             yield Problem(
                 session.name + entry.SUFFIX,

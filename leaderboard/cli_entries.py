@@ -40,16 +40,15 @@ def add(commands: Commands) -> None:
     attest.add_argument("--entries", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
 
     for command in (submit, attest, *_add_readers(commands)):
-        command.add_argument(
-            "--official", type=Path, default=OFFICIAL, metavar="FILE", help="the official boards (default: ours)"
-        )
-        command.add_argument(
-            "--reproducers",
-            type=Path,
-            default=REPRODUCERS,
-            metavar="FILE",
-            help="who may reproduce (default: ours)",
-        )
+        add_lists(command)
+
+
+def add_lists(command: ArgumentParser) -> None:
+    """What counts is decided by two lists, ours unless others are named."""
+    boards = "the official boards (default: ours)"
+    command.add_argument("--official", type=Path, default=OFFICIAL, metavar="FILE", help=boards)
+    who = "who may reproduce (default: ours)"
+    command.add_argument("--reproducers", type=Path, default=REPRODUCERS, metavar="FILE", help=who)
 
 
 def _add_readers(commands: Commands) -> tuple[ArgumentParser, ArgumentParser]:

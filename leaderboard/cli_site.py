@@ -6,7 +6,8 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from leaderboard.paths import ENTRIES, OFFICIAL, REPRODUCERS
+from leaderboard.cli_entries import add_lists
+from leaderboard.paths import ENTRIES
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,16 +22,7 @@ def add(commands: Commands) -> None:
     site.set_defaults(command=_site)
     site.add_argument("entries", type=Path, nargs="?", metavar="DIR", default=ENTRIES, help="entries (default: ours)")
     site.add_argument("-o", "--output", type=Path, metavar="SITE", default=Path("site"), help="default: site")
-    site.add_argument(
-        "--official", type=Path, default=OFFICIAL, metavar="FILE", help="the official boards (default: ours)"
-    )
-    site.add_argument(
-        "--reproducers",
-        type=Path,
-        default=REPRODUCERS,
-        metavar="FILE",
-        help="who may reproduce (default: ours)",
-    )
+    add_lists(site)
     site.add_argument(
         "--base-url", metavar="URL", help="https address of the repository's files, for links to documents and bundles"
     )

@@ -126,7 +126,7 @@ class Collection:
 
 def heads(row: Row) -> frozenset[str]:
     """The heads of all sessions of the row's researcher on its board, counted or not."""
-    return frozenset((*(session.head for session in row.sessions), *row.left_out_heads))
+    return frozenset((*(session.head for session in row.sessions), *(item.session.head for item in row.left_out)))
 
 
 def load(

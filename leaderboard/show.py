@@ -165,7 +165,7 @@ def _notes(board: Board) -> Iterator[str]:
     for row in board.rows:
         if row.num_sessions < MIN_SESSIONS:
             yield f"{row.label}: {text.count(row.num_sessions, 'session')}, no verdict below {MIN_SESSIONS}"
-        yield from (f"{row.label}: left out: {why}" for why in row.left_out)
+        yield from (f"{row.label}: left out: {item}" for item in row.left_out)
         yield from _not_ranked(row)
     if board.portability and board.portability.largest_gap_bpb is not None:
         gap, bound = text.bpb(board.portability.largest_gap_bpb), text.bpb(board.portability.bound_bpb)

@@ -87,9 +87,8 @@ def _had(tiers: frozenset[Tier], absent: Published) -> bool:
 def left_out(row: Row) -> Iterator[str]:
     """How many sessions of a row do not count, and why: a line for each reason."""
     seeds: dict[str, list[str]] = {}
-    for line in row.left_out:
-        seed, _, why = line.partition(": ")
-        seeds.setdefault(why, []).append(seed.removeprefix("seed "))
+    for item in row.left_out:
+        seeds.setdefault(item.why, []).append(str(item.session.session_seed))
     for why, found in seeds.items():
         of = f"seed{'s' if len(found) > 1 else ''} {', '.join(found)}"
         yield f"{text.count(len(found), 'session')} left out ({text.line(of, 60)}): {text.line(why, 160)}"

@@ -46,7 +46,7 @@ def views(collection: Collection, links: Links) -> list[BoardView]:
             _is_study(item, collection),
             -_num_sessions(item),
             words.task(item),
-            board_id(item, collection.by_head),
+            board_id(item),
         ),
     )
     shown = [view(board, collection, links) for board in boards]
@@ -69,7 +69,7 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
     title = f"{words.task(board)}, {words.length(board.conditions)}"
     shown = rankings.rankings(board, parts, collection, links)
     return BoardView(
-        id=board_id(board, collection.by_head),
+        id=board_id(board),
         title=title,
         task=words.task(board),
         choice=text.line(f"{title}, {', '.join(classes) or 'unknown device'}", 80),

@@ -85,15 +85,14 @@ def slug(name: str) -> str:
     return "x" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-def board_id(board: Board, by_head: Mapping[str, Published]) -> str:
+def board_id(board: Board) -> str:
     """The same in every build, so that an address stays good, also when another device joins the board.
 
     No device is on two boards of one key, so that of the earliest session tells them apart, whether it counts or not:
     it may have counted once.
     """
     sessions = [session for row in board.rows for session in row.sessions]
-    others = (by_head[head].outcome for row in board.rows for head in row.left_out_heads)
-    sessions += filter(None, others)
+    sessions += [item.session for row in board.rows for item in row.left_out]
     first = min(sessions, key=lambda item: (item.opened_at, item.head), default=None)
     made_of = [dict(board.key), dict(board.conditions), first.device if first else ""]
     return "b" + hashlib.sha256(canonical(made_of)).hexdigest()[:8]

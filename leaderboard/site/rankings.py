@@ -184,7 +184,7 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
         strip=replace(strip, tone="open") if row.keep_rate == 0 else strip,
         tier=tier,
         tier_label=words.TIERS[tier],
-        tier_note=_tier_note(published, tier, _num_later(row, board.rows[number], collection)),
+        tier_note=_tier_note(published, tier, _num_later(row, board.rows[number])),
         contested=contested,
         device_classes=" ".join(classes(row, collection)),
         devices=_devices(row, links) if board.portability else (),
@@ -192,7 +192,7 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
         cost=words.dollars(cost),
         sort=_sort(row, cost),
         sessions=tuple(_dot(item, collection, links) for item in row.sessions),
-        left_out=tuple(_dot(item, collection, links) for item in _left_out(row, collection)),
+        left_out=tuple(_dot(item, collection, links) for item in _left_out(row)),
     )
 
 
@@ -201,16 +201,17 @@ def _dot(session: Outcome, collection: Collection, links: Links) -> SessionDot:
     return SessionDot(words.number(session.session_seed), words.bpb(session.gain_bpb, True), href)
 
 
-def _num_later(row: Row, whole: Row, collection: Collection) -> int:
+def _num_later(row: Row, whole: Row) -> int:
     """How many sessions the line of `row` goes on with in `whole`, on its devices."""
     devices = {item.device for item in row.sessions}
-    found = [item for item in (*whole.sessions, *_left_out(whole, collection)) if item.device in devices]
+    found = [item for item in (*whole.sessions, *_left_out(whole)) if item.device in devices]
     return max(0, len(contiguous(found)[0]) - row.num_sessions)
 
 
-def _left_out(row: Row, collection: Collection) -> list[Outcome]:
-    found = [collection.by_head[head].outcome for head in row.left_out_heads]
-    return sorted(filter(None, found), key=lambda item: (item.device_label, item.session_seed, item.head))
+def _left_out(row: Row) -> list[Outcome]:
+    return sorted(
+        (item.session for item in row.left_out), key=lambda item: (item.device_label, item.session_seed, item.head)
+    )
 
 
 def _devices(row: Row, links: Links) -> tuple[str, ...]:

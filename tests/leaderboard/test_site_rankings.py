@@ -11,6 +11,7 @@ from built_sites import built, built_collection, index, names, rankings, three_r
 from site_pages import Page, broken, parsed
 
 from harness.records import Gain
+from leaderboard.aggregate import LeftOut
 from leaderboard.published import Category, Published, Tier
 from leaderboard.site import tables
 from leaderboard.site.build import files
@@ -167,13 +168,14 @@ def test_boards_of_one_title_are_told_apart_by_what_differs(base: Published) -> 
 
 def test_the_address_of_a_board_stays_when_a_device_joins_it(base: Published) -> None:
     collection = sessions.collection(sessions.rows(base, "tpe", 0.03))
-    (board,), here = collection.boards, collection.by_head
+    (board,) = collection.boards
     later = tuple(replace(item, device="0" * 16, opened_at=item.opened_at + 1) for item in board.rows[0].sessions)
     joined = replace(board, devices=(*board.devices, "a"), rows=(*board.rows, replace(board.rows[0], sessions=later)))
     elsewhere = replace(board, rows=(replace(board.rows[0], sessions=later),))
-    assert board_id(joined, here) == board_id(board, here) != board_id(elsewhere, here)
-    left_out = replace(elsewhere.rows[0], left_out_heads=tuple(item.head for item in board.rows[0].sessions))
-    assert board_id(replace(elsewhere, rows=(left_out,)), here) == board_id(board, here)
+    assert board_id(joined) == board_id(board) != board_id(elsewhere)
+    left_out = tuple(LeftOut(item, "") for item in board.rows[0].sessions)
+    gone = replace(elsewhere.rows[0], sessions=(), left_out=left_out)
+    assert board_id(replace(elsewhere, rows=(gone,))) == board_id(board)
 
 
 def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
