@@ -68,6 +68,7 @@ def _add_readers(commands: Commands) -> tuple[ArgumentParser, ArgumentParser]:
     board.add_argument("--task", metavar="T", help="only boards of this task")
     board.add_argument("--all", action="store_true", dest="all_tiers", help="also rows that nobody has reproduced")
     board.add_argument("--json", type=Path, metavar="FILE", help="write everything there as JSON")
+    board.add_argument("--page", type=Path, metavar="FILE", help="write the tables between the markers of this page")
     for command in (check, board):
         command.add_argument("folder", nargs="?", type=Path, default=ENTRIES, metavar="DIR", help=_FOLDER)
     return check, board
@@ -161,7 +162,7 @@ def _check(arguments: Namespace) -> int:
 def _leaderboard(arguments: Namespace) -> int:
     from harness.files import write_atomically
     from harness.views.stdout import Stdout
-    from leaderboard import official, show_standings
+    from leaderboard import official, page, published_page, show_standings
     from leaderboard.published import load
     from leaderboard.retrained import listed
 
@@ -174,4 +175,6 @@ def _leaderboard(arguments: Namespace) -> int:
     if arguments.json:
         content = json.dumps(show_standings.as_json(collection), indent=1, allow_nan=False) + "\n"
         write_atomically(arguments.json, content)
+    if arguments.page:
+        print(f"Page: {page.fill(arguments.page, published_page.sections(collection))}")
     return 0

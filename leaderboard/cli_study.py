@@ -42,7 +42,8 @@ def _common(parser: ArgumentParser, folder: Path) -> None:
 
 
 def _portability(arguments: Namespace) -> int:
-    from leaderboard.study import page, portability, portability_page
+    from leaderboard import page
+    from leaderboard.study import portability, portability_page
 
     wish = portability.Wish(
         folder=arguments.out,
@@ -64,7 +65,8 @@ def _portability(arguments: Namespace) -> int:
 
 
 def _sweep(arguments: Namespace) -> int:
-    from leaderboard.study import page, sweep, sweep_page
+    from leaderboard import page
+    from leaderboard.study import sweep, sweep_page
 
     wish = sweep.Wish(
         stage=arguments.stage,

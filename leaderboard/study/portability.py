@@ -14,8 +14,9 @@ from harness.data import DataInfo, prepare
 from harness.errors import ConfigError, DeviceError
 from harness.lease import lease, physical_name
 from harness.sizes import stock_of
+from leaderboard import page
 from leaderboard.reproduce import once
-from leaderboard.study import findings, page, places, plan, portability_page, portability_plots, variants
+from leaderboard.study import findings, places, plan, portability_page, portability_plots, variants
 from leaderboard.study.ledger import SUFFIX, Book, Ledger, check_same, read_folder
 from leaderboard.study.measure import Hours, Measurer
 from leaderboard.study.places import Say, Site

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.stats import mean
+from leaderboard.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study import findings
 from leaderboard.study.analysis import gaps, half_width
 from leaderboard.study.findings import MIN_COMPARED, MIN_TAU, ByMode, Findings, Held
 from leaderboard.study.ledger import CALIBRATED, RAW, Ledger
-from leaderboard.study.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study.variants import STOCK, Variant
 
 PLOTS = {

@@ -11,9 +11,10 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.records import Status
 from harness.stats import mean, t_interval
-from leaderboard.study import page, sweep
+from leaderboard import page
+from leaderboard.page import UNMEASURED, cell, interval, number, table
+from leaderboard.study import sweep
 from leaderboard.study.ledger import Ledger
-from leaderboard.study.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study.places import Say
 from leaderboard.study.sweep import PROTOTYPES, TRIAL
 from leaderboard.study.variants import STOCK, Variant, load

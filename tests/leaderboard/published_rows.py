@@ -75,3 +75,18 @@ def shown(found: Collection, width: int = 80, encoding: str = "utf-8", **options
 
 def row(table: str, label: str) -> str:
     return next(line for line in table.splitlines() if label in line)
+
+
+def retrained(group: Sequence[Published], found: Sequence[float], device: str = "here") -> list[Published]:
+    """Each session with a reproduction that passed and found so much."""
+    return [
+        replace(
+            item,
+            retrained=(
+                Retrained(
+                    "ann", "cpu", device, 0.0, replace(LOST, word=Word.REPRODUCED, mean_bpb=gain, num_pairs=3), False
+                ),
+            ),
+        )
+        for item, gain in zip(group, found, strict=True)
+    ]

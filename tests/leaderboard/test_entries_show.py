@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from published_rows import BEST, NEAR, TPE, collection, row, sessions, shown
+from published_rows import BEST, NEAR, TPE, collection, retrained, row, sessions, shown
 
-from leaderboard import intervals, show_standings, standings
+from leaderboard import intervals, page, published_page, show_standings, standings
 from leaderboard.published import Category, Tier
 
 
@@ -79,3 +80,17 @@ def test_nothing_to_draw() -> None:
     for rows in ([], [(None, None, None)], [(0.0, None, None)], [(0.0, 0.0, 0.0)]):
         along = intervals.axis(rows)
         assert along.low < 0 < along.high
+
+
+def test_a_page_gets_rows_and_reproductions_between_its_markers(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- end {name} -->" for name in published_page.NAMES) + "\n")
+    hostile = sessions("a|b`<i>", [0.01])
+    found = collection(retrained(BEST, [0.045, 0.055, 0.051, 0.052, 0.046, 0.053]), TPE, hostile)
+    page.fill(path, published_page.sections(found))
+    lines = path.read_text().splitlines()
+    assert "old" not in lines and r"a\|b\`\<i\>" in next(line for line in lines if line.startswith("| - |"))
+    assert sum("| ann, cpu | reproduced (another verdict decides) |" in line for line in lines) == 6
+    assert "| 1 | llm best-model | 6 | cpu, Some Processor 9, 2 threads, bfloat16 | +0.0500 (+0.0493 to +0.0508)" in (
+        next(line for line in lines if line.startswith("| 1 |"))
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from published_rows import BEST, LOST, NEAR, SPREAD, TPE, collection, row, sessions, shown
+from published_rows import BEST, LOST, NEAR, SPREAD, TPE, collection, retrained, row, sessions, shown
 
 from harness.records import SessionState
 from leaderboard import standings
@@ -80,21 +80,6 @@ def test_a_contested_row_has_no_rank_and_nobody_is_measured_against_it() -> None
     everything = shown(found, all_tiers=True)
     assert row(everything, "best-model").split()[0] == "-" and "contested" in row(everything, "best-model")
     assert "ann did not reproduce llm best-model-s2" in everything.replace("\n", " ")
-
-
-def retrained(group: Sequence[Published], found: Sequence[float], device: str = "here") -> list[Published]:
-    """Each session with a reproduction that passed and found so much."""
-    return [
-        replace(
-            item,
-            retrained=(
-                Retrained(
-                    "ann", "cpu", device, 0.0, replace(LOST, word=Word.REPRODUCED, mean_bpb=gain, num_pairs=3), False
-                ),
-            ),
-        )
-        for item, gain in zip(group, found, strict=True)
-    ]
 
 
 def test_sessions_that_pass_one_by_one_and_together_claim_too_much_contest_the_row() -> None:

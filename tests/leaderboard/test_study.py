@@ -13,8 +13,8 @@ from harness.errors import ConfigError
 from harness.journal import read
 from harness.records import Calibration, MeterPattern, RunResult, SentinelRate, Status, StockTimes
 from harness.sizes import TASKS, load
-from leaderboard import cli
-from leaderboard.study import measure, page, plan, portability, portability_page, sweep_page
+from leaderboard import cli, page
+from leaderboard.study import measure, plan, portability, portability_page, sweep_page
 from leaderboard.study.ledger import CALIBRATED, RAW, Ledger, read_folder
 from leaderboard.study.measure import Hours
 from leaderboard.study.variants import STOCK
