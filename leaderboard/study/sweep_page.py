@@ -79,9 +79,9 @@ def bars(ledger: Ledger, searched: Callable[[str], Ledger | None]) -> str:
     return "\n".join(
         [
             f"- The stock script against the better of the two prototypes: {_percent(lead)} "
-            f"(bar: at least {100 * MIN_LEAD:.0f} %): {led}",
+            f"(bar: at least {100 * MIN_LEAD:.0f} % lower): {led}",
             f"- The best of {points} points of TPE against the stock script: {_percent(more)} "
-            f"(bar: at most {100 * MAX_FOUND:.0f} %, of {MIN_TRIALS} points): {found_little}",
+            f"(bar: at most {100 * MAX_FOUND:.0f} % lower, of {MIN_TRIALS} points): {found_little}",
         ]
     )
 

@@ -18,7 +18,8 @@ from leaderboard.verdict import Word
 
 
 def test_without_a_language_model_the_page_says_how_one_gets_there(base: Published) -> None:
-    command = "bpbench run -m agent=llm llm=claude_sonnet session.seed=0,1,2,3,4 --yes"
+    five = "bpbench run -m agent=llm llm=claude_sonnet session.seed=0,1,2,3,4"
+    command = f"{five} session.name='${{llm.name}}-s${{session.seed}}' --yes"
     control = index(built(sessions.rows(base, "tpe", 0.03, category=CONTROL))).text
     model = index(built(sessions.rows(base, "model", 0.03, category=Category.LLM))).text
     assert "No language model is on the board yet" in control and "No language model" not in model
