@@ -106,6 +106,10 @@ class SessionDesk:
         return smoke
 
     @property
+    def num_smoked(self) -> int:
+        return sum(smoke.result is not None for smoke in self._turn().smokes)
+
+    @property
     def folder(self) -> Path:
         return self.line.store.folder.parent
 

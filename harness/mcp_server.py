@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import socket
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.agents._tools import BLOCKS, SOURCE
 from harness.errors import ConfigError
+from harness.service import MAX_LINE_BYTES
 
 MAX_ANSWER_BYTES = 64 << 20
 # Claude Code cuts longer answers; by its documentation 500,000 characters are the most. `history` may take 90,000.
@@ -50,6 +54,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
 def serve(path: Path) -> None:
     """Serve until standard input ends. Raises ConfigError."""
     try:
+        import anyio
         import mcp_types as types
         from mcp.server import Server
         from mcp.server.stdio import stdio_server
@@ -74,10 +79,36 @@ def serve(path: Path) -> None:
 
     async def run() -> None:
         server = Server("bpbench", on_list_tools=list_tools, on_call_tool=call_tool)
-        async with stdio_server() as (read, write):
+        lines: Any = _Lines(anyio.wrap_file(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")))
+        async with stdio_server(stdin=lines) as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
     asyncio.run(run())
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of standard input, as the mcp package reads them: only gone through."""
+
+    file: AsyncIterator[str]
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        async for line in self.file:
+            yield mended(line)
+
+
+def mended(line: str) -> str:
+    """A message with half a character as a question mark: models cut an emoji in two, and JSON from Node says so.
+
+    The mcp package drops such a message without an answer, and its client would wait for the whole turn.
+    """
+    if "\\ud" not in line.lower():
+        return line
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
 
 
 def connect(path: Path) -> Path:
@@ -112,10 +143,13 @@ async def _ask(path: Path, op: str, arguments: dict[str, Any]) -> dict[str, Any]
     """One request on a connection of its own, so that a long experiment holds up no other. Closed when cancelled."""
     if op not in TOOLS:
         return {"error": f"there is no tool {op[:60]!r}; the tools are {', '.join(TOOLS)}"}
+    request = json.dumps({**arguments, "op": op}).encode() + b"\n"
+    if len(request) > MAX_LINE_BYTES:
+        return {"error": f"the arguments take {len(request):,} bytes; the limit is {MAX_LINE_BYTES:,}"}
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
         with contextlib.closing(writer):
-            writer.write(json.dumps({**arguments, "op": op}).encode() + b"\n")
+            writer.write(request)
             await writer.drain()
             line = await reader.readline()
         answer = json.loads(line) if line else None

@@ -60,6 +60,10 @@ class Desk(Protocol):
     def smoke(self, source: str) -> Smoke:
         """A few seconds of training, as `Bench.smoke`."""
 
+    @property
+    def num_smoked(self) -> int:
+        """How many smoke runs before this experiment ran to their end, those before a kill included."""
+
     def refused(self, error: EditRefused) -> None:
         """An edit that never became a proposal; if it broke a rule against cheating, that goes on record."""
 

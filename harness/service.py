@@ -102,6 +102,7 @@ class Service:
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
+    request_queue_size = MAX_WAITING  # an agent may ask many things at once, and a refused connection is a lost call
     daemon_threads = True
     block_on_close = False
     service: Service

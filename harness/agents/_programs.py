@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
 from harness.llm.store import is_secret_name, looks_secret
 from harness.records import Usage
+from harness.views import text
 
+# What is a secret whatever it is called: a password in an address, a header.
+_HIDDEN = re.compile(r"://[^/@\s]+:[^/@\s]+@|authorization|bearer\s", re.IGNORECASE)
 _MAX_COUNT = 10**12
 _TAIL_BYTES = 4 << 20
 _SHORT_PATH = 60  # bytes; the operating system allows some 104 for the whole path of a socket
@@ -23,13 +28,14 @@ _SHORT_PATH = 60  # bytes; the operating system allows some 104 for the whole pa
 def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> dict[str, str]:
     """The program's whole environment: a fresh home, of ours only what is named, and what is set as NAME=VALUE.
 
-    NAME|OTHER is NAME, with the value of the first of them that is set.
+    NAME|OTHER is NAME, with the value of the first of them that is set and not empty.
     """
     plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
     given = {
-        entry.split("|")[0]: next(ours[name] for name in entry.split("|") if name in ours)
+        name: value
         for entry in names
-        if "=" not in entry and any(name in ours for name in entry.split("|"))
+        if "=" not in entry and (value := next((ours[other] for other in entry.split("|") if ours.get(other)), None))
+        for name in [entry.split("|")[0]]
     }
     fixed = dict(name.split("=", 1) for name in names if "=" in name)
     return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
@@ -39,9 +45,21 @@ def check_environment(entries: Iterable[str]) -> None:
     """Raises ConfigError for a secret: the configuration goes into the journal, and from there to whoever reads it."""
     for entry in entries:
         name, _, value = entry.partition("=")
-        if looks_secret(name, value):
+        if looks_secret(name, value) or _HIDDEN.search(value):
             raise ConfigError(
                 f"agent.options.environment: {name}=... would be written into the session: export it and give its name"
+            )
+
+
+def check_arguments(parts: Sequence[str]) -> None:
+    """As `check_environment`, of `--name VALUE` and `--name=VALUE` on the command line."""
+    pairs = [tuple(part.partition("=")[::2]) for part in parts]
+    pairs += [(name, value) for name, value in pairwise(parts) if name.startswith("-") and value[:1] not in "-{"]
+    for name, value in pairs:
+        if (looks_secret(name, value) and not value.isdigit()) or _HIDDEN.search(value):
+            raise ConfigError(
+                f"agent.options: the value of {text.line(name, 40)} would be written into the session: export it, and "
+                "name its variable in agent.options.environment"
             )
 
 
@@ -74,7 +92,9 @@ def found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
         raise ConfigError(f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path")
-    return path
+    return str(
+        Path(path).absolute()
+    )  # it is started in a folder of its own; not resolved: a venv's python stays a link
 
 
 def filled(part: str, words: Mapping[str, str]) -> str:
@@ -123,7 +143,7 @@ PARSERS: Mapping[str, Callable[[str], Usage | None]] = {"none": none, "claude_co
 
 
 def _lines(output: str) -> Iterator[dict[str, Any]]:
-    for line in output.splitlines():
+    for line in output.split("\n"):  # `splitlines` also breaks at U+2028, which may stand inside a JSON string
         if line.startswith("{"):
             try:
                 item = json.loads(line)

@@ -34,6 +34,7 @@ LAST_WORDS_SECONDS = 60.0  # for the program to end by itself after the last exp
 _POLL_SECONDS = 0.1
 _EXPERIMENT_SECONDS = 4 * 3600.0  # an experiment and its second run take less; agents would give up before
 _HISTORY_TOKENS = 30_000  # of the answer to `history`
+_SHELL_SIGNALS = 128  # and more: how a shell says that a signal ended what it ran
 _CODE = {"propose": _answer.PROPOSE, "smoke": _answer.SMOKE}
 
 
@@ -46,8 +47,8 @@ class Running:
     log_path: Path
     started_at: float
     waiting: Asked | None = None  # its `propose`, until the experiment is over
-    lost_at: float = -math.inf  # when an experiment last ended that nobody waited for any more
-    untold: bool = False  # its result
+    told_at: float = -math.inf  # when an experiment last ended
+    untold: bool = False  # whether nobody waited for its result any more
     proposed: int = 0
 
 
@@ -101,8 +102,7 @@ class External:
             self.running = self._start(self.desk)
         running = self.running
         if running.waiting is not None:
-            if running.waiting.abandoned():
-                running.lost_at, running.untold = time.monotonic(), True
+            running.told_at, running.untold = time.monotonic(), running.waiting.abandoned()
             running.waiting.answer(result(view))
             running.waiting = None
         turn = _Turn(self, view, self.desk)
@@ -118,6 +118,8 @@ class External:
                 return self._gone(status, self.desk)
         self.close()
         self._report(self.desk)
+        if limit < self.max_turn_seconds:
+            return Stop(f"session.max_hours was reached while {self.program} was at work")
         return Stop(f"{self.program} did not propose within {limit:.0f} s")
 
     def finish(self, view: View, desk: Desk) -> None:
@@ -197,13 +199,14 @@ class External:
         running = self.running
         assert running is not None
         last = text.tail(_programs.output_of(running.log_path), 2000).strip().split("\n")[-1]
-        if running.proposed == 0:
-            self.close()
-            raise HarnessError(
-                f"{self.program} ended with status {status} before it proposed anything; its last line: "
-                f"{text.line(last)}; see {running.log_path}"
-            )
         self.close()
+        killed = status < 0 or status > _SHELL_SIGNALS  # by memory's end, or by hand: not its own decision
+        if running.proposed == 0 or killed:
+            when = "before it proposed anything" if running.proposed == 0 else f"after {running.proposed} proposals"
+            raise HarnessError(
+                f"{self.program} ended with status {status} {when}; its last line: {text.line(last)}; "
+                f"see {running.log_path}; nothing is lost: `bpbench resume {desk.folder}`"
+            )
         self._report(desk)
         return Stop(f"{self.program} ended by itself with status {status} after {running.proposed} proposals")
 
@@ -216,7 +219,6 @@ class _Turn:
     view: View
     desk: Desk
     repairs: int = 0
-    smokes: int = 0
 
     def serve(self, asked: Asked) -> Proposal | Refused | None:
         """Answer one request; the end of the turn when it proposes."""
@@ -226,13 +228,13 @@ class _Turn:
                 asked.answer(_prompt.system(self.view, rules))
             case "read_train_py":
                 asked.answer(self.view.incumbent_source)
-            case "propose" if self._was_lost(asked):
+            case "propose" if self._is_uninformed(asked):
                 asked.refuse(
-                    "not run, and it cost nothing: an earlier call was given up, and its experiment was run. "
+                    "not run, and it cost nothing: it was asked before the last experiment was over. "
                     f"{result(self.view)}\n\nCall history, then propose what follows from it."
                 )
             case "history":
-                self._was_lost(asked)
+                self._is_uninformed(asked)
                 asked.answer(_prompt.experiment(self.view, _HISTORY_TOKENS))
             case "smoke" | "propose":
                 return self._edit(asked)
@@ -240,23 +242,25 @@ class _Turn:
                 asked.refuse(f"there is no {text.line(asked.op, 60)}; there are {', '.join(mcp_server.TOOLS)}")
         return None
 
-    def _was_lost(self, asked: Asked) -> bool:
-        """Whether a result must be told first: one that reached nobody yet, or that came after this was asked."""
+    def _is_uninformed(self, asked: Asked) -> bool:
+        """Whether a result must be told first: one that reached nobody yet, or that came after this was asked.
+
+        Several proposals at once, or a client's second try, would each cost an experiment, and undo what was kept.
+        """
         running = self.agent.running
         assert running is not None
         untold, running.untold = running.untold, False
-        return untold or asked.asked_at < running.lost_at
+        return untold or asked.asked_at < running.told_at
 
     def _edit(self, asked: Asked) -> Proposal | Refused | None:
         try:
             move = _answer.from_call(_CODE[asked.op], {k: v for k, v in asked.arguments.items() if k != "op"})
             source = apply_edit(move.edit, self.view.incumbent_source, self.view.stock_source)
             if asked.op == "smoke":
-                if self.smokes >= self.agent.smokes:
+                if self.desk.num_smoked >= self.agent.smokes:
                     raise EditRefused(
                         f"the {self.agent.smokes} smoke runs before this experiment are used: propose now"
                     )
-                self.smokes += 1
                 asked.answer(_lookup.smoke(self.desk.smoke(source)))
                 return None
         except EditRefused as error:
@@ -310,7 +314,10 @@ def make(
         raise ConfigError(f"agent.options.parser must be one of {', '.join(_programs.PARSERS)}, not '{parser}'")
     if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
         raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
+    if arguments and "{arguments}" not in argv[1:]:
+        raise ConfigError("agent.options.arguments: argv does not say where they go; put '{arguments}' into it")
     _programs.check_environment(environment or [])
+    _programs.check_arguments([*argv[1:], *(arguments or [])])
     for key, count in (("repairs", repairs), ("smokes", smokes)):
         if count < 0:
             raise ConfigError(f"agent.options.{key} must be 0 or more, not {count}")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -90,12 +91,50 @@ def test_a_program_that_ends_early_is_a_stated_end(tmp_path: Path) -> None:
     assert state.stopped_early == "external ended by itself with status 0 after 1 proposals"
 
 
-def test_a_program_that_cannot_work_stops_the_session_with_its_last_line(tmp_path: Path) -> None:
+def test_a_program_that_was_killed_is_no_end_of_the_session(tmp_path: Path) -> None:
+    """A machine out of memory decided that, not the program: the session can be resumed."""
+    kill = (sys.executable, "-c", _PROPOSES_AND + "os.kill(os.getpid(), 9)", "{mcp_config}")
+    with pytest.raises(HarnessError, match=r"status -9 after 1 proposals; .*nothing is lost: `bpbench resume"):
+        session(tmp_path, *kill, experiments=3)
+    plan = [propose(3.0)]
+    state, _ = session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain", experiments=3)
+    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 3.0"]
+
+
+_PROPOSES_AND = f"""
+import json, os, pathlib, sys
+from harness.mcp_server import ask
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
+from test_external import propose
+path = pathlib.Path(json.loads(pathlib.Path(sys.argv[1]).read_text())["mcpServers"]["bpbench"]["args"][-1])
+ask(path, *propose(2.0))
+"""
+
+
+def test_several_proposals_at_once_are_one_experiment(tmp_path: Path) -> None:
+    at_once = """
+from concurrent.futures import ThreadPoolExecutor
+answers = list(ThreadPoolExecutor(12).map(lambda value: ask(path, *propose(value)), [3.0] * 12))
+print(json.dumps({"refused": [answer["error"] for answer in answers if "error" in answer]}), flush=True)
+ask(path, *propose(4.0))
+"""
+    state, _ = session(tmp_path, sys.executable, "-c", _PROPOSES_AND + at_once, "{mcp_config}", experiments=3)
+    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 3.0", "rate 4.0"]
+    refused = said(tmp_path)[0]["refused"]
+    assert len(refused) == 11 and all("asked before the last experiment was over" in words for words in refused)
+
+
+def test_a_program_that_cannot_work_stops_the_session_with_its_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
     with pytest.raises(HarnessError, match=r"status 3 before it proposed anything; its last line: no key"):
         session(tmp_path, sys.executable, "-c", "print('no key'); raise SystemExit(3)")
     with pytest.raises(ConfigError, match="no program 'no-such-agent'"):
         session(tmp_path / "other", "no-such-agent")
-    assert not list(tmp_path.rglob("*.sock"))
+    assert not list(short.iterdir()), "the folder of its socket"
+    short.rmdir()
 
 
 def test_a_program_that_does_nothing_is_ended(tmp_path: Path) -> None:
@@ -114,6 +153,20 @@ def test_chances_are_counted(tmp_path: Path) -> None:
     assert first.source is None and first.run is not None and first.run.code == "no_proposal"
     assert "smoke runs before this experiment are used" in str(first.reason)
     assert second.hypothesis == "rate 3.0" and second.val_bpb
+
+
+def test_a_kill_gives_no_more_smoke_runs(tmp_path: Path) -> None:
+    plan = [["smoke", edit(2.0)], ["smoke", edit(3.0)], propose(4.0)]
+    session(tmp_path, sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain", experiments=1, smokes=2)
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    types = [record.type for record in read(tmp_path / "journal.jsonl")[0]]
+    cut = len(types) - types[::-1].index("smoke_finished")
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+    plan = [["smoke", edit(5.0)], propose(6.0)]
+    argv = (sys.executable, str(PROGRAM), "{mcp_config}", json.dumps(plan), "plain")
+    state, bench = session(tmp_path, *argv, experiments=1, smokes=2)
+    assert not bench.smokes and "smoke runs before this experiment are used" in said(tmp_path)[0]["text"]
+    assert [item.hypothesis for item in state.experiments] == ["rate 6.0"]
 
 
 def test_a_new_program_is_told_what_an_earlier_one_did(tmp_path: Path) -> None:
@@ -199,6 +252,14 @@ def test_the_service_takes_anything(tmp_path: Path) -> None:
     assert "there is no tool" in mcp_server.ask(tmp_path / "s", "rm", {})["error"]
     with pytest.raises(ConfigError, match="no session listens"):
         mcp_server.connect(tmp_path / "s")
+    long = mcp_server.ask(tmp_path / "s", "propose", {"source": "x" * MAX_LINE_BYTES})
+    assert "the limit is 4,194,304" in long["error"]
+
+
+def test_half_a_character_does_not_lose_a_message() -> None:
+    assert json.loads(mcp_server.mended('{"a": "x\\ud83d", "b": "\\ud83d\\ude00"}\n')) == {"a": "x?", "b": "\U0001f600"}
+    for line in ('{"a": 1}\n', "\\ud83d, no JSON\n", "[" * 100_000 + "\\ud83d\n"):
+        assert mcp_server.mended(line) == line
 
 
 def given_up(path: Path, value: float) -> socket.socket:
@@ -306,6 +367,9 @@ def test_what_programs_print_of_their_cost() -> None:
         '"output_tokens": 7}}',
     ]
     assert _programs.claude_code("\n".join(claude)) == Usage(100, 7, 0.25)
+    assert _programs.claude_code("\n".join(claude).replace('"result"', '"result", "result": "a\u2028b"')) == Usage(
+        100, 7, 0.25
+    )
     assert _programs.claude_code('{"type": "result", "total_cost_usd": "free", "usage": [1]}') == Usage()
     codex = ['{"type": "turn.completed", "usage": {"input_tokens": 5, "output_tokens": 2}}'] * 2
     assert _programs.codex("\n".join(codex)) == Usage(10, 4)
@@ -336,6 +400,7 @@ def test_a_variable_may_stand_in_for_another(tmp_path: Path) -> None:
     for ours, key in [
         ({"OPENAI_API_KEY": "a"}, "a"),
         ({"OPENAI_API_KEY": "a", "CODEX_API_KEY": "b"}, "b"),
+        ({"OPENAI_API_KEY": "a", "CODEX_API_KEY": ""}, "a"),
         ({"OPENAI_BASE_URL": "http://x"}, None),
     ]:
         given = _programs.environment(names, tmp_path, ours)
@@ -358,6 +423,11 @@ def test_what_is_wrong_with_a_program_is_said() -> None:
         ({"argv": ["x"], "parser": "guess"}, "parser must be one of none, claude_code, codex"),
         ({"argv": ["x", 3]}, "lists of strings"),
         ({"argv": ["x"], "environment": ["MY_API_KEY=12345678"]}, "MY_API_KEY=... .*: export it and give its name"),
+        ({"argv": ["x"], "environment": ["HTTPS_PROXY=http://me:secret@proxy"]}, "HTTPS_PROXY=... .*: export it"),
+        ({"argv": ["x", "--api-key", "sk-12345678"]}, "the value of --api-key would be written into the session"),
+        ({"argv": ["x", "--api-key=sk-12345678"]}, "the value of --api-key would be written into the session"),
+        ({"argv": ["x", "-H", "Authorization: Bearer x"]}, "the value of -H would be written into the session"),
+        ({"argv": ["x"], "arguments": ["--fast"]}, "argv does not say where they go; put '{arguments}' into it"),
         ({"argv": ["x"], "repairs": -1}, "repairs must be 0 or more, not -1"),
         ({"argv": ["x"], "smokes": -1}, "smokes must be 0 or more, not -1"),
         ({"argv": ["x"], "max_turn_seconds": 0}, "max_turn_seconds must be above 0 and finite, not 0"),
