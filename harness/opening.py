@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -137,12 +137,12 @@ def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:
     }
 
 
-def told(opened: Mapping[str, Any]) -> dict[str, Any]:
-    """What a researcher is told of the task, from the first record of its session: what train.py knows, and limits."""
-    config, splits = opened.get("config", {}), opened.get("data", {}).get("splits", {})
-    task, data = config.get("task", {}), config.get("data", {})
+def told(state: SessionState) -> dict[str, Any]:
+    """What a researcher is told of the task: what train.py knows, and limits."""
+    task, data = state.config.get("task", {}), state.config.get("data", {})
+    splits = state.opened.get("data", {}).get("splits", {})
     return {
-        **opened["task_view"],
+        **state.opened["task_view"],
         "text": data.get("about") or data.get("name"),
         "num_train_tokens": splits.get("train", {}).get("num_tokens"),
         "max_setup_seconds": task.get("max_setup_seconds"),

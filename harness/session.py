@@ -286,7 +286,7 @@ class Session:
         return View(
             index=index,
             num_experiments=self.config.session.experiments,
-            task=told(opened),
+            task=told(state),
             device=dict(opened["device"]),
             budget_seconds=state.calibration.budget_seconds if state.calibration else None,
             baseline_bpb=state.baseline_bpb or 0.0,

@@ -44,6 +44,22 @@ backend.setup()
 backend.identity(), backend.environment(), backend.peak_memory_bytes()
 from trainer.trusted.stats import mean_bounds
 mean_bounds(numpy.arange(9.0))
+from trainer.trusted import scorer
+class Nobody:
+    def start(self, phase):
+        return None
+    def stop(self):
+        pass
+task = {
+    "name": "x", "vocab_size": 2, "sequence_length": 2, "reference_tokens": 1, "bos_token": 0, "eval_batch_size": 1,
+    "compile": False,
+}
+message = {"data_dir": "/nowhere", "split": "val", "task": task, "backend": {"name": "cpu"}}
+try:
+    scorer.evaluate(scorer.Request.from_message(message), Nobody())
+    raise SystemExit("it scored without a text")
+except FileNotFoundError:
+    pass
 model = torch.nn.Linear(4, 4)
 torch.optim.AdamW(model.parameters(), fused=True)
 print("ok")

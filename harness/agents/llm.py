@@ -20,7 +20,7 @@ from harness.llm.failures import causes
 from harness.protocols import Desk
 from harness.records import Proposal, Refused, Stop, View
 
-SCAFFOLD_VERSION = 3  # raised with every change of what a model is told or may do
+SCAFFOLD_VERSION = 4  # raised with every change of what a model is told or may do
 OUTGROWN = "the best train.py has outgrown the model's window"
 _REFUSED = (400, 413)  # the statuses of a request that is not as the provider wants it, or too long
 _FOR_EXCHANGES = 4  # a quarter of the room is left for lookups, smoke runs and repairs

@@ -67,6 +67,7 @@ def test_what_was_said_is_kept_under_its_hash(calm: Path) -> None:
     for data in calls(calm, "llm_call_started"):
         request = json.loads((calm / "llm" / "requests" / f"{data['request_sha256']}.json").read_text())
         assert request["messages"][0]["role"] == "system" and "Improve it." in request["messages"][0]["content"]
+        assert "- limits: " in request["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("wire", ["anthropic", "ollama"])

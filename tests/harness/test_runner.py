@@ -359,7 +359,8 @@ def test_nothing_survives_from_one_run_to_the_next(data_dir: Path) -> None:
     print(seen); start(); save()
     """
     for _ in range(2):
-        assert "left behind" not in train(data_dir, script).log_tail
+        trained = train(data_dir, script)
+        assert trained.status is Status.OK and "left behind" not in trained.log_tail
 
 
 def test_thinning_keeps_the_end() -> None:

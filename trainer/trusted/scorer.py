@@ -7,7 +7,6 @@ Exit status 1 with one line on stderr means that the data or the request are unf
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
@@ -116,7 +115,6 @@ def _evaluate(request: Request, servers: Servers) -> Result:
     task = Task.from_message(request.task)
     started = time.monotonic()
     server = servers.start("bulk")
-    importlib.import_module("scipy.special")  # half a second that costs nothing while the server loads
     text = load_text(request.data_dir, request.split, task)
     order = draw_order(len(text.windows), task.eval_batch_size, _generator(request.entropy, 0))
     claimed = run_bulk(server, text, order, num_threads(request.backend))
