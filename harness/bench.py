@@ -10,7 +10,7 @@ from harness import rate
 from harness.calibrate import calibrate, check_budget
 from harness.clock import MeteredBudget
 from harness.config import TaskConfig
-from harness.drift import drift, drift_limit, sentinel_seconds
+from harness.drift import excess_drift, sentinel_seconds
 from harness.evaluate import Evaluator, Limits
 from harness.folders import remove
 from harness.records import STOCK_ROLES, Calibration, Role, RunResult, Smoke, Status, StockTimes
@@ -107,21 +107,20 @@ class LocalBench:
             made.budget_seconds,
             free_setup_seconds=rate.SETUP_FACTOR * made.setup_seconds,
             free_setup_work_seconds=rate.free_setup_work(
-                made, self.task.sigma_prior_bpb, self.task.slope_bpb_per_percent
+                made, self.task.slope_bpb_per_percent, self.task.sigma_prior_bpb
             ),
             metered=metered,
         )
 
     def cool_down(self) -> None:
         """Wait until the device is as fast as when it was calibrated; at most half a budget, and at most a minute."""
-        made = self.calibration
-        limit = drift_limit(made, self.task.slope_bpb_per_percent, self.task.sigma_prior_bpb) if made else None
-        if made is None or limit is None:
+        made, task = self.calibration, self.task
+        if made is None or made.sentinel is None:
             return
         ends = time.monotonic() + min(MAX_COOL_DOWN_SECONDS, made.budget_seconds / 2)
         while time.monotonic() < ends:
             time.sleep(COOL_DOWN_SECONDS)
-            if abs(drift(made, self.device_speed()) or 0.0) <= limit:
+            if excess_drift(made, self.device_speed(), task.slope_bpb_per_percent, task.sigma_prior_bpb) is None:
                 return
 
     def device_speed(self) -> tuple[float, ...]:
@@ -168,7 +167,7 @@ class LocalBench:
         seconds, first, task = self.stock.eval_seconds, self.stock.first_answer_seconds, self.task
         return Limits(
             EVAL_FACTOR * seconds if seconds else None,
-            rate.first_answer_limit(self.calibration, task.sigma_prior_bpb, task.slope_bpb_per_percent, first),
+            rate.first_answer_limit(self.calibration, task.slope_bpb_per_percent, task.sigma_prior_bpb, first),
         )
 
 

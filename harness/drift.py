@@ -48,3 +48,13 @@ def drift(calibration: Calibration, sentinel: Sequence[float]) -> float | None:
     if calibration.sentinel is None or not sentinel:
         return None
     return statistics.fmean(sentinel) / calibration.sentinel.tokens_per_second - 1
+
+
+def excess_drift(
+    calibration: Calibration | None, sentinel: Sequence[float], slope_bpb_per_percent: float, sigma_bpb: float
+) -> float | None:
+    """The drift around a run where it is too far; None: it is not, or nothing measured it."""
+    if calibration is None:
+        return None
+    limit, found = drift_limit(calibration, slope_bpb_per_percent, sigma_bpb), drift(calibration, sentinel)
+    return found if limit is not None and found is not None and abs(found) > limit else None

@@ -145,16 +145,16 @@ def run_error(stock: Sequence[float], burst: Sequence[float], slices_per_run: fl
     return ratio.relative_sd * math.sqrt(ratio.inflation / slices_per_run)
 
 
-def tolerated_seconds(made: Calibration, sigma_bpb: float, slope_bpb_per_percent: float) -> float:
+def tolerated_seconds(made: Calibration, slope_bpb_per_percent: float, sigma_bpb: float) -> float:
     """What a run's budget may be off by: half a sigma's worth of it, as much as the gate of a calibration allows."""
     return made.budget_seconds * tolerated_share(slope_bpb_per_percent, sigma_bpb)
 
 
-def free_setup_work(made: Calibration, sigma_bpb: float, slope_bpb_per_percent: float) -> float | None:
+def free_setup_work(made: Calibration, slope_bpb_per_percent: float, sigma_bpb: float) -> float | None:
     """What a run may work before its clock starts, compilers apart; None: the stock script's own is not known."""
     if made.setup_work_seconds is None:
         return None
-    return made.setup_work_seconds + tolerated_seconds(made, sigma_bpb, slope_bpb_per_percent)
+    return made.setup_work_seconds + tolerated_seconds(made, slope_bpb_per_percent, sigma_bpb)
 
 
 def setup_overrun(spent: tuple[float | None, float], worked: tuple[float | None, float | None]) -> float:
@@ -168,7 +168,7 @@ def setup_overrun(spent: tuple[float | None, float], worked: tuple[float | None,
 
 
 def first_answer_limit(
-    made: Calibration | None, sigma_bpb: float, slope_bpb_per_percent: float, stock_seconds: float | None
+    made: Calibration | None, slope_bpb_per_percent: float, sigma_bpb: float, stock_seconds: float | None
 ) -> float | None:
     """How long a model may work in a fresh server before its first answer; None: no limit is known.
 
@@ -177,7 +177,7 @@ def first_answer_limit(
     """
     if made is None or stock_seconds is None:
         return None
-    return FIRST_ANSWER_FACTOR * stock_seconds + tolerated_seconds(made, sigma_bpb, slope_bpb_per_percent)
+    return FIRST_ANSWER_FACTOR * stock_seconds + tolerated_seconds(made, slope_bpb_per_percent, sigma_bpb)
 
 
 def between(bursts: Sequence[float]) -> list[float]:

@@ -37,6 +37,16 @@ class Role(StrEnum):
 
 
 STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)  # runs of the stock script
+_PAIR_ORDER = (
+    (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE),
+    (Role.CONFIRM_CANDIDATE, Role.CONFIRM_BASELINE),
+)
+
+
+def confirmation_run(place: int) -> tuple[Role, int]:
+    """Role and pair of the run at `place` of a confirmation. ABBA: a drift of the device meets both sides alike."""
+    pair = place // 2
+    return _PAIR_ORDER[pair % 2][place % 2], pair
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from harness.codec import to_json
 from harness.commits import commit_experiment, rebuild
 from harness.config import Config
 from harness.desk import CapReached, Line, SessionDesk
-from harness.drift import drift, drift_limit, max_repeats
+from harness.drift import excess_drift, max_repeats
 from harness.edits import apply_edit
 from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
@@ -36,6 +36,7 @@ from harness.records import (
     StockTimes,
     Stop,
     View,
+    confirmation_run,
 )
 from harness.workspace import Workspace
 
@@ -121,12 +122,11 @@ class Session:
         if self.state.gain is not None:
             return
         winner = self.incumbent_source
-        for index in range(self.state.opened["num_confirm"]):
-            # ABBA: a drift of the device meets both sides alike.
-            for role in PAIR_ORDER[index % 2]:
-                done = self.state.confirm_baseline if role is Role.CONFIRM_BASELINE else self.state.confirm_candidate
-                if index >= len(done):
-                    self._measure(role, index, self.stock_source if role is Role.CONFIRM_BASELINE else winner, "test")
+        for place in range(2 * self.state.opened["num_confirm"]):
+            role, pair = confirmation_run(place)
+            done = self.state.confirm_baseline if role is Role.CONFIRM_BASELINE else self.state.confirm_candidate
+            if pair >= len(done):
+                self._measure(role, pair, self.stock_source if role is Role.CONFIRM_BASELINE else winner, "test")
         gain = stats.confirmed_gain(self.state.confirm_baseline, self.state.confirm_candidate)
         self._write("confirmed", **to_json(gain))
 
@@ -188,14 +188,10 @@ class Session:
 
     def _drifted(self, result: RunResult) -> float | None:
         """How far the device was from its calibrated speed around a run, where that is too far."""
-        made, task = self.state.calibration, self.config.task
-        if made is None or result.status not in (Status.OK, Status.TIMEOUT):
+        if result.status not in (Status.OK, Status.TIMEOUT):
             return None
-        limit, drifted = (
-            drift_limit(made, task.slope_bpb_per_percent, task.sigma_prior_bpb),
-            drift(made, result.sentinel),
-        )
-        return drifted if limit is not None and drifted is not None and abs(drifted) > limit else None
+        made, task = self.state.calibration, self.config.task
+        return excess_drift(made, result.sentinel, task.slope_bpb_per_percent, task.sigma_prior_bpb)
 
     def _propose(self, index: int) -> bool:
         """Ask the researcher; False when it has stopped."""
@@ -329,12 +325,6 @@ class Session:
 def asks_more(state: SessionState, num_planned: int | None) -> bool:
     """Whether the researcher of a session with `num_planned` experiments (None: no number) is still to be asked."""
     return not state.stopped_early and (num_planned is None or len(state.experiments) < num_planned)
-
-
-PAIR_ORDER = (
-    (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE),
-    (Role.CONFIRM_CANDIDATE, Role.CONFIRM_BASELINE),
-)
 
 
 def _percent(drifted: float) -> str:

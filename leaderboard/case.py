@@ -153,18 +153,16 @@ def _runs(records: Sequence[Record]) -> Iterator[Run]:
             if started is not None:
                 yield _unfinished(started, resumed=False)
             started = record
-        elif record.type == "run_finished":
+        elif record.type in ("run_finished", "run_drifted"):
             identity = part_from_json(Identity, record.data)
             if started is None or part_from_json(Identity, started.data) != identity:
-                raise JournalError(f"record {record.seq}: {identity.run_id} finished without having been announced")
-            yield Run(identity, started, record, part_from_json(_Result, record.data).result, resumed=False)
-            started = None
-        elif record.type == "run_drifted":
-            identity = part_from_json(Identity, record.data)
-            if started is None or part_from_json(Identity, started.data) != identity:
-                raise JournalError(f"record {record.seq}: {identity.run_id} drifted without having been announced")
-            drifted = part_from_json(_Result, record.data).result
-            yield Run(identity, started, None, None, resumed=False, drifted=drifted)
+                what = record.type.removeprefix("run_")
+                raise JournalError(f"record {record.seq}: {identity.run_id} {what} without having been announced")
+            result = part_from_json(_Result, record.data).result
+            if record.type == "run_finished":
+                yield Run(identity, started, record, result, resumed=False)
+            else:
+                yield Run(identity, started, None, None, resumed=False, drifted=result)
             started = None
         elif record.type == "resumed" and started is not None:
             yield _unfinished(started, resumed=True)

@@ -14,7 +14,7 @@ from typing import Any
 from harness import seeds, stats
 from harness.errors import JournalError
 from harness.rate import between
-from harness.records import Calibration, Gain, Role, Status
+from harness.records import Calibration, Gain, Role, Status, confirmation_run
 from harness.sandbox import canaries
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.decisions import check_decisions, check_history
@@ -114,7 +114,7 @@ def check_order(case: Case) -> Iterator[Finding]:
     if unfinished:
         yield odd("restarts", f"{unfinished} of {len(case.runs)} runs were cut off and made again")
     done = [(run.identity.role, run.identity.index) for run in case.finished if run.identity.split == "test"]
-    if done != _abba(len(done)):
+    if done != [confirmation_run(place) for place in range(len(done))]:
         yield broken("confirmation", "the runs are not in ABBA order")
 
 
@@ -253,14 +253,6 @@ def same(claimed: Any, derived: Any) -> bool:
     if isinstance(claimed, float) and isinstance(derived, float):
         return math.isclose(claimed, derived, rel_tol=ROUNDING, abs_tol=1e-12)
     return bool(claimed == derived)
-
-
-def _abba(length: int) -> list[tuple[Role, int]]:
-    base, candidate = Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE
-    order: list[tuple[Role, int]] = []
-    for pair in range(length // 2 + 1):
-        order += [(role, pair) for role in ((base, candidate) if pair % 2 == 0 else (candidate, base))]
-    return order[:length]
 
 
 def _groups(value: Any) -> list[list[float]] | None:

@@ -80,7 +80,7 @@ def outcome(records: Sequence[Record]) -> Outcome:
             anytime.append(_anytime(state))
     if not records or not isinstance(state.opened.get("key"), dict):
         raise JournalError("a session without a key cannot be compared")
-    session = _group(state, "session")
+    session = standard.group(state, "session")
     seed = session.get("seed")
     if type(seed) is not int:
         raise JournalError("a session without a seed cannot be compared")
@@ -136,7 +136,7 @@ def counted_gain(state: SessionState) -> tuple[float | None, int]:
 
 def researcher(state: SessionState) -> str:
     """A hash of everything that makes the researcher: agent, model, instructions, what it says of itself."""
-    llm = _group(state, "llm")
+    llm = standard.group(state, "llm")
     made_of = {
         "agent": state.config.get("agent"),
         **({"server": "own"} if own_server(llm) else {}),
@@ -155,8 +155,8 @@ def _told(facts: Any) -> Any:
 
 def label(state: SessionState) -> str:
     """The researcher in a few words."""
-    agent = str(_group(state, "agent").get("name"))
-    llm = _group(state, "llm")
+    agent = str(standard.group(state, "agent").get("name"))
+    llm = standard.group(state, "llm")
     model = str(llm.get("model") or llm.get("name") or "none")
     if own_server(llm):
         model = f"own server: {model.removeprefix('openai/')}"
@@ -166,11 +166,6 @@ def label(state: SessionState) -> str:
 def own_server(llm: Mapping[str, Any]) -> bool:
     """Whether the model is of a server that speaks OpenAI's language: what runs there is only its owner's word."""
     return llm.get("api_base") is not None and str(llm.get("model")).startswith("openai/")
-
-
-def _group(state: SessionState, name: str) -> Mapping[str, Any]:
-    group = state.config.get(name)
-    return group if isinstance(group, dict) else {}
 
 
 def diversity(experiments: Sequence[Experiment], stock_source: str) -> float | None:

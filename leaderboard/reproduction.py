@@ -17,8 +17,7 @@ from harness.config import TaskConfig
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
 from harness.protocols import Bench
-from harness.records import Calibration, Gain, Role, RunResult, Status, StockTimes, Walls
-from harness.session import PAIR_ORDER
+from harness.records import Calibration, Gain, Role, RunResult, Status, StockTimes, Walls, confirmation_run
 from harness.views import text
 from leaderboard.verdict import Verdict, differences, judge
 
@@ -131,10 +130,8 @@ class Reproduction:
         if (verdict := self.state.verdict) is not None:
             return verdict
         self._calibrate()
-        for index in range(self.state.num_pairs):
-            # ABBA: a drift of the device meets both sides alike.
-            for role in PAIR_ORDER[index % 2]:
-                self._measure(role, index)
+        for place in range(2 * self.state.num_pairs):
+            self._measure(*confirmation_run(place))
         state = self.state
         values, failed = differences(state.baseline, state.winner)
         verdict = judge(self.subject.claim, values, failed, look=len(state.verdicts) + 1)
@@ -165,7 +162,8 @@ class Reproduction:
         if stock and result.status is not Status.OK:
             # Says nothing of the winner: not recorded, so that a second attempt tries again.
             raise HarnessError(
-                f"the stock train.py failed here ({result.status}: {result.reason}); then start it again"
+                f"the stock train.py failed here ({result.status}: {result.reason}); see runs/{identity['run_id']}, "
+                "then give the same command again"
             )
         self._write("run_finished", **identity, split="test", result=to_json(result))
         shown = text.bpb(result.bpb) if result.bpb is not None else f"{result.status}: {text.line(result.reason or '')}"

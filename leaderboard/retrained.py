@@ -7,7 +7,6 @@ That a chain holds says nothing of who made it, so a reproduction counts only fr
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from harness.codec import from_json, part_from_json, to_json
 from harness.errors import ConfigError, HarnessError
 from harness.journal import Record, parse
 from harness.opening import pinned_torch
-from harness.records import Gain, RunResult, Status, Walls
+from harness.records import Gain, RunResult, Status, Walls, confirmation_run
 from harness.sandbox import canaries
-from harness.session import PAIR_ORDER
 from harness.views import rows, text
 from leaderboard import eligible
 from leaderboard.bundle import Bundle
 from leaderboard.case import Identity
+from leaderboard.checks import same
 from leaderboard.figures import impossible
 from leaderboard.plausible import BPB_BAND
 from leaderboard.published import Retrained
@@ -37,7 +36,6 @@ MAX_JOURNAL_BYTES = 4 << 20  # a pair has about 20 KB
 MAX_LINES = 2_000
 WHO = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?")  # as accounts are called there, in lower case
 _LISTED_BYTES = 64 << 10
-_ROUNDING = 1e-9  # relative; scipy's quantiles differ in the last digits between versions
 _RUNS = ("run_started", "run_finished")
 _KNOWN = {"reproduction_open", "calibration", "resumed", "extended", "verdict", *_RUNS}
 _BEGINNINGS = ("reproduction_open", "resumed", "extended")
@@ -197,9 +195,9 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         if record.type not in _RUNS:
             continue
         identity = part_from_json(Identity, record.data)
-        role = PAIR_ORDER[done // 2 % 2][done % 2]
-        seed = seeds.deal(str(key["task"]), session["seed"], role, done // 2, str(opened["nonce"]))
-        if identity != Identity(f"{role}-{done // 2:03d}", role, done // 2, seed, "test"):
+        role, pair = confirmation_run(done)
+        seed = seeds.deal(str(key["task"]), session["seed"], role, pair, str(opened["nonce"]))
+        if identity != Identity(f"{role}-{pair:03d}", role, pair, seed, "test"):
             yield f"record {record.seq}: not the run, seed and split that the rules call for"
         if record.type == "run_started":
             started = identity
@@ -251,16 +249,8 @@ def _wrong_verdicts(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
 
 def _same(one: Verdict, other: Verdict) -> bool:
     """Equal up to rounding; how many pairs would conclude is advice and may differ."""
-    for name, value in to_json(one).items():
-        due = to_json(other)[name]
-        if name in ("pairs_needed", "why"):
-            continue
-        if isinstance(value, float) and isinstance(due, float):
-            if not math.isclose(value, due, rel_tol=_ROUNDING, abs_tol=1e-12):
-                return False
-        elif value != due:
-            return False
-    return True
+    names = Verdict.__dataclass_fields__.keys() - {"pairs_needed", "why"}
+    return all(same(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def _ticks(whole: Bundle) -> bool:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from harness import rate
 from harness.bench import FEEDBACK_DECIMALS
-from harness.drift import drift, drift_limit, max_repeats
+from harness.drift import excess_drift, max_repeats
 from harness.metering import integrate
 from harness.records import STOCK_ROLES, Calibration, Metered, Role, RunResult, Status, StockTimes
 from leaderboard.case import Case, Finding, Run, broken
@@ -64,7 +64,7 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
     if made is None or ticking or result.budget_seconds is None or result.setup_seconds is None:
         return
     spent = result.setup_seconds, rate.SETUP_FACTOR * made.setup_seconds
-    free_work = rate.free_setup_work(made, case.task.sigma_prior_bpb, case.task.slope_bpb_per_percent)
+    free_work = rate.free_setup_work(made, case.task.slope_bpb_per_percent, case.task.sigma_prior_bpb)
     if made.setup_work_seconds is not None and result.setup_work_seconds is None:
         yield "no figure of what its setup worked, which the calibration has"
     overrun = rate.setup_overrun(spent, (result.setup_work_seconds, free_work))
@@ -80,7 +80,7 @@ def _budget_problems(case: Case, result: RunResult) -> Iterator[str]:
 def _first_answer_problems(case: Case, run: Run, result: RunResult) -> Iterator[str]:
     made, stock = case.state.calibration, StockTimes.of(case.state.baseline)
     task, first = case.task, stock.first_answer_seconds
-    limit = rate.first_answer_limit(made, task.sigma_prior_bpb, task.slope_bpb_per_percent, first)
+    limit = rate.first_answer_limit(made, task.slope_bpb_per_percent, task.sigma_prior_bpb, first)
     if limit is None or run.identity.role in STOCK_ROLES:
         return
     if result.first_answer_seconds is None:
@@ -139,9 +139,9 @@ def _drift_problems(case: Case, run: Run, final: bool) -> Iterator[str]:
     if case.task.clock == "wall" and made.sentinel is not None and len(result.sentinel) != 2:
         yield "the device's speed just before and just after it is missing"
         return
-    limit = drift_limit(made, case.task.slope_bpb_per_percent, case.task.sigma_prior_bpb)
-    drifted = drift(made, result.sentinel)
-    beyond = limit is not None and drifted is not None and abs(drifted) > limit
+    task = case.task
+    excess = excess_drift(made, result.sentinel, task.slope_bpb_per_percent, task.sigma_prior_bpb)
+    beyond = excess is not None
     if run.drifted is not None and (not beyond or final):
         yield "was repeated once too often" if beyond else "was repeated although the device's speed had not changed"
     if run.drifted is None and beyond and not final:

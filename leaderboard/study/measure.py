@@ -15,7 +15,7 @@ from typing import Any
 from harness import seeds
 from harness.bench import LocalBench
 from harness.data import DataInfo
-from harness.drift import drift, drift_limit
+from harness.drift import drift, excess_drift
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.records import Calibration, Role, RunResult, Status, StockTimes
 from harness.sizes import stock_of
@@ -186,10 +186,8 @@ def prepared(bench: LocalBench, job: Job, calibration: Calibration | None, raw_s
 
 def drifted(bench: LocalBench, result: RunResult) -> bool:
     """Whether, by the wall clock, a run met another device than the one calibrated."""
-    made = bench.calibration
-    limit = drift_limit(made, bench.task.slope_bpb_per_percent, bench.task.sigma_prior_bpb) if made else None
-    found = drift(made, result.sentinel) if made else None
-    return limit is not None and found is not None and abs(found) > limit
+    made, task = bench.calibration, bench.task
+    return excess_drift(made, result.sentinel, task.slope_bpb_per_percent, task.sigma_prior_bpb) is not None
 
 
 def recorded(job: Job, result: RunResult, calibration: Calibration | None, knobs: dict[str, Any] | None) -> Run:
