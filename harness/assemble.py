@@ -59,8 +59,9 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             started = (resume, stack.enter_context(journal), records)
             if not records:
                 raise HarnessError(f"{resume}: the session never opened; remove that folder, and start it again")
-            config = compose.from_dict(fold(records).config)
-            asking = asks_more(fold(records), config.session.experiments)
+            state = fold(records)
+            config = compose.from_dict(state.config)
+            asking = asks_more(state, config.session.experiments)
         if config is None:
             raise ConfigError("nothing to run: give a configuration or a session to resume")
         agent = researcher(config, asking)
@@ -121,19 +122,20 @@ def run_on(
     with contextlib.ExitStack() as stack:
         stack.enter_context(journal)
         stack.enter_context(contextlib.closing(mirror))
-        stock = str(fold(records).opened["stock_source"])
-        bench = stack.enter_context(parts(config, folder, data, device, stock, chosen, witness, view.on_progress))
+        state = fold(records)
+        stock = str(state.opened["stock_source"])
+        bench = stack.enter_context(open_bench(config, folder, data, device, stock, chosen, witness, view.on_progress))
         line = stack.enter_context(llm_line.open_line(config, folder, os.environ))
         if isinstance(agent, Finishes):
             stack.callback(agent.close)
         if started is not None:
-            check_same(fold(records), data, device)
-            if not fold(records).closed:  # the last line of a closed session is its identity
+            check_same(state, data, device)
+            if not state.closed:  # the last line of a closed session is its identity
                 records = [
                     *records,
                     journal.append("resumed", **resuming_facts(journal, records, walls, device.torch_version)),
                 ]
-        session_key = fold(records).opened["key"]
+        session_key = state.opened["key"]
         state = Session(
             config,
             journal,
@@ -267,7 +269,7 @@ def forked(environment: Mapping[str, str], preload: tuple[str, ...]) -> Iterator
 
 
 @contextlib.contextmanager
-def parts(
+def open_bench(
     config: Config,
     folder: Path,
     data: DataInfo,

@@ -12,7 +12,8 @@
          `- LLMError            the language model cannot be asked
              `- CallFailed      one try failed; harness/desk.py may try again
 
-`ExperimentFailed` is caught in one place, `harness/session.py`; `HarnessError` in one place, `harness/cli.py`.
+An `ExperimentFailed` that nobody answers with another chance is recorded by `harness/session.py`; a `HarnessError`
+that is not about one item of many ends the command in `harness/cli.py`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one evaluation; None: no limit but that of silence."""
+    """Of one evaluation; `seconds` None: UNTIMED_EVAL_SECONDS, after which the scorer is taken to hang."""
 
     seconds: float | None = None  # all of it
     first_answer_seconds: float | None = None  # of the model's own work before it first answers

@@ -41,4 +41,4 @@ def export(session_dir: Path, target: Path) -> Exported:
     workspace = Workspace(target)
     rebuild(workspace, state)
     kept = sum(item.kept is True for item in state.experiments)
-    return Exported(target, rows.incumbent(state), rows.verdict(state), kept)
+    return Exported(target, state.incumbent, rows.verdict(state), kept)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, TypeVar
 
-from harness.codec import part_from_json
+from harness.codec import LATER, part_from_json
 from harness.errors import JournalError
 from harness.journal import Record
 from harness.llm import fold as fold_llm
@@ -41,15 +41,15 @@ T = TypeVar("T")
 class _Opened:
     config: dict[str, Any]
     unranked: tuple[str, ...]
-    walls: Walls | None
+    walls: Walls | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
 class _Resumed:
     """Present since a session may go on behind other walls than it began."""
 
-    walls: Walls | None
-    unranked: tuple[str, ...]
+    walls: Walls | None = field(default=None, metadata=LATER)
+    unranked: tuple[str, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class _Proposal:
     usage: Usage | None
     source: str | None
     refused: str | None
-    code: str | None
-    recorded: Recorded | None
+    code: str | None = field(default="edit", metadata=LATER)
+    recorded: Recorded | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -135,22 +135,22 @@ def apply(state: SessionState, record: Record) -> SessionState:
         worked = max(0.0, record.time - state.last_at)
         state = replace(state, working_seconds=state.working_seconds + worked)
     try:
-        return step(replace(state, last_at=record.time), record.data, record)
+        return step(replace(state, last_at=record.time), record.data)
     except JournalError as error:
         raise JournalError(f"record {record.seq} ({record.type}): {error}") from error
 
 
-def _session_open(state: SessionState, data: Data, _: Record) -> SessionState:
-    typed = part_from_json(_Opened, {"walls": None, **data})
+def _session_open(state: SessionState, data: Data) -> SessionState:
+    typed = part_from_json(_Opened, data)
     opened = {key: value for key, value in data.items() if key != "config"}
     return replace(state, config=typed.config, opened=opened, unranked=typed.unranked[:MAX_REASONS], walls=typed.walls)
 
 
-def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
+def _resumed(state: SessionState, data: Data) -> SessionState:
     # Here, for it loads what attacks walls with, and few sessions are resumed.
     from harness.sandbox.canaries import weakest
 
-    typed = part_from_json(_Resumed, {"walls": None, "unranked": [], **data})
+    typed = part_from_json(_Resumed, data)
     state = fold_llm.settle(state)
     reasons = tuple(dict.fromkeys((*state.unranked, *typed.unranked[:MAX_REASONS])))[:MAX_REASONS]
     return replace(
@@ -163,15 +163,15 @@ def _resumed(state: SessionState, data: Data, _: Record) -> SessionState:
     )
 
 
-def _calibration(state: SessionState, data: Data, _: Record) -> SessionState:
+def _calibration(state: SessionState, data: Data) -> SessionState:
     return replace(state, calibration=part_from_json(Calibration, data))
 
 
-def _run_started(state: SessionState, data: Data, record: Record) -> SessionState:
-    return replace(state, active=part_from_json(ActiveRun, {**data, "started_at": record.time}))
+def _run_started(state: SessionState, data: Data) -> SessionState:
+    return replace(state, active=part_from_json(ActiveRun, data))
 
 
-def _run_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+def _run_finished(state: SessionState, data: Data) -> SessionState:
     run = part_from_json(_Finished, data)
     state = replace(state, active=None)
     if run.role is Role.BASELINE:
@@ -188,7 +188,7 @@ def _run_finished(state: SessionState, data: Data, _: Record) -> SessionState:
     raise JournalError(f"experiment {run.index}: unexpected {run.role}")
 
 
-def _run_drifted(state: SessionState, data: Data, _: Record) -> SessionState:
+def _run_drifted(state: SessionState, data: Data) -> SessionState:
     run = part_from_json(_Finished, data)
     if (run.role, run.index) in state.drifted:
         raise JournalError(f"{run.role} {run.index} was repeated already")
@@ -197,40 +197,40 @@ def _run_drifted(state: SessionState, data: Data, _: Record) -> SessionState:
     return replace(state, active=None, drifted=(*state.drifted, (run.role, run.index)))
 
 
-def _baseline(state: SessionState, data: Data, _: Record) -> SessionState:
+def _baseline(state: SessionState, data: Data) -> SessionState:
     typed = part_from_json(_Baseline, data)
     return replace(state, baseline_bpb=typed.baseline_bpb, sigma_bpb=typed.sigma_bpb)
 
 
-def _proposal_started(state: SessionState, data: Data, _: Record) -> SessionState:
+def _proposal_started(state: SessionState, data: Data) -> SessionState:
     return fold_llm.turn_started(state, part_from_json(_Index, data).index)
 
 
-def _llm_call_started(state: SessionState, data: Data, _: Record) -> SessionState:
+def _llm_call_started(state: SessionState, data: Data) -> SessionState:
     return fold_llm.call_started(
         state, part_from_json(LLMCall, {"outcome": None, "reply_sha256": None, "seconds": None, **data})
     )
 
 
-def _llm_call_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+def _llm_call_finished(state: SessionState, data: Data) -> SessionState:
     return fold_llm.call_finished(state, part_from_json(fold_llm.CallFinished, data))
 
 
-def _researcher_spent(state: SessionState, data: Data, _: Record) -> SessionState:
+def _researcher_spent(state: SessionState, data: Data) -> SessionState:
     return fold_llm.researcher_spent(state, part_from_json(_Spent, data).usage)
 
 
-def _smoke_started(state: SessionState, data: Data, _: Record) -> SessionState:
+def _smoke_started(state: SessionState, data: Data) -> SessionState:
     made = part_from_json(_SmokeStarted, data)
     return fold_llm.smoke_started(state, made.index, made.source_sha256)
 
 
-def _smoke_finished(state: SessionState, data: Data, _: Record) -> SessionState:
+def _smoke_finished(state: SessionState, data: Data) -> SessionState:
     return fold_llm.smoke_finished(state, part_from_json(fold_llm.SmokeFinished, data))
 
 
-def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
-    made = part_from_json(_Proposal, {"code": "edit", "recorded": None, **data})
+def _proposal(state: SessionState, data: Data) -> SessionState:
+    made = part_from_json(_Proposal, data)
     refused = None if made.refused is None else RunResult(Status.INVALID, "val", code=made.code, reason=made.refused)
     experiment = Experiment(
         made.index,
@@ -240,12 +240,12 @@ def _proposal(state: SessionState, data: Data, record: Record) -> SessionState:
         note=made.note,
         usage=made.usage,
         recorded=made.recorded,
-        proposed_at=record.time,
+        proposed_at=state.last_at,
     )
     return replace(state, experiments=_next(state.experiments, made.index, experiment), proposing=None, turn=None)
 
 
-def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
+def _decision(state: SessionState, data: Data) -> SessionState:
     made = part_from_json(_Decision, data)
     experiment = _experiment(state, made.index)
     if experiment.run is None or experiment.kept is not None:
@@ -258,32 +258,32 @@ def _decision(state: SessionState, data: Data, _: Record) -> SessionState:
     return _put(state, decided)
 
 
-def _stopped(state: SessionState, data: Data, _: Record) -> SessionState:
+def _stopped(state: SessionState, data: Data) -> SessionState:
     return replace(state, stopped_early=part_from_json(_Reason, data).reason, proposing=None, turn=None)
 
 
-def _incident(state: SessionState, data: Data, _: Record) -> SessionState:
+def _incident(state: SessionState, data: Data) -> SessionState:
     incident = part_from_json(_Text, data).text
     full = len(state.incidents) >= MAX_INCIDENTS
     return state if full else replace(state, incidents=(*state.incidents, incident))
 
 
-def _integrity(state: SessionState, data: Data, _: Record) -> SessionState:
+def _integrity(state: SessionState, data: Data) -> SessionState:
     attempt = part_from_json(Attempt, data)
     # A run that was cut off is made again, and tries the same again.
     known = attempt in state.attempts[-RECENT_ATTEMPTS:] or len(state.attempts) >= MAX_ATTEMPTS
     return state if known else replace(state, attempts=(*state.attempts, attempt))
 
 
-def _confirmed(state: SessionState, data: Data, _: Record) -> SessionState:
+def _confirmed(state: SessionState, data: Data) -> SessionState:
     return replace(state, gain=part_from_json(Gain, data))
 
 
-def _closed(state: SessionState, _data: Data, _: Record) -> SessionState:
+def _closed(state: SessionState, _data: Data) -> SessionState:
     return replace(state, closed=True)
 
 
-_STEPS: dict[str, Callable[[SessionState, Data, Record], SessionState]] = {
+_STEPS: dict[str, Callable[[SessionState, Data], SessionState]] = {
     "session_open": _session_open,
     "resumed": _resumed,
     "calibration": _calibration,

@@ -90,7 +90,7 @@ def serve(path: Path) -> None:
 class _Lines:
     """Lines of standard input, as the mcp package reads them: only gone through."""
 
-    file: AsyncIterator[str]
+    file: Any  # an anyio.AsyncFile[str]
 
     async def __aiter__(self) -> AsyncIterator[str]:
         async for line in self.file:

@@ -250,15 +250,22 @@ class Experiment:
     recorded: Recorded | None = None  # only in a replay
 
     @property
+    def last_run(self) -> RunResult | None:
+        """The run that counts: a failed rerun outweighs an ok first run."""
+        return self.rerun or self.run
+
+    @property
     def status(self) -> Status | None:
-        """The end that counts: a failed rerun outweighs an ok first run."""
-        last = self.rerun or self.run
-        return last.status if last else None
+        return self.last_run.status if self.last_run else None
 
     @property
     def reason(self) -> str | None:
-        last = self.rerun or self.run
-        return last.reason if last else None
+        return self.last_run.reason if self.last_run else None
+
+    @property
+    def shown_bpb(self) -> float | None:
+        """The recorded value; as long as it is undecided, and where a second run failed, the first run's."""
+        return self.val_bpb if self.val_bpb is not None else self.run.bpb if self.run else None
 
 
 @dataclass(frozen=True)
@@ -323,7 +330,6 @@ class View:
     incumbent_source: str
     incumbent_bpb: float
     history: tuple[Experiment, ...]
-    last_log: str
     search_seed: int
     program: str = ""
     baseline: tuple[RunResult, ...] = ()
@@ -352,7 +358,6 @@ class ActiveRun:
     index: int
     seed: int
     split: str
-    started_at: float  # UTC seconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -386,3 +391,8 @@ class SessionState:
     opened_at: float | None = None  # UTC seconds since the epoch
     last_at: float | None = None  # time of the last record
     working_seconds: float = 0.0  # between records, without the gaps before a resume
+
+    @property
+    def incumbent(self) -> Experiment | None:
+        """The last experiment that was kept; None while the stock script leads."""
+        return next((item for item in reversed(self.experiments) if item.kept), None)

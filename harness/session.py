@@ -77,10 +77,10 @@ class Session:
         rebuild(self.workspace, self.state)  # after a kill, or if somebody deleted it
         self.calibrate()
         self.measure_baseline()
-        index, planned = 0, self.config.session.experiments
-        while not self.state.stopped_early and (planned is None or index < planned):
-            self.experiment(index)
-            index += 1
+        if self.state.experiments:
+            self.experiment(len(self.state.experiments) - 1)  # a kill may have left it undecided
+        while asks_more(self.state, self.config.session.experiments):
+            self.experiment(len(self.state.experiments))
         if isinstance(self.agent, Finishes) and self.state.gain is None:
             self.agent.finish(self._view(len(self.state.experiments)), self._desk())
         self.confirm()
@@ -139,17 +139,14 @@ class Session:
         return str(self.state.opened["stock_source"])
 
     @property
-    def incumbent(self) -> Experiment | None:
-        """The last experiment that was kept; None while the stock script leads."""
-        return next((item for item in reversed(self.state.experiments) if item.kept), None)
-
-    @property
     def incumbent_source(self) -> str:
-        return self.incumbent.source or self.stock_source if self.incumbent else self.stock_source
+        best = self.state.incumbent
+        return best.source or self.stock_source if best else self.stock_source
 
     @property
     def incumbent_bpb(self) -> float:
-        value = self.incumbent.val_bpb if self.incumbent else self.state.baseline_bpb
+        best = self.state.incumbent
+        value = best.val_bpb if best else self.state.baseline_bpb
         if value is None:
             raise HarnessError("the journal has no baseline before its experiments: it was not written by bpbench")
         return value
@@ -235,7 +232,7 @@ class Session:
             self._write("integrity", **to_json(attempt))
 
     def _through_the_door(self, index: int, proposal: Proposal | Refused) -> dict[str, Any]:
-        """The new train.py, or why there is none. The one place where a researcher's failure is caught."""
+        """The new train.py, or why there is none."""
         if isinstance(proposal, Refused):
             return {"edit": None, "source": None, "refused": proposal.reason, "code": proposal.code}
         edit = to_json(proposal.edit)
@@ -261,7 +258,7 @@ class Session:
         A replay keeps what was kept.
         """
         kept = self._better(experiment.run) and self._better(experiment.rerun)
-        last = experiment.rerun or experiment.run
+        last = experiment.last_run
         value = last.bpb if last else None
         if experiment.recorded is not None:
             kept = experiment.recorded.kept and value is not None
@@ -277,8 +274,6 @@ class Session:
 
     def _view(self, index: int) -> View:
         opened, state = self.state.opened, self.state
-        last = state.experiments[-1] if state.experiments else None
-        run = (last.rerun or last.run) if last else state.baseline[-1]
         return View(
             index=index,
             num_experiments=self.config.session.experiments,
@@ -291,7 +286,6 @@ class Session:
             incumbent_source=self.incumbent_source,
             incumbent_bpb=self.incumbent_bpb,
             history=state.experiments,
-            last_log=run.log_tail if run else "",
             search_seed=seeds.derive("search", self.agent.name, self.config.session.seed),
             program=str(opened["program"]),
             baseline=state.baseline,

@@ -110,7 +110,7 @@ def a_bench(config: Config, device: Device, data: DataInfo, on_progress: OnProgr
     folder.chmod(0o755)  # behind the walls it may be another user's, as a session's folder
     try:
         chosen, stock = assemble.choose_sandbox(config, device), sizes.stock_of(config.task)
-        with assemble.parts(config, folder, data, device, stock, chosen, Witness(), on_progress) as bench:
+        with assemble.open_bench(config, folder, data, device, stock, chosen, Witness(), on_progress) as bench:
             yield bench
     finally:
         shutil.rmtree(folder, ignore_errors=True)

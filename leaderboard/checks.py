@@ -50,9 +50,11 @@ _RUN_PHASES = {
 def check_opening(case: Case) -> Iterator[Finding]:
     """Hashes of what the opening record holds, and the key that follows from it."""
     opening, task = case.opening, case.task
-    for name in ("stock", "program"):
-        source = getattr(opening, "stock_source" if name == "stock" else name)
-        if _sha256(source) != getattr(opening, f"{name}_sha256"):
+    for name, source, stated in (
+        ("stock", opening.stock_source, opening.stock_sha256),
+        ("program", opening.program, opening.program_sha256),
+    ):
+        if _sha256(source) != stated:
             yield broken("opening", f"{name}_sha256 is not the hash of the {name} text in the journal")
     derived: dict[str, Any] = {
         "task": task.name,

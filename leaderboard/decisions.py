@@ -136,7 +136,7 @@ def _decision_problems(item: Experiment, best_bpb: float, sigma: float) -> Itera
 
     A replay keeps what was kept, where it ran at all.
     """
-    last = item.rerun or item.run
+    last = item.last_run
     value = last.bpb if last else None
     twice = _better(item.run, best_bpb) and _better(item.rerun, best_bpb)
     kept, rerun = twice, _better(item.run, best_bpb)

@@ -189,7 +189,7 @@ def _lines(source: str) -> Iterator[str]:
 
 
 def _anytime(state: SessionState) -> AnytimePoint:
-    best = rows.incumbent(state)
+    best = state.incumbent
     value = best.val_bpb if best else state.baseline_bpb
     gain = (state.baseline_bpb - value) if state.baseline_bpb is not None and value is not None else 0.0
     usages = [item.usage for item in state.experiments]

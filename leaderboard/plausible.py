@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 
 from harness.records import STOCK_ROLES, Status
-from harness.views import rows, text
+from harness.views import text
 from leaderboard.case import Case, Finding, odd
 from leaderboard.inference import standard_deviation
 
@@ -42,7 +42,7 @@ def _scores(case: Case) -> Iterator[Finding]:
 
 def _payload(case: Case) -> Iterator[Finding]:
     """Code compresses to a third. What does not may be data: who knows the text of the evaluation could put it in."""
-    best = rows.incumbent(case.state)
+    best = case.state.incumbent
     stock = set(str(case.state.opened.get("stock_source")).splitlines())
     added = "\n".join(line for line in (best.source or "" if best else "").splitlines() if line not in stock).encode()
     packed = len(zlib.compress(added, 9))

@@ -110,7 +110,6 @@ def _view(case: Case, control: Agent, item: Experiment, best: str) -> View:
         incumbent_source=best,
         incumbent_bpb=0.0,
         history=state.experiments[: item.index],
-        last_log="",
         search_seed=seeds.derive("search", control.name, case.session.seed),
         program="",
     )

@@ -28,6 +28,10 @@ class Tier(StrEnum):
     CONSISTENT = "consistent"  # every number follows from the records
     REPRODUCED = "reproduced"  # a listed reproducer retrained winner and baseline
 
+    @property
+    def strength(self) -> int:
+        return list(Tier).index(self)
+
 
 class Category(StrEnum):
     """Who researched."""
@@ -100,8 +104,8 @@ class Collection:
 
     def tier(self, row: Row) -> Tier:
         """Of a row: the weakest of the sessions that count."""
-        order = list(Tier)
-        return min((self.of(session).tier for session in row.sessions), key=order.index, default=Tier.SELF_REPORTED)
+        tiers = (self.of(session).tier for session in row.sessions)
+        return min(tiers, key=lambda tier: tier.strength, default=Tier.SELF_REPORTED)
 
     def contested(self, row: Row) -> bool:
         """Whether a session of the row does not reproduce, or all of them overclaim. Such a row has no group.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import compose, ranking, seeds, views
-from harness.assemble import choose_clock, choose_sandbox, parts, stage_progress, tried
+from harness.assemble import choose_clock, choose_sandbox, open_bench, stage_progress, tried
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -28,7 +28,7 @@ from harness.opening import key
 from harness.records import Walls
 from harness.sandbox import canaries
 from harness.sizes import stock_of
-from harness.views import rows, text
+from harness.views import text
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold, other_numbers, terms
 from leaderboard.verdict import Verdict, Word
@@ -80,7 +80,7 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
         for why in _not_attested(whole, config, walls):
             say(f"{why}; so this cannot be attested")
         journal, records = open_journal(folder)
-        with journal, parts(config, folder, data, device, stock, chosen, Witness(), lambda _: None) as bench:
+        with journal, open_bench(config, folder, data, device, stock, chosen, Witness(), lambda _: None) as bench:
             records = begin(journal, records, whole, device, terms(config.task, walls), pairs)
             again = Reproduction(subject, config.task, journal, records, bench, say, walls=walls)
             verdict = again.run(pairs)
@@ -171,7 +171,7 @@ def subject_of(whole: Bundle, session_seed: int) -> Subject:
     if state.gain is None:
         raise ConfigError("the session was never confirmed: it claims nothing that could be reproduced")
     stock = str(state.opened["stock_source"])
-    best = rows.incumbent(state)
+    best = state.incumbent
     return Subject(stock, (best.source if best else None) or stock, state.gain, session_seed)
 
 

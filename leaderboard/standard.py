@@ -18,7 +18,7 @@ from harness.config import AgentConfig
 from harness.journal import Record, canonical
 from harness.llm import settings
 from harness.records import SessionState
-from harness.views import rows, text
+from harness.views import text
 from leaderboard import transcripts
 from leaderboard.bundle import Bundle
 
@@ -166,7 +166,7 @@ def _outgrown(state: SessionState) -> bool:
     from harness.agents import _prompt
     from harness.agents.llm import LLM, OUTGROWN, prompt_tokens
 
-    made, llm, best = agent_here("llm")["options"], group(state, "llm"), rows.incumbent(state)
+    made, llm, best = agent_here("llm")["options"], group(state, "llm"), state.incumbent
     window, answer = llm.get("context_tokens"), llm.get("max_output_tokens")
     if not (state.stopped_early or "").startswith(OUTGROWN) or type(window) is not int or type(answer) is not int:
         return False

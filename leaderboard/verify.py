@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import JournalError
+from harness.opening import PROTOCOL_VERSION
 from leaderboard import bundle, transcripts
 from leaderboard.case import Case, Finding, broken, case, unknown
 from leaderboard.checks import CHECKS, Check
@@ -63,8 +64,6 @@ def _failed(error: Exception) -> Finding:
 
 
 def _version(examined: Case) -> Iterator[Finding]:
-    from harness.opening import PROTOCOL_VERSION
-
     protocol = examined.opening.key.get("protocol")
     if protocol != PROTOCOL_VERSION:
         what = f"made under version {protocol!r}; these checks are of version {PROTOCOL_VERSION}"

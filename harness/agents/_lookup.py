@@ -23,7 +23,7 @@ def _read(name: str, view: View) -> str:
     if name == "baseline":
         return "The baseline is the stock script; it was changed in nothing."
     item = view.history[_index(name, view)]
-    run = item.rerun or item.run
+    run = item.last_run
     log = text.tail(run.log_tail, _prompt.MAX_LOG_CHARS).strip("\n") if run else ""
     parts = [
         f"Experiment {item.index + 1}, {'kept' if item.kept else 'not kept'}, {text.bpb(item.val_bpb)} val bpb "
@@ -52,7 +52,7 @@ def _run(name: str, view: View) -> RunResult:
         run = view.baseline[-1] if view.baseline else None
     else:
         item = view.history[_index(name, view)]
-        run = item.rerun or item.run
+        run = item.last_run
     if run is None or not run.curve:
         raise EditRefused(f"run {name} has no training curve: compare others")
     return run

@@ -170,7 +170,7 @@ def _history(view: View, cut: Cut) -> str:
 
 
 def _row(item: Experiment, view: View) -> str:
-    run = item.rerun or item.run
+    run = item.last_run
     hypothesis = text.line(item.hypothesis, MAX_ROW_CHARS).replace("|", "/") or "(none)"
     end = item.status.value if item.status else "-"
     if run and run.code == "no_proposal":
@@ -231,7 +231,7 @@ def _notes(view: View, cut: Cut) -> str:
 
 def _last_run(view: View, cut: Cut) -> str:
     last = view.history[-1] if view.history else None
-    run = (last.rerun or last.run) if last else (view.baseline[-1] if view.baseline else None)
+    run = last.last_run if last else (view.baseline[-1] if view.baseline else None)
     if run is None or run.code in ("edit", "no_proposal"):
         return ""
     whose = f"experiment {last.index + 1}" if last else "the stock script"

@@ -45,7 +45,6 @@ class Running:
     process: Process
     service: Service
     log_path: Path
-    started_at: float
     waiting: Asked | None = None  # its `propose`, until the experiment is over
     told_at: float = -math.inf  # when an experiment last ended
     untold: bool = False  # whether nobody waited for its result any more
@@ -180,7 +179,7 @@ class External:
             max_memory_bytes=None,
         )
         process = ProcessSandbox().launch(launch)
-        return Running(process, service, log_path, time.monotonic())
+        return Running(process, service, log_path)
 
     def _arguments(self) -> Iterator[str]:
         for part in self.argv[1:]:

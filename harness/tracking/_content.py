@@ -213,7 +213,7 @@ def _curve(run: ActiveRun, result: RunResult) -> Iterator[Row]:
 
 
 def _decision(state: SessionState, experiment: Experiment) -> Row:
-    last = experiment.rerun or experiment.run
+    last = experiment.last_run
     usage = experiment.usage or Usage()
     kept = [item for item in state.experiments[: experiment.index + 1] if item.kept]
     return _row(
@@ -254,7 +254,7 @@ def _row(family: str, **values: float | int | str | None) -> Row:
 
 
 def _line(experiment: Experiment) -> dict[str, Any]:
-    last, usage = experiment.rerun or experiment.run, experiment.usage or Usage()
+    last, usage = experiment.last_run, experiment.usage or Usage()
     shown = {
         "number": experiment.index + 1,
         "hypothesis": experiment.hypothesis,

@@ -82,7 +82,7 @@ def entries(state: SessionState, edits: dict[int, Any], limits: Limits = Limits(
 
 
 def _entry(item: Experiment, incumbent: str, edit: Any, reference: Sequence[CurvePoint], limits: Limits) -> Entry:
-    run = item.rerun or item.run
+    run = item.last_run
     if item.source is None:
         lines, note = _refused(edit, limits)
     else:
@@ -104,7 +104,7 @@ def _facts(item: Experiment) -> tuple[tuple[str, str], ...]:
     for name, run in (("first run", item.run), ("second run", item.rerun)):
         if run and run.bpb is not None:
             facts.append((name, f"{text.bpb(run.bpb)} bpb"))
-    run = item.rerun or item.run
+    run = item.last_run
     if item.recorded and item.recorded.val_bpb is not None:
         facts.append(("in the session replayed", f"{text.bpb(item.recorded.val_bpb)} bpb"))
     if run:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.fold import fold
 from harness.journal import read
-from harness.records import Experiment, SessionState
+from harness.records import SessionState
 from harness.views import rows, text
 from harness.views.files import write_view
 
@@ -111,18 +111,12 @@ def _save(figure: Figure, kind: str, **options: Any) -> bytes:
 def _series(state: SessionState) -> _Series:
     series = _Series([], [], [])
     for item in state.experiments:
-        value = _value(item)
+        value = item.shown_bpb
         if value is not None and math.isfinite(value):
             (series.kept if item.kept else series.discarded).append((item.index + 1, value))
         elif item.status is not None:
             series.failed.append((item.index + 1, item.status.value))
     return series
-
-
-def _value(experiment: Experiment) -> float | None:
-    if experiment.val_bpb is not None:
-        return experiment.val_bpb
-    return experiment.run.bpb if experiment.run else None
 
 
 def _limits(state: SessionState, series: _Series, narrow: bool) -> tuple[float, float]:
@@ -213,7 +207,7 @@ def _gain(axes: Axes, state: SessionState) -> None:
         return
     confirmed = rows.tone(state) == "gain"
     words = f"confirmed on test: {text.bpb(gain.mean_bpb, sign=True)} bpb" if confirmed else "no confirmed gain on test"
-    if rows.incumbent(state) is None:
+    if state.incumbent is None:
         words = f"nothing kept; baseline against itself on test: {text.bpb(gain.mean_bpb, sign=True)} bpb"
     words += f"\n95 % interval {text.bpb(gain.low_bpb, sign=True)} to {text.bpb(gain.high_bpb, sign=True)}"
     axes.annotate(words, (0.0, 0.0), xycoords="axes fraction", xytext=(8, 8), textcoords="offset points", ha="left",

@@ -85,7 +85,7 @@ def _with_variables(svg: str) -> str:
 
 
 def _figures(state: SessionState) -> list[tuple[str, str]]:
-    best = rows.incumbent(state)
+    best = state.incumbent
     shares = summary.summary(state)["time"]
     kept = sum(item.kept is True for item in state.experiments)
     gain = text.bpb(state.gain.mean_bpb if state.gain else None, sign=True)

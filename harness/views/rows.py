@@ -130,11 +130,6 @@ def baseline_row(state: SessionState) -> Row:
     )
 
 
-def incumbent(state: SessionState) -> Experiment | None:
-    """The last kept experiment; None: the baseline stands."""
-    return next((item for item in reversed(state.experiments) if item.kept), None)
-
-
 def phase(state: SessionState) -> str:
     """Where the session stands, in words."""
     if state.closed:
@@ -216,13 +211,13 @@ def session_fraction(state: SessionState) -> float:
 
 def verdict(state: SessionState) -> str:
     """The confirmed result in plain words."""
-    return gain_sentence(state.gain, against_itself=incumbent(state) is None)
+    return gain_sentence(state.gain, against_itself=state.incumbent is None)
 
 
 def tone(state: SessionState) -> str:
     """`gain` or `loss` where one is confirmed, else `open`: the baseline has neither against itself."""
     gain = state.gain
-    if gain is None or gain.low_bpb is None or gain.high_bpb is None or incumbent(state) is None:
+    if gain is None or gain.low_bpb is None or gain.high_bpb is None or state.incumbent is None:
         return "open"
     return "gain" if gain.low_bpb > 0 else "loss" if gain.high_bpb < 0 else "open"
 

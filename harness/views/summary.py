@@ -22,7 +22,7 @@ from harness.views.files import write_view
 def summary(state: SessionState) -> dict[str, Any]:
     """The figures of `state`, as JSON. Shares are of the time that the session worked; unknown is null."""
     runs = rows.finished_runs(state)
-    best = rows.incumbent(state)
+    best = state.incumbent
     config = state.config
     figures = {
         "names": rows.names(state),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.records import Experiment, SessionState
+from harness.records import SessionState
 from harness.views import text
 from leaderboard.site.axis import Axis, apart, around, bearable, px, tick_text
 
@@ -121,12 +121,12 @@ def progress(state: SessionState) -> Chart | None:
     if base is None or not bearable(base) or not bearable(sigma):
         return None
     worst = base + max(_LIMIT_SIGMAS * sigma, 0.004)
-    known = [value for item in state.experiments if (value := _value(item)) is not None and bearable(value)]
+    known = [value for item in state.experiments if (value := item.shown_bpb) is not None and bearable(value)]
     x = Axis(-0.5, max(1, len(state.experiments)) + 0.5, LEFT, WIDTH - RIGHT)
     y = around([base - 2.5 * sigma, base + 2.5 * sigma, *(min(v, worst) for v in known)], HEIGHT - BOTTOM, TOP)
     marks, steps, best = [Mark(px(x.at(0)), px(y.at(base)), "base", "base")], [(0.0, base)], base
     for item in state.experiments:
-        place, value = x.at(item.index + 1), _value(item)
+        place, value = x.at(item.index + 1), item.shown_bpb
         if value is None or not bearable(value):
             marks.append(Mark(px(place), px(TOP + 6), f"{item.index + 1}", "failed"))
             continue
@@ -148,12 +148,6 @@ def progress(state: SessionState) -> Chart | None:
 
 def _every(count: int) -> range:
     return range(0, count + 1, max(1, -(-count // 12)))
-
-
-def _value(item: Experiment) -> float | None:
-    if item.val_bpb is not None:
-        return item.val_bpb
-    return item.run.bpb if item.run else None
 
 
 def shorts(names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness import views
 from harness.views import text
 from leaderboard.published import Collection, Tier
-from leaderboard.site import boards, devices, sessions, words
+from leaderboard.site import boards, devices, sessions
 from leaderboard.site.links import Links, slug
 from leaderboard.site.rankings import ALL, CHOICES, BoardRow
 
@@ -78,9 +78,9 @@ def _page(environment: Environment, name: str, root: str, here: str, **context: 
 def _index(collection: Collection, links: Links) -> dict[str, Any]:
     shown = boards.views(collection, links)
     rows = [row for board in shown for row in board.rows]
-    ranking = [board for board in shown if not board.is_study]
-    best = max(ranking or shown, key=lambda board: (board.has_verdict, words.STRENGTH[board.tier]), default=None)
-    first = best if ranking else None
+    ranked = [board for board in shown if not board.is_study]
+    best = max(ranked or shown, key=lambda board: (board.has_verdict, board.tier.strength), default=None)
+    first = best if ranked else None
     preset, note = _PRESETS[best.tier if best else Tier.SELF_REPORTED]
     unseen = [item for item in collection.sessions if item.outcome is None]
     return {

@@ -90,7 +90,7 @@ def parts(board: Board, collection: Collection) -> dict[Tier, list[Board]]:
     mine = tuple(item for item in collection.sessions if item.outcome is None or item.outcome.head in members)
     here, found = replace(collection, sessions=mine, boards=(board,)), {}
     for tier in _TIERS:
-        tiers = frozenset(other for other, strength in words.STRENGTH.items() if strength >= words.STRENGTH[tier])
+        tiers = frozenset(other for other in Tier if other.strength >= tier.strength)
         made = [_named_alike(part, board) for part in standings.of_tier(here, tiers)]
         if made:
             found[tier] = sorted(made, key=lambda part: -sum(row.num_sessions for row in part.rows))

@@ -131,7 +131,7 @@ def _bearable(state: SessionState) -> SessionState:
 
 
 def _figures(state: SessionState, outcome: Outcome, costs: Spent) -> list[tuple[str, str]]:
-    best = rows.incumbent(state)
+    best = state.incumbent
     return [
         ("gain on test, bpb" if best else "baseline against itself, bpb", words.bpb(outcome.gain_bpb, True)),
         ("baseline, val bpb", words.bpb(outcome.baseline_bpb)),
@@ -197,7 +197,7 @@ def _pairs(state: SessionState, gain: Gain) -> Table:
     for number, (base, best) in enumerate(zip(gain.baseline_bpb, gain.candidate_bpb, strict=False), 1):
         difference = None if base is None or best is None else base - best
         shown.append((str(number), words.bpb(base), words.bpb(best), words.bpb(difference, True)))
-    winner = "winner" if rows.incumbent(state) else "stock script again"
+    winner = "winner" if state.incumbent else "stock script again"
     header = ("pair", "baseline, test bpb", f"{winner}, test bpb", "gain")
     return Table("Confirmation: fresh seeds, hidden text", header, tuple(shown))
 

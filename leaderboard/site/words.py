@@ -25,7 +25,6 @@ TIERS = {
     Tier.CONSISTENT: "consistent",
     Tier.SELF_REPORTED: "self-reported",
 }
-STRENGTH = {Tier.SELF_REPORTED: 0, Tier.CONSISTENT: 1, Tier.REPRODUCED: 2}
 _MAX_COUNTED = 10**15
 bpb = text.bpb
 duration = text.duration

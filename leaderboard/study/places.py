@@ -128,5 +128,5 @@ def bench_at(site: Site, data: DataInfo, scratch: Path) -> Iterator[LocalBench]:
     folder.mkdir(parents=True, exist_ok=True)
     chosen = assemble.choose_sandbox(site.config, site.device)
     stock = stock_of(site.config.task)
-    with assemble.parts(site.config, folder, data, site.device, stock, chosen, Witness(), lambda _: None) as bench:
+    with assemble.open_bench(site.config, folder, data, site.device, stock, chosen, Witness(), lambda _: None) as bench:
         yield bench

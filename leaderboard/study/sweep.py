@@ -255,7 +255,6 @@ def view(ledger: Ledger, stock: str, number: int, num_trials: int) -> View:
         incumbent_source=best[1],
         incumbent_bpb=best[0],
         history=tuple(history),
-        last_log="",
         search_seed=seeds.derive("sweep", ledger.opened.task),
     )
 

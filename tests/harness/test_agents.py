@@ -46,7 +46,6 @@ def view(index: int = 0, history: tuple[Experiment, ...] = (), **changes: object
         incumbent_source=SOURCE,
         incumbent_bpb=2.0,
         history=history,
-        last_log="",
         search_seed=7,
     )
     return replace(plain, **changes)

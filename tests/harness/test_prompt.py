@@ -53,7 +53,6 @@ def view(*history: Experiment, **changes: object) -> View:
         incumbent_source=best.source if best and best.source else STOCK,
         incumbent_bpb=best.val_bpb if best and best.val_bpb else 2.0,
         history=history,
-        last_log="",
         search_seed=1,
         program="Improve train.py.",
         baseline=(result(2.0),),
