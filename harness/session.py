@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from harness import seeds, stats
@@ -101,7 +102,7 @@ class Session:
             sigma = stats.pooled_sigma([*self.earlier_baselines, values], self.config.task.sigma_prior_bpb)
             # What sigma was pooled from lies outside the journal, so it is written down: a reader can recompute it.
             earlier = [list(group) for group in self.earlier_baselines]
-            self._write("baseline", baseline_bpb=stats.mean(values), sigma_bpb=sigma, earlier_baselines=earlier)
+            self._write("baseline", baseline_bpb=fmean(values), sigma_bpb=sigma, earlier_baselines=earlier)
 
     def experiment(self, index: int) -> None:
         """Propose, run, rerun if it looks better, decide."""

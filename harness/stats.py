@@ -6,15 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean, median
 
 from harness.records import Gain, RunResult, Status
 
 # The task's prior counts like this many degrees of freedom: it keeps sigma sane when only three baselines are known.
 PRIOR_DEGREES = 4.0
-
-
-def mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def pooled_sigma(groups: Sequence[Sequence[float]], prior: float) -> float:
@@ -26,7 +23,7 @@ def pooled_sigma(groups: Sequence[Sequence[float]], prior: float) -> float:
     squares, degrees = PRIOR_DEGREES * prior**2, PRIOR_DEGREES
     for group in groups:
         if len(group) > 1:
-            centre = mean(group)
+            centre = fmean(group)
             squares += math.fsum((value - centre) ** 2 for value in group)
             degrees += len(group) - 1
     return math.sqrt(squares / degrees)
@@ -47,7 +44,7 @@ def confirmed_gain(baseline: Sequence[RunResult], candidate: Sequence[RunResult]
     low, high = t_interval(differences) if whole and len(differences) > 1 else (None, None)
     return Gain(
         num_pairs=len(differences),
-        mean_bpb=mean(differences) if whole else None,
+        mean_bpb=fmean(differences) if whole else None,
         low_bpb=low,
         high_bpb=high,
         baseline_bpb=tuple(run.bpb for run in baseline),
@@ -57,7 +54,7 @@ def confirmed_gain(baseline: Sequence[RunResult], candidate: Sequence[RunResult]
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Student's t interval of the mean; at least two values."""
-    centre, n = mean(values), len(values)
+    centre, n = fmean(values), len(values)
     spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
     half = t_quantile(n - 1, (1 + confidence) / 2) * spread
     return centre - half, centre + half
@@ -69,10 +66,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     Standard error of a median: 1.2533 sigma / sqrt(n), sigma from the median absolute deviation, so that one block
     that a neighbour disturbed does not widen it.
     """
-    ordered = sorted(values)
-    n = len(ordered)
-    middle = _median(ordered)
-    deviation = 1.4826 * _median(sorted(abs(value - middle) for value in ordered))
+    n, middle = len(values), median(values)
+    deviation = 1.4826 * median(abs(value - middle) for value in values)
     half = t_quantile(n - 1, 0.975) * 1.2533 * deviation / math.sqrt(n)
     return middle, middle - half, middle + half
 
@@ -102,7 +97,7 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -
     rho = math.fsum(a * b for a, b in pairwise(errors)) / squares if squares else 0.0
     rho = min(max(rho, 0.0), 0.9)
     inflation = (1 + rho) / (1 - rho)
-    relative_sd = math.sqrt(squares / (n - 1)) / abs(mean(numerators))
+    relative_sd = math.sqrt(squares / (n - 1)) / abs(fmean(numerators))
     half = t_quantile(n - 1, 0.975) * value * relative_sd * math.sqrt(inflation / n)
     return Ratio(value, value - half, value + half, relative_sd, inflation)
 
@@ -112,8 +107,3 @@ def t_quantile(degrees: float, probability: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))
-
-
-def _median(ordered: Sequence[float]) -> float:
-    n = len(ordered)
-    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 from harness.journal import canonical
-from harness.stats import mean, t_interval
+from harness.stats import t_interval
 from leaderboard import inference
 from leaderboard.inference import ALPHA, MIN_SESSIONS, PairedTest
 from leaderboard.outcome import Outcome
@@ -199,7 +200,7 @@ def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[LeftOut],
         label=named.label,
         sessions=tuple(kept),
         left_out=tuple(left_out),
-        mean_bpb=mean(gains) if gains else None,
+        mean_bpb=fmean(gains) if gains else None,
         low_bpb=low,
         high_bpb=high,
         bootstrap_bpb=inference.bootstrap_interval(gains),
@@ -207,7 +208,7 @@ def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[LeftOut],
         group=None,
         share_of_tpe=share,
         keep_rate=sum(session.num_kept for session in kept) / num_experiments if num_experiments else None,
-        diversity=mean(diversities) if diversities else None,
+        diversity=fmean(diversities) if diversities else None,
         num_experiments=num_experiments,
         failures=dict(sum((Counter(session.failures) for session in kept), Counter[str]())),
         num_early_stops=sum(session.stopped_early is not None for session in kept),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 from harness import seeds, stats
@@ -207,8 +208,8 @@ def check_baseline(case: Case) -> Iterator[Finding]:
     if len(case.state.baseline) != case.opening.num_baseline or len(values) != len(case.state.baseline):
         yield broken("baseline", f"{len(values)} values from {case.opening.num_baseline} seeds")
         return
-    if not same(case.state.baseline_bpb, stats.mean(values)):
-        yield broken("baseline", f"the mean is {case.state.baseline_bpb}, its runs give {stats.mean(values)}")
+    if not same(case.state.baseline_bpb, fmean(values)):
+        yield broken("baseline", f"the mean is {case.state.baseline_bpb}, its runs give {fmean(values)}")
     earlier = record.data.get("earlier_baselines")
     groups = _groups(earlier if earlier is not None else [])
     if groups is None:

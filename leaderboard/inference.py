@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-from harness.stats import mean, t_interval
+from harness.stats import t_interval
 
 ALPHA = 0.05
 MIN_SESSIONS = 5  # below, no verdict
@@ -37,24 +38,24 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     low, high = t_interval(differences) if n > 1 else (None, None)
     sd = standard_deviation(differences) if n > 1 else None
     p = t_test_p(differences) if n >= MIN_SESSIONS else None
-    return PairedTest(n, mean(differences), low, high, sd, p)
+    return PairedTest(n, fmean(differences), low, high, sd, p)
 
 
 def t_test_p(values: Sequence[float]) -> float:
     """Two-sided p of mean 0. Equal values have no spread: 1 for all zero, else 0."""
     from scipy.special import stdtr
 
-    sd, centre, n = standard_deviation(values), mean(values), len(values)
+    sd, centre, n = standard_deviation(values), fmean(values), len(values)
     if sd == 0:
         return 0.0 if centre else 1.0
     return 2.0 * float(stdtr(n - 1, -abs(centre) * math.sqrt(n) / sd))
 
 
 def exceeds_p(first: Sequence[float], second: Sequence[float]) -> float:
-    """One-sided p of mean(first) <= mean(second), by Welch's t; at least two values each."""
+    """One-sided p of fmean(first) <= fmean(second), by Welch's t; at least two values each."""
     from scipy.special import stdtr
 
-    gap = mean(first) - mean(second)
+    gap = fmean(first) - fmean(second)
     error, degrees = welch_error(standard_deviation(first), len(first), standard_deviation(second), len(second))
     if error == 0:
         return 0.0 if gap > 0 else 1.0
@@ -90,7 +91,7 @@ def ratio_interval(numerator: Sequence[float], denominator: Sequence[float]) -> 
     n = len(numerator)
     if n < MIN_SESSIONS or len(denominator) != n or t_interval(denominator)[0] <= 0:
         return None
-    x, y = mean(numerator), mean(denominator)
+    x, y = fmean(numerator), fmean(denominator)
     t2 = float(stdtrit(n - 1, 1 - ALPHA / 2)) ** 2 / n
     a = y * y - t2 * _covariance(denominator, denominator)
     b = x * y - t2 * _covariance(numerator, denominator)
@@ -141,7 +142,7 @@ def standard_deviation(values: Sequence[float]) -> float:
 
 
 def _covariance(one: Sequence[float], other: Sequence[float]) -> float:
-    first, second = mean(one), mean(other)
+    first, second = fmean(one), fmean(other)
     return math.fsum((a - first) * (b - second) for a, b in zip(one, other, strict=True)) / (len(one) - 1)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from harness.stats import mean
 from leaderboard.inference import t_test_p
 from leaderboard.verdict import ALPHA_EXCEEDS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def overclaims(sessions: Iterable[Published]) -> bool:
     """Whether what these sessions of a row claim surely exceeds what was found: one-sided paired t at 0.5 %."""
     excess = [value for session in sessions if (value := _excess_bpb(session)) is not None]
-    return len(excess) > 1 and mean(excess) > 0 and t_test_p(excess) / 2 <= ALPHA_EXCEEDS
+    return len(excess) > 1 and fmean(excess) > 0 and t_test_p(excess) / 2 <= ALPHA_EXCEEDS
 
 
 def _excess_bpb(session: Published) -> float | None:

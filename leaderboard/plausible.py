@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 from harness.records import STOCK_ROLES, Status
 from harness.views import text
@@ -52,8 +53,7 @@ def _payload(case: Case) -> Iterator[Finding]:
 
 def _pauses(case: Case) -> Iterator[Finding]:
     """Gaps before a resume: a copy of the folder could have been tried meanwhile, and thrown away."""
-    pairs = zip(case.records, case.records[1:], strict=False)
-    gaps = [later.time - earlier.time for earlier, later in pairs if later.type == "resumed"]
+    gaps = [later.time - earlier.time for earlier, later in pairwise(case.records) if later.type == "resumed"]
     if gaps:
         yield odd("resumed", f"{text.count(len(gaps), 'time')}, after {math.fsum(gaps):,.0f} s without a record")
 
@@ -84,6 +84,6 @@ def _clocks(case: Case) -> Iterator[Finding]:
         between = run.finished.time - run.started.time
         if abs(between - wall) > WALL_SLACK_SECONDS + WALL_SLACK_SHARE * wall:
             yield odd(run.identity.run_id, f"took {wall:.1f} s by its own clock, {between:.1f} s between its records")
-    back = sum(later.time < earlier.time for earlier, later in zip(case.records, case.records[1:], strict=False))
+    back = sum(later.time < earlier.time for earlier, later in pairwise(case.records))
     if back:
         yield odd("clock", f"was set back {back} times")

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
-from harness.stats import mean, t_interval, t_quantile
+from harness.stats import t_interval, t_quantile
 from leaderboard import installed
 from leaderboard.inference import standard_deviation, welch_error
 from leaderboard.outcome import Outcome
@@ -67,7 +68,7 @@ def baselines_by_seed(sessions: Iterable[Outcome]) -> dict[int, float]:
     for item in sessions:
         if item.baseline_bpb is not None:
             found.setdefault(item.session_seed, []).append(item.baseline_bpb)
-    return {seed: mean(values) for seed, values in found.items()}
+    return {seed: fmean(values) for seed, values in found.items()}
 
 
 def _gap(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float] | None:
@@ -79,14 +80,14 @@ def _gap(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, f
     if len(common) > 1:
         differences = [one[seed] - other[seed] for seed in common]
         low, high = t_interval(differences)
-        return abs(mean(differences)), max(abs(low), abs(high))
+        return abs(fmean(differences)), max(abs(low), abs(high))
     return _welch_gap(list(one.values()), list(other.values()))
 
 
 def _welch_gap(one: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:
     if min(len(one), len(other)) < 2:
         return None
-    gap = abs(mean(one) - mean(other))
+    gap = abs(fmean(one) - fmean(other))
     error, degrees = welch_error(standard_deviation(one), len(one), standard_deviation(other), len(other))
     return gap, gap + t_quantile(degrees, 0.975) * error
 

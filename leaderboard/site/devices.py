@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from harness.journal import canonical
 from harness.records import Calibration
-from harness.stats import mean, t_interval
+from harness.stats import t_interval
 from harness.views import text
 from leaderboard.outcome import Outcome
 from leaderboard.plausible import BPB_BAND
@@ -79,7 +80,7 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
     centre = list(baselines_by_seed(item for item in most if _likely(item.baseline_bpb)).values())
     margin = margin_bpb(outcomes)
     drawn = bool(centre) and 0 < margin < _MAX_SIGMA_BPB
-    band = (mean(centre) - margin, mean(centre) + margin) if drawn else None
+    band = (fmean(centre) - margin, fmean(centre) + margin) if drawn else None
     on = strips.scale(known, zero=False, sign=False, band=band)
     key = outcomes[0].key
     return Panel(
@@ -111,7 +112,7 @@ def _device_row(found: Sequence[Outcome], on: Scale, links: Links) -> DeviceRow:
     values = [item.baseline_bpb for item in found if item.baseline_bpb is not None]
     # Sessions of one seed repeat the same runs: they are dots of their own, but one value of the interval.
     independent = list(baselines_by_seed(found).values())
-    centre = mean(independent) if all(map(bearable, values)) else None
+    centre = fmean(independent) if all(map(bearable, values)) else None
     low, high = t_interval(independent) if len(independent) > 1 and centre is not None else (None, None)
     label = links.device_name(found[0].device, found[0].device_label)
     shown = words.interval(low, high).replace("+", "")

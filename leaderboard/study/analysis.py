@@ -9,11 +9,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
 from harness.records import Status
-from harness.stats import PRIOR_DEGREES, mean, pooled_sigma, t_quantile
+from harness.stats import PRIOR_DEGREES, pooled_sigma, t_quantile
 from leaderboard.study.ledger import Run
 
 MARGIN_SIGMAS = 1.5
@@ -95,7 +96,7 @@ def gaps(seeds: Seeds, base: Seeds) -> list[float]:
     common = sorted(set(seeds) & set(base))
     if common:
         return [seeds[seed] - base[seed] for seed in common]
-    centre = mean(list(base.values()))
+    centre = fmean(list(base.values()))
     return [bpb - centre for bpb in seeds.values()]
 
 
@@ -127,14 +128,14 @@ def spread(baselines: Mapping[str, Seeds]) -> Spread:
 
     Places with fewer than MIN_SEEDS would take the seeds from all others, so these come in where nothing else is.
     """
-    own = {place: mean(list(seeds.values())) for place, seeds in baselines.items()}
+    own = {place: fmean(list(seeds.values())) for place, seeds in baselines.items()}
     degrees = sum(len(seeds) - 1 for seeds in baselines.values())
     squares = sum((bpb - own[place]) ** 2 for place, seeds in baselines.items() for bpb in seeds.values())
     full = {place: seeds for place, seeds in baselines.items() if len(seeds) >= MIN_SEEDS}
     compared = full if len(full) > 1 else baselines
     shared = set.intersection(*(set(seeds) for seeds in compared.values()))
     means = {
-        place: mean([seeds[seed] for seed in shared]) if shared else own[place] for place, seeds in compared.items()
+        place: fmean([seeds[seed] for seed in shared]) if shared else own[place] for place, seeds in compared.items()
     }
     several = len(means) > 1
     return Spread(
@@ -158,7 +159,7 @@ def equivalence(
     if not common:
         return None
     differences = [other[1][seed] - one[1][seed] for seed in common]
-    n, centre = len(differences), mean(differences)
+    n, centre = len(differences), fmean(differences)
     paired = n >= MIN_SEEDS
     if paired:
         error, freedom = statistics.stdev(differences) / math.sqrt(n), float(n - 1)

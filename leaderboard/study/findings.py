@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
+from statistics import fmean
 
 from harness.ranking import MAX_CORRECTION, MIN_CORRECTION
 from harness.records import Status
-from harness.stats import PRIOR_DEGREES, mean
+from harness.stats import PRIOR_DEGREES
 from leaderboard.study import analysis, ranking
 from leaderboard.study.analysis import MARGIN_SIGMAS, Equivalence, Seeds, Slope, Spread
 from leaderboard.study.ledger import CALIBRATED, RAW, TICKS, Ledger, Margin, Run
@@ -145,7 +146,7 @@ def correction(ledger: Ledger, place: str) -> float | None:
     """Mean speed of the device in the metered runs, over its calibrated speed."""
     found = [run.correction for run in ledger.runs if run.place == place and run.mode == CALIBRATED]
     known = [value for value in found if value is not None]
-    return mean(known) if known else None
+    return fmean(known) if known else None
 
 
 def _is_quiet(ledger: Ledger, place: str) -> bool:
@@ -154,7 +155,7 @@ def _is_quiet(ledger: Ledger, place: str) -> bool:
     if not runs or any(not calibration.calibrated for calibration in made):
         return False
     moved = [1 + run.drift for run in runs if run.mode == CALIBRATED and run.drift is not None]
-    found = mean(moved) if moved else correction(ledger, place)
+    found = fmean(moved) if moved else correction(ledger, place)
     return found is None or MIN_CORRECTION <= found <= MAX_CORRECTION
 
 

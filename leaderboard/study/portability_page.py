@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
-from harness.stats import mean
 from leaderboard.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study import findings
 from leaderboard.study.analysis import gaps, half_width
@@ -86,7 +86,7 @@ def _baseline(found: Findings) -> str:
             pair = against.get(place)
             shown = interval(pair.difference, pair.low, pair.high, sign=True) if pair else "-"
             word = "-" if pair is None else "yes" if pair.equivalent else "no" if pair.different else "not shown"
-            bpb = number(mean(list(seeds.values())))
+            bpb = number(fmean(list(seeds.values())))
             rows.append((name, found.ledger.label(place), str(len(seeds)), bpb, shown, word))
         if mode.spread and mode.spread.between_sd is not None:
             equal = sum(pair.equivalent for pair in mode.equivalences)
@@ -156,9 +156,9 @@ def _variants(found: Findings, variants: Sequence[Variant]) -> str:
         for _, place, mode in modes:
             seeds = mode.table[place].get(variant.name, {})
             if variant.name == STOCK or not seeds:
-                values.append(number(mean(list(seeds.values()))) if seeds else "-")
+                values.append(number(fmean(list(seeds.values()))) if seeds else "-")
             else:
-                values.append(number(mean(gaps(seeds, mode.baselines[place])), sign=True))
+                values.append(number(fmean(gaps(seeds, mode.baselines[place])), sign=True))
         if any(value != "-" for value in values):
             rows.append((variant.name, variant.about, *values))
     return table(header, rows)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.stats import mean
 from leaderboard.study.analysis import gaps
 from leaderboard.study.findings import ByMode, Findings
 from leaderboard.study.ledger import RAW
@@ -47,10 +47,10 @@ def _baseline(found: Findings) -> Figure | None:
             values = list(mode.baselines.get(place, {}).values())
             axis.plot(values, [row] * len(values), "o", color=f"C{row % 10}", alpha=0.7)
             if values:
-                axis.plot([mean(values)], [row], "|", color=f"C{row % 10}", markersize=22)
+                axis.plot([fmean(values)], [row], "|", color=f"C{row % 10}", markersize=22)
         first = mode.baselines.get(places[0])
         if first:
-            centre = mean(list(first.values()))
+            centre = fmean(list(first.values()))
             axis.axvspan(centre - found.margin.margin_bpb, centre + found.margin.margin_bpb, color="0.92", zorder=0)
         axis.set(title=title, xlabel="validation bits per byte", ylim=(len(places) - 0.5, -0.5))
     axes[0].set_yticks(range(len(places)), [_name(found, place) for place in places], fontsize=8)
@@ -65,7 +65,7 @@ def _ranking(found: Findings) -> Figure | None:
     gains = {title: _gains(mode) for title, mode in modes}
     known = next(iter(gains.values()))
     names = {variant for row in known.values() for variant in row}
-    order = sorted(names, key=lambda name: mean([row[name] for row in known.values() if name in row]))
+    order = sorted(names, key=lambda name: fmean([row[name] for row in known.values() if name in row]))
     figure, axes = _figure(len(modes), height=4.2, width=max(4.8, 0.3 * len(order) + 1.5), sharey=True)
     for axis, (title, _) in zip(axes, modes, strict=True):
         for number, (place, row) in enumerate(gains[title].items()):
@@ -84,7 +84,9 @@ def _ranking(found: Findings) -> Figure | None:
 
 def _gains(mode: ByMode) -> dict[str, dict[str, float]]:
     return {
-        place: {variant: mean(gaps(seeds, mode.baselines[place])) for variant, seeds in row.items() if variant != STOCK}
+        place: {
+            variant: fmean(gaps(seeds, mode.baselines[place])) for variant, seeds in row.items() if variant != STOCK
+        }
         for place, row in mode.table.items()
         if place in mode.baselines
     }

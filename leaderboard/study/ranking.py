@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats import mean
 from leaderboard.study.analysis import Seeds, Table, aligned
 
 CLEAR_SIGMAS = 2.0
@@ -62,7 +62,7 @@ class Interaction:
 def scores(table: Table) -> dict[str, dict[str, float]]:
     """place -> variant -> mean over seeds, of places with MIN_VARIANTS or more."""
     return {
-        place: {variant: mean(list(seeds.values())) for variant, seeds in variants.items()}
+        place: {variant: fmean(list(seeds.values())) for variant, seeds in variants.items()}
         for place, variants in aligned(table).items()
         if len(variants) >= MIN_VARIANTS
     }
@@ -83,7 +83,7 @@ def clear_pairs(one: Scores, other: Scores, sigma: float) -> set[Pair]:
     return {
         (a, b)
         for a, b in combinations(variants, 2)
-        if mean([abs(place[a] - place[b]) for place in (one, other)]) > CLEAR_SIGMAS * sigma
+        if fmean([abs(place[a] - place[b]) for place in (one, other)]) > CLEAR_SIGMAS * sigma
     }
 
 

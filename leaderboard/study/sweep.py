@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from harness import knobs, seeds
@@ -21,7 +22,6 @@ from harness.lease import lease, physical_name
 from harness.records import Experiment, RunResult, Status, View
 from harness.sizes import TASKS as TASK_FILES
 from harness.sizes import load, stock_of, stock_sha256
-from harness.stats import mean
 from leaderboard.reproduce import once
 from leaderboard.study import places, portability, variants
 from leaderboard.study.ledger import CALIBRATED, SUFFIX, TICKS, Book, Ledger, Run, fold
@@ -167,7 +167,7 @@ def finalists(ledger: Ledger, count: int, among: Sequence[str]) -> list[str]:
 
 def compared(ledger: Ledger) -> list[str]:
     """The variants that were compared with further seeds, the lowest mean of these first."""
-    means = {name: mean(list(seeds.values())) for name, seeds in further(by_variant(ledger)).items()}
+    means = {name: fmean(list(seeds.values())) for name, seeds in further(by_variant(ledger)).items()}
     return sorted(means, key=lambda name: means[name])
 
 
@@ -235,7 +235,7 @@ def ledgers(folder: Path) -> dict[str, Ledger]:
 def view(ledger: Ledger, stock: str, number: int, num_trials: int) -> View:
     """What agent=tpe would be shown at this point."""
     assert ledger.opened is not None
-    stock_bpb = mean(list(by_variant(ledger)[STOCK].values()))
+    stock_bpb = fmean(list(by_variant(ledger)[STOCK].values()))
     history, best = [], (stock_bpb, stock)
     for index, run in enumerate(trials(ledger)[:number]):
         source = knobs.apply(stock, run.knobs or {})

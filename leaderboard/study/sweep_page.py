@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from harness.errors import ConfigError
 from harness.records import Status
-from harness.stats import mean, t_interval
+from harness.stats import t_interval
 from leaderboard import page
 from leaderboard.page import UNMEASURED, cell, interval, number, table
 from leaderboard.study import sweep
@@ -93,17 +94,17 @@ def variants_table(ledger: Ledger, known: Mapping[str, Variant]) -> str:
     chosen = sweep.further(everything) if ledger.opened and ledger.opened.task == sweep.TASKS[sweep.SCREEN] else {}
     runs = everything | chosen
     rows = []
-    for name in sorted(runs, key=lambda name: mean(list(runs[name].values()))):
+    for name in sorted(runs, key=lambda name: fmean(list(runs[name].values()))):
         mine, stock = runs[name], everything.get(STOCK, {})
         gaps = [mine[seed] - stock[seed] for seed in sorted(set(mine) & set(stock))]
         gap = "-"
         if gaps and name != STOCK:
             low, high = t_interval(gaps) if len(gaps) > 1 else (None, None)
-            gap = interval(mean(gaps), low, high, sign=True)
+            gap = interval(fmean(gaps), low, high, sign=True)
         tokens = [run.tokens for run in ledger.runs if run.variant == name and run.tokens is not None]
         seen = f"{statistics.fmean(tokens) / 1e6:.2f}" if tokens else "-"
         about = known[name].about if name in known else "a point of TPE"
-        rows.append((name, about, str(len(mine)), number(mean(list(mine.values()))), gap, seen))
+        rows.append((name, about, str(len(mine)), number(fmean(list(mine.values()))), gap, seen))
     return table(("variant", "what", "seeds", "mean bpb", "against stock (95 %)", "tokens, millions"), rows)
 
 
@@ -117,7 +118,7 @@ def points_table(ledger: Ledger) -> str:
         what = ", ".join(f"{name} {value}" for name, value in (run.knobs or {}).items()) or "nothing"
         rows.append((run.variant, number(bpb), what))
     stock = list(sweep.by_variant(ledger).get(STOCK, {}).values())
-    beside = f" The stock script: {number(mean(stock))} (seeds: {len(stock)})." if stock else ""
+    beside = f" The stock script: {number(fmean(stock))} (seeds: {len(stock)})." if stock else ""
     return f"{len(done)} points ended well; one seed each, so the best look better than they are.{beside}\n\n" + table(
         ("point", "bpb", "changed"), rows
     )
@@ -190,7 +191,7 @@ def _saved(runs: Mapping[str, Mapping[int, float]], worse: str, better: str) -> 
     if len(seeds) < MIN_SEEDS:
         return None
     shares = [1 - runs[better][seed] / runs[worse][seed] for seed in seeds]
-    return Saved(mean(shares), *t_interval(shares))
+    return Saved(fmean(shares), *t_interval(shares))
 
 
 def _percent(saved: Saved | None) -> str:
