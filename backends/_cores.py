@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+from backends import _tools
 
 _CPUS = Path("/sys/devices/system/cpu")
 
@@ -38,6 +41,13 @@ def choose(allowed: set[int], count: int, cpus: Path = _CPUS) -> set[int]:
         seen[siblings] = seen.get(siblings, 0) + 1
         ranked.append((seen[siblings], core))
     return {core for _, core in sorted(ranked)[:count]}
+
+
+def num_performance(platform: str = sys.platform) -> int | None:
+    """Performance cores of Apple silicon; None: all cores are alike, or nobody says."""
+    if platform != "darwin":
+        return None
+    return int(_tools.number(_tools.ask(["sysctl", "-n", "hw.perflevel0.physicalcpu"])) or 0) or None
 
 
 def num_physical(cpus: Path = _CPUS) -> int | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+import sys
 from itertools import takewhile
 from pathlib import Path
+
+from backends import _tools
 
 # Each widens or adds products: processors of one name that differ here differ in speed by more than a half. Virtual
 # machines hide the model ("AMD EPYC" for several generations) but not what the guest may execute.
@@ -17,9 +20,11 @@ _GENERATION = ("cpu family", "model", "stepping", "CPU implementer", "CPU part")
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def model(cpuinfo: Path = CPUINFO) -> str | None:
+def model(cpuinfo: Path = CPUINFO, system: str = sys.platform) -> str | None:
     """The processor's name; None: nobody says."""
-    return _first_core(cpuinfo).get("model name") or platform.processor() or None
+    # On a Mac `platform.processor` says "arm" of every chip.
+    name = _tools.ask(["sysctl", "-n", "machdep.cpu.brand_string"]) if system == "darwin" else None
+    return _first_core(cpuinfo).get("model name") or name or platform.processor() or None
 
 
 def generation(cpuinfo: Path = CPUINFO) -> str | None:

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from backends import _cores
+
 if TYPE_CHECKING:
     import torch
 
@@ -104,9 +106,13 @@ def resolve_dtype(name: str, dtype: str, supported: tuple[str, ...]) -> str:
 
 
 def resolve_threads(threads: int | None, available: int) -> int:
-    """`threads`, or all `available` ones; ValueError with one line if there are not that many."""
+    """`threads`, or all `available` ones; ValueError with one line if there are not that many.
+
+    On Apple silicon only the performance cores, unless more are asked for: torch divides work into equal shares, and
+    every barrier would wait for the slow cores. torch itself does so (`intraop_default_num_threads`).
+    """
     if threads is None:
-        return available
+        return min(available, _cores.num_performance() or available)
     if not 1 <= threads <= available:
         raise ValueError(f"backend.threads={threads}: expected 1 to {available}, the cores this process may use")
     return threads

@@ -92,6 +92,7 @@ class Backend:
         return {
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
+            "VECLIB_MAXIMUM_THREADS": str(self.threads),  # Apple's Accelerate, which heeds neither of these nor torch
             # A thread that spins at a barrier for milliseconds starves the one it waits for when another program
             # needs a core: with one of two cores kept busy this doubled the speed, and alone it changed nothing.
             "GOMP_SPINCOUNT": "3000",

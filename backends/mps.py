@@ -13,6 +13,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -64,8 +65,15 @@ class Backend:
 
     name = "mps"
 
-    def __init__(self, threads: int | None, dtype: str | None, mps: Any = torch.mps) -> None:
+    def __init__(
+        self,
+        threads: int | None,
+        dtype: str | None,
+        mps: Any = torch.mps,
+        num_gpu_cores: Callable[[], int] = torch.backends.mps.get_core_count,
+    ) -> None:
         self._mps = mps
+        self._num_gpu_cores = num_gpu_cores  # chips of one name have more or fewer
         self._peak: PeakMemory | None = None
         self.threads = resolve_threads(threads, usable_cores())
         self.dtype = resolve_dtype(self.name, dtype, DTYPES) if dtype else self.fastest_dtype()
@@ -103,6 +111,7 @@ class Backend:
             "name": self.name,
             "gpu_model": _tools.ask(["sysctl", "-n", "machdep.cpu.brand_string"]),
             "machine_model": _tools.ask(["sysctl", "-n", "hw.model"]),
+            "gpu_cores": self._num_gpu_cores(),
             "num_cores": usable_cores(),
             "memory_bytes": int(memory) if memory else None,
             "gpu_memory_bytes": int(self._mps.recommended_max_memory()),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.commits import rebuild
 from harness.errors import ConfigError
+from harness.files import listed
 from harness.fold import fold
 from harness.journal import read
 from harness.records import Experiment
@@ -36,7 +37,7 @@ def export(session_dir: Path, target: Path) -> Exported:
     state = fold(records)
     if not state.opened:
         raise ConfigError(f"{session_dir}: the session never opened, there is nothing to export")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and (not target.is_dir() or listed(target)):
         raise ConfigError(f"{target} exists already: give a folder that does not, or an empty one")
     workspace = Workspace(target)
     rebuild(workspace, state)

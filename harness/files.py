@@ -47,3 +47,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def _cannot_write(path: Path, error: OSError) -> HarnessError:
     return HarnessError(f"cannot write {path} ({error.strerror}): see to its folder, permissions and the space left")
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in `folder`, by name, without what macOS's file manager leaves in every folder that it shows."""
+    return sorted((path for path in folder.iterdir() if path.name != ".DS_Store"), key=lambda path: path.name)

@@ -6,11 +6,17 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import HarnessError
 
+_UNLOCK = (
+    # On macOS the owner of a file can lock it by flags and by an access list, too.
+    *((["chflags", "-R", "nouchg,nouappnd"], ["chmod", "-R", "-N"]) if sys.platform == "darwin" else ()),
+    ["chmod", "-R", "u+rwX", "--"],
+)
 MAX_ENTRIES = 100_000  # a folder with more is as full as one without space
 
 
@@ -36,7 +42,8 @@ def remove(path: Path) -> None:
             path.unlink()
     except (OSError, RecursionError):
         if not path.is_symlink():
-            subprocess.run(["chmod", "-R", "u+rwX", "--", path], stderr=subprocess.DEVNULL, check=False)
+            for command in _UNLOCK:
+                subprocess.run([*command, path], stderr=subprocess.DEVNULL, check=False)
         done = subprocess.run(["rm", "-rf", "--", path], capture_output=True, text=True, check=False)
         if os.path.lexists(path):
             why = done.stderr.strip()[:200]

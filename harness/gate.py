@@ -79,6 +79,8 @@ def token_stream(data_dir: Path, dtype: str, seed: int) -> tuple[int, int]:
             if os.writev(fd, spans) != sum(map(len, spans)):
                 raise OSError("short write of the token stream: not enough memory")
         seal(fd)
+        if not LINUX:
+            os.fsync(fd)  # macOS writes a file out when Python maps it, which would be on the run's clock
         return read_only(fd), len(tokens)
 
 

@@ -117,7 +117,8 @@ def _items(folder: Path) -> list[os.DirEntry[str]]:
             "not in an installed package: clone it, or name the folder"
         )
     with os.scandir(folder) as items:
-        listed = sorted(items, key=lambda item: item.name)
+        # Without what macOS's file manager leaves in every folder that it shows.
+        listed = sorted((item for item in items if item.name != ".DS_Store"), key=lambda item: item.name)
     if len(listed) > MAX_FILES:
         raise ConfigError(f"{folder}: more than {MAX_FILES:,} files; expected a folder of entries")
     return listed

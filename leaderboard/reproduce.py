@@ -16,6 +16,7 @@ from typing import Any
 
 from harness import compose, ranking, seeds, views
 from harness.assemble import choose_clock, choose_sandbox, open_bench, stage_progress, tried
+from harness.awake import keep_awake
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -74,6 +75,7 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     subject = subject_of(whole, checked.case.session.seed)
     stock = stock_of(config.task)
     device, data = ready(whole, config, stock)
+    keep_awake()
     with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
         chosen = choose_sandbox(config, device)
         walls = tried(chosen, data)

@@ -15,6 +15,7 @@ from harness.sandbox.process import Entry, SupervisedProcess, supervise
 
 PROGRAM = "/usr/bin/sandbox-exec"
 _READ = ("/System", "/Library", "/usr/lib", "/usr/bin", "/usr/share/icu", "/bin", "/private/var/db/dyld")
+_XCODE = Path("/var/db/xcode_select_link")  # whose compilers are used; the Command Line Tools' lie in /Library
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _HEAD = """\
 (version 1)
@@ -48,7 +49,8 @@ class SeatbeltSandbox:
 
 def profile(launch: Launch) -> str:
     """The profile of one launch: what it may read, what it may write, no network, Metal."""
-    read = [*_READ, *map(str, runtime.runtime().paths), str(launch.cwd)]
+    compilers = [str(_XCODE.resolve())] if _XCODE.exists() else []
+    read = [*_READ, *compilers, *map(str, runtime.runtime().paths), str(launch.cwd)]
     write = [*map(str, launch.writable)]
     return (
         _HEAD

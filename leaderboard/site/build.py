@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.errors import ConfigError, HarnessError
+from harness.files import listed
 from leaderboard.published import Collection
 from leaderboard.site import pages
 from leaderboard.site.links import Links, checked_base, device_names, device_pages
@@ -98,9 +99,9 @@ def check_target(target: Path) -> None:
         return
     if not target.is_dir():
         raise ConfigError(f"{target}: a file; expected a folder for the site, or a name that is free")
-    if any(target.iterdir()) and not (target / MARKER).is_file():
+    if listed(target) and not (target / MARKER).is_file():
         raise ConfigError(f"{target}: holds other files than a site (no {MARKER} in it); choose another -o")
-    if strange := sorted(path.name for path in target.iterdir() if path.name not in _NAMES):
+    if strange := [path.name for path in listed(target) if path.name not in _NAMES]:
         raise ConfigError(f"{target}: holds {strange[0]!r}, which no site has; move it away or choose another -o")
 
 

@@ -85,7 +85,8 @@ case "$1" in
   *) exit 6 ;;
 esac"""
 MAC = {
-    "sysctl": 'case "$2" in *memsize) echo 17179869184 ;; *brand_string) echo "Apple M3" ;; *) echo Mac15,3 ;; esac',
+    "sysctl": """case "$2" in *memsize) echo 17179869184 ;; *brand_string) echo "Apple M3" ;; *perflevel0*) echo 4 ;;
+        *) echo Mac15,3 ;; esac""",
     "pmset": """case "$2" in ps) echo "Now drawing from 'Battery Power'" ;; *) echo " CPU_Speed_Limit = 87" ;; esac""",
 }
 
@@ -116,7 +117,7 @@ def make(name: str, tmp_path: Path, **options: Any) -> Backend:
             root = tmp_path / "amd"
             return rocm.Backend(1, options.get("dtype"), FakeCuda(card), root if root.exists() else amd_card(root))
         case "mps":
-            return mps.Backend(1, options.get("dtype") or "float32", FakeMps())
+            return mps.Backend(1, options.get("dtype") or "float32", FakeMps(), lambda: 10)
         case "null":
             return null.Backend(1, options.get("dtype"))
         case _:

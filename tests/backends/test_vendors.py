@@ -12,7 +12,7 @@ import pytest
 import torch
 from stand_ins import MAC, NVIDIA_SMI, Card, FakeCuda, FakeMps, make
 
-from backends import cpu, cuda, mps
+from backends import _cores, _processor, cpu, cuda, mps
 
 
 def test_a_cuda_device_in_its_vendors_words(tools, tmp_path):
@@ -145,8 +145,15 @@ def test_a_mac_on_its_battery(tools, tmp_path):
     backend = make("mps", tmp_path)
     identity = backend.identity()
     assert (identity["gpu_model"], identity["memory_bytes"]) == ("Apple M3", 17_179_869_184)
-    assert identity["gpu_memory_bytes"] == 12 << 30
+    assert (identity["gpu_memory_bytes"], identity["gpu_cores"]) == (12 << 30, 10)
     assert backend.power_state() == {"on_mains": False, "speed_limit_percent": 87.0}
+
+
+def test_the_processor_of_a_mac(tools, tmp_path):
+    assert _cores.num_performance("darwin") is None
+    tools(**MAC)
+    assert _cores.num_performance("darwin") == 4 and _cores.num_performance("linux") is None
+    assert _processor.model(tmp_path / "none", "darwin") == "Apple M3"
 
 
 def test_peak_memory_on_a_mac_is_sampled():

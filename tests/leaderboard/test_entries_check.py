@@ -153,6 +153,13 @@ def test_a_tampered_folder_is_refused(folder: Path, case: str) -> None:
             load(folder, folder.parent)
 
 
+def test_what_a_file_manager_leaves_is_no_entry(folder: Path) -> None:
+    (folder / "reproductions").mkdir()
+    for place in (folder, folder / "reproductions"):
+        (place / ".DS_Store").write_text("where a window was on a Mac")
+    assert problems(folder) == ""
+
+
 def test_what_is_no_folder(tmp_path: Path, good: Path) -> None:
     (tmp_path / "link").symlink_to(good)
     for path in (tmp_path / "nothing", tmp_path / "link"):

@@ -197,6 +197,7 @@ def test_the_site_replaces_itself_and_nothing_else(base: Published, tmp_path: Pa
     target = tmp_path / "site"
     build(sessions.collection([base]), target)
     (target / "session" / "old.html").write_text("old")
+    (target / ".DS_Store").write_text("where a window was on a Mac")
     num_bytes = build(sessions.collection([]), target).num_bytes
     assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) == num_bytes
     assert not (target / "session").exists()

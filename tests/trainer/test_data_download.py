@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -143,6 +146,23 @@ def test_a_dead_server_ends_in_one_line_and_keeps_what_came(hub: Hub, tmp_path: 
     fetch(hub, tmp_path / "a", waits)
     assert hub.requests[-1]["range"] == f"bytes={len(hub.files[URL_PATH]) // 2}-"
     assert (tmp_path / "a").read_bytes() == hub.files[URL_PATH]
+
+
+def test_a_python_without_certificates_is_told_at_once(tmp_path: Path, waits: list[float]) -> None:
+    """As those of python.org on a Mac: nothing that waiting would mend."""
+    if (program := shutil.which("openssl")) is None:
+        pytest.skip("no openssl to make a certificate that nobody trusts")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = [program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    hub = Hub()
+    hub.server.socket = context.wrap_socket(hub.server.socket, server_side=True)
+    with pytest.raises(DataError, match=r"CERTIFICATE_VERIFY_FAILED.*Install Certificates\.command"):
+        download(f"{hub.url.replace('http', 'https')}/a", tmp_path / "a", None, lambda *_: None, waits.append)
+    hub.server.shutdown()
+    assert waits == []
 
 
 @pytest.mark.parametrize("etags", [True, False])

@@ -108,6 +108,8 @@ def test_second_call_does_nothing_and_damage_is_repaired(home: Path, built: tupl
     request = request_for(home, home / "runtime")
     assert prepare(request, lambda stage, *_: stages.append(stage)) == (folder, meta)
     assert stages == []
+    (folder / ".DS_Store").write_text("where a window was on a Mac")
+    assert folder_sha256(folder) == meta["data_sha256"]
     with (folder / "train.bin").open("r+b") as file:
         file.write(b"\xff")
     assert folder_sha256(folder) != meta["data_sha256"]

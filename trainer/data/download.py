@@ -32,6 +32,12 @@ _HINTS = {
     404: "check repo, revision and shards in data.options",
 }
 
+# Python from python.org brings no certificates to a Mac.
+_CERTIFICATES = (
+    "this Python trusts nobody who signs for that server: on a Mac run 'Install Certificates.command' in Python's "
+    "folder, elsewhere set SSL_CERT_FILE"
+)
+
 OnBytes = Callable[[int, int | None], None]  # bytes on disk, bytes in all
 
 
@@ -87,6 +93,9 @@ def download(
             if error.code not in _BUSY:
                 raise DataError(f"{url}: {problem}: {_HINTS.get(error.code, 'the server refuses')}") from None
         except _BROKEN as error:
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise DataError(f"{url}: {cause}: {_CERTIFICATES}") from None
             problem, wait = str(error) or type(error).__name__, None
         attempt = 0 if _size(part) > before else attempt + 1
         if attempt >= MAX_ATTEMPTS:

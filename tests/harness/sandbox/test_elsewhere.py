@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness import gate
-from harness.sandbox import tree
+from harness.sandbox import bait, tree
 
 BUSY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'while True: pass']); time.sleep(60)"
 pytestmark = pytest.mark.skipif(shutil.which("ps") is None, reason="ps is not installed")
@@ -67,3 +67,14 @@ def test_what_is_handed_over_cannot_be_written_to() -> None:
     with pytest.raises(OSError):
         os.write(reader, b"x")
     os.close(reader)
+
+
+def test_a_heartbeat_that_survived_ends_with_its_folder() -> None:
+    """Without a subreaper it is not found, and would write into the folder while that is removed."""
+    beat = "import sys, time\nwhile True:\n    open(sys.argv[1], 'ab').write(b'.')\n    time.sleep(0.0001)"
+    for _ in range(5):
+        with bait.laid(bait.Targets()) as laid:
+            survivor = subprocess.Popen([sys.executable, "-c", beat, laid.box / "beat0"], stderr=subprocess.DEVNULL)
+            while not (laid.box / "beat0").exists():
+                time.sleep(0.001)
+        assert survivor.wait(20) == 1 and not laid.folder.exists()
