@@ -1,4 +1,4 @@
-"""Keeps a Mac awake while its device is used: asleep, requests to a model break and half-awake it trains at low clocks."""
+"""Keeps a Mac awake while its device is used: asleep it loses requests to a model, half awake it trains slowly."""
 
 from __future__ import annotations
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as a shell reports it
 EXIT_UNREAD = 141  # 128 + SIGPIPE
-_MAX_COMPLAINT_CHARS = 4000
 DEFAULT_ROOT = Path("sessions")
 
 _OVERRIDES_HELP = "Hydra overrides such as agent=random task=nano session.experiments=12"
@@ -67,7 +66,7 @@ def _carry_out(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _report(of_system(error))
     except KeyboardInterrupt:
-        _complain("interrupted")
+        text.say("interrupted")
         return EXIT_INTERRUPTED
 
 
@@ -163,7 +162,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from harness.multirun import run_multirun
 
         job = partial(_run_or_go_on, yes=arguments.yes)
-        return run_multirun(arguments.overrides, job, say=_complain, report=_report)
+        return run_multirun(arguments.overrides, job, say=text.say, report=_report)
     from harness.compose import compose
 
     return _run_new(compose(arguments.overrides), arguments.yes)
@@ -178,7 +177,7 @@ def _run_or_go_on(config: Config, yes: bool) -> int:
         return _run_new(config, yes)
     folder, state = known
     if state.closed and (folder / "report.html").is_file():  # which is written last
-        _complain(f"{folder} is finished already")
+        text.say(f"{folder} is finished already")
         return 0
     return _go_on(folder)
 
@@ -275,9 +274,9 @@ def _saying_how_to_resume(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (folder / "journal.jsonl").is_file():
-            _complain(f"stopped; nothing is lost, continue with: bpbench resume {folder}")
+            text.say(f"stopped; nothing is lost, continue with: bpbench resume {folder}")
         else:
-            _complain("stopped before the session began; run the same command again")
+            text.say("stopped before the session began; run the same command again")
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
@@ -288,12 +287,8 @@ def _interrupt(*_: object) -> None:
 def _report(error: HarnessError) -> int:
     if isinstance(error, TaskMisfit):
         cli_device.print_misfit(error)
-    _complain(str(error))
+    text.say(str(error))
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
-
-
-def _complain(words: str) -> None:
-    print(text.for_log(f"bpbench: {text.line(words, _MAX_COMPLAINT_CHARS)}"), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

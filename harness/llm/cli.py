@@ -15,7 +15,6 @@ from harness.views import text
 if TYPE_CHECKING:
     from harness.config import Config
 
-_MAX_SAID_CHARS = 2000
 _SERVE_HELP = "serve a scripted language model on loopback, in OpenAI's, Anthropic's and Ollama's formats"
 _SERVE_EPILOG = """\
 A script is a JSON list of steps, one a request: {"fault": "rate_limit"}, {"text": "..."},
@@ -98,11 +97,11 @@ def agree(config: Config, *, yes: bool) -> None:
     agent = agents.load(config.agent)
     if not agents.needs_llm(agent):
         return
-    _say(estimate.sentence(config, estimate.estimate(config, agent)))
+    text.say(estimate.sentence(config, estimate.estimate(config, agent)))
     estimate.check_cap(config, agent)
     estimate.check_room(config, agent)
     for why in settings.unranked(asdict(config.llm)):
-        _say(f"{why}; so the session will not be ranked")
+        text.say(f"{why}; so the session will not be ranked")
     billed = config.llm.key_variable is not None and not llm_price.is_free(config.llm.price)
     if billed and not yes:
         if not sys.stdin.isatty():
@@ -121,10 +120,6 @@ def _agrees() -> bool:
         return False
 
 
-def _say(words: str) -> None:
-    print(text.for_log(f"bpbench: {text.line(words, _MAX_SAID_CHARS)}"), file=sys.stderr, flush=True)
-
-
 def ask_once(config: Config) -> None:
     """One small question before hours of device time. Raises ConfigError where the model cannot be asked.
 
@@ -138,7 +133,7 @@ def ask_once(config: Config) -> None:
         said, _ = doctor.ask(config, os.environ)
     except LLMError as error:
         if isinstance(error, CallFailed) and error.outcome in BUDGETS:
-            _say(f"{error}; the session will try again")
+            text.say(f"{error}; the session will try again")
             return
         raise ConfigError(f"{error}; nothing was started") from error
-    _say(said)
+    text.say(said)

@@ -7,6 +7,7 @@ terminal or a page. Escaping for the target's own syntax comes after: `markup` f
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 
 MAX_LINE = 300
@@ -110,3 +111,8 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def say(words: str, limit: int = 4000) -> None:
+    """One clean line of ours on stderr."""
+    print(for_log(f"bpbench: {line(words, limit)}"), file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeGuard
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _LEAST_SPAN = 4e-3  # bpb, some sigmas of the largest task: less is nothing, and is to look like it
@@ -55,7 +56,7 @@ def around(values: Iterable[float], start: float, end: float, pad: float = 0.06)
     return Axis(low - missing - pad * room, high + missing + pad * room, start, end)
 
 
-def bearable(value: float | None) -> bool:
+def bearable(value: float | None) -> TypeGuard[float]:
     """Whether a value can be drawn. No bpb, second or dollar of an honest session is larger."""
     return value is not None and math.isfinite(value) and abs(value) < 1e9
 

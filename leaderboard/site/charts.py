@@ -118,16 +118,16 @@ def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unkn
 def progress(state: SessionState) -> Chart | None:
     """The experiments of a session against its baseline; None before there is one."""
     base, sigma = state.baseline_bpb, state.sigma_bpb or 0.0
-    if base is None or not bearable(base) or not bearable(sigma):
+    if not bearable(base) or not bearable(sigma):
         return None
     worst = base + max(_LIMIT_SIGMAS * sigma, 0.004)
-    known = [value for item in state.experiments if (value := item.shown_bpb) is not None and bearable(value)]
+    known = [value for item in state.experiments if bearable(value := item.shown_bpb)]
     x = Axis(-0.5, max(1, len(state.experiments)) + 0.5, LEFT, WIDTH - RIGHT)
     y = around([base - 2.5 * sigma, base + 2.5 * sigma, *(min(v, worst) for v in known)], HEIGHT - BOTTOM, TOP)
     marks, steps, best = [Mark(px(x.at(0)), px(y.at(base)), "base", "base")], [(0.0, base)], base
     for item in state.experiments:
         place, value = x.at(item.index + 1), item.shown_bpb
-        if value is None or not bearable(value):
+        if not bearable(value):
             marks.append(Mark(px(place), px(TOP + 6), f"{item.index + 1}", "failed"))
             continue
         shape = "kept" if item.kept else "discarded" if value <= y.high else "worse"

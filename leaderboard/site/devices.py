@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeGuard
 
 from harness.journal import canonical
 from harness.records import Calibration
@@ -75,7 +75,7 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
     by_device: dict[str, list[Outcome]] = {}
     for item in sorted(outcomes, key=lambda item: (item.device_label, item.device, item.head)):
         by_device.setdefault(item.device, []).append(item)
-    known = [value for item in outcomes if _likely(value := item.baseline_bpb) and value is not None]
+    known = [value for item in outcomes if _likely(value := item.baseline_bpb)]
     most = max(by_device.values(), key=len)
     centre = list(baselines_by_seed(item for item in most if _likely(item.baseline_bpb)).values())
     margin = margin_bpb(outcomes)
@@ -91,7 +91,7 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
     )
 
 
-def _likely(baseline_bpb: float | None) -> bool:
+def _likely(baseline_bpb: float | None) -> TypeGuard[float]:
     """Whether the axis makes room for it: one odd baseline would leave none for the others."""
     return baseline_bpb is not None and BPB_BAND[0] < baseline_bpb < BPB_BAND[1]
 

@@ -63,16 +63,16 @@ def strip(
 ) -> Strip:
     """`values` are the dots; an interval needs both ends. Unbearable values are left out."""
     axis = on.axis
-    whole = low is not None and high is not None and bearable(low) and bearable(high)
+    ends = (low, high) if bearable(low) and bearable(high) else None
     tone = "open"
-    if whole and low is not None and high is not None and on.zero_x is not None:
-        tone = "gain" if low > 0 else "loss" if high < 0 else "open"
+    if ends and on.zero_x is not None:
+        tone = "gain" if ends[0] > 0 else "loss" if ends[1] < 0 else "open"
     return Strip(
-        low_x=px(axis.at(low)) if whole and low is not None else None,
-        high_x=px(axis.at(high)) if whole and high is not None else None,
-        cut_low=whole and low is not None and low < axis.low,
-        cut_high=whole and high is not None and high > axis.high,
-        mean_x=px(axis.at(mean)) if mean is not None and bearable(mean) else None,
+        low_x=px(axis.at(ends[0])) if ends else None,
+        high_x=px(axis.at(ends[1])) if ends else None,
+        cut_low=ends is not None and ends[0] < axis.low,
+        cut_high=ends is not None and ends[1] > axis.high,
+        mean_x=px(axis.at(mean)) if bearable(mean) else None,
         dots=tuple(px(axis.at(value)) for value in values if bearable(value)),
         tone=tone,
         label=label,
