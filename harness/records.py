@@ -396,3 +396,9 @@ class SessionState:
     def incumbent(self) -> Experiment | None:
         """The last experiment that was kept; None while the stock script leads."""
         return next((item for item in reversed(self.experiments) if item.kept), None)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the winner is the stock script, byte for byte: whatever lies between the two is chance."""
+        best = self.incumbent
+        return best is None or best.source == self.opened.get("stock_source")

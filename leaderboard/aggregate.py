@@ -64,6 +64,11 @@ class Row:
     def num_sessions(self) -> int:
         return len(self.sessions)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it changed nothing in any session: its gain is that of the stock script over itself, chance."""
+        return bool(self.sessions) and all(session.unchanged for session in self.sessions)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -76,13 +81,13 @@ class Comparison:
     different: bool
     detectable_gap_bpb: float | None  # what so many sessions show with 80 % power
     sessions_needed: int | None  # to show a gap as large as this one with 80 % power
-    idle: bool  # neither kept anything in any session: both are the stock script against itself
+    idle: bool  # both are the stock script against itself, in every session
 
     @property
     def verdict(self) -> str:
         """In words."""
         if self.p_holm is None:
-            return "neither kept anything" if self.idle else f"no verdict below {MIN_SESSIONS}"
+            return "neither changed anything" if self.idle else f"no verdict below {MIN_SESSIONS}"
         return "different" if self.different else "indistinguishable"
 
 
@@ -222,8 +227,8 @@ def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[LeftOut],
 def compare(rows: Sequence[Row]) -> list[Comparison]:
     """Every two rows that share a session seed, with one Holm correction over all that are tested.
 
-    Two that kept nothing in any session are not: all their sessions compare the stock script with itself, so whatever
-    lies between them is chance.
+    Two that changed nothing in any session are not: all their sessions compare the stock script with itself, so
+    whatever lies between them is chance.
     """
     pairs = [(one, other) for one, other in combinations(rows, 2) if one.sessions and other.sessions]
     tests = []
@@ -236,7 +241,7 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
 
 
 def _both_idle(one: Row, other: Row) -> bool:
-    return one.keep_rate == 0 and other.keep_rate == 0
+    return one.idle and other.idle
 
 
 def _comparison(one: Row, other: Row, test: PairedTest, p_holm: float | None, num_tests: int) -> Comparison:

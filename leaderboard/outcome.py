@@ -57,6 +57,7 @@ class Outcome:
     gain_bpb: float | None  # what counts: at most 0 where the candidate failed in a pair; None until it has closed
     confirmed: Gain | None
     num_failed_pairs: int
+    unchanged: bool  # its winner is the stock script: the gain is chance
     baseline_bpb: float | None
     sigma_bpb: float | None
     num_experiments: int
@@ -103,6 +104,7 @@ def outcome(records: Sequence[Record]) -> Outcome:
         gain_bpb=gain,
         confirmed=state.gain,
         num_failed_pairs=num_failed,
+        unchanged=state.unchanged,
         baseline_bpb=state.baseline_bpb,
         sigma_bpb=state.sigma_bpb,
         num_experiments=len(decided),

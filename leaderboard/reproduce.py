@@ -214,6 +214,7 @@ def begin(
         session_head=whole.head,
         key=whole.state.opened["key"],
         claim=to_json(whole.state.gain),
+        unchanged=whole.state.unchanged,
         device=device.identity,
         nonce=nonce,
         num_pairs=num_pairs,

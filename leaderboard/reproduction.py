@@ -35,6 +35,10 @@ class Subject:
     claim: Gain
     session_seed: int
 
+    @property
+    def unchanged(self) -> bool:
+        return self.winner_source == self.stock_source
+
 
 @dataclass(frozen=True)
 class _Finished:
@@ -134,7 +138,8 @@ class Reproduction:
             self._measure(*confirmation_run(place))
         state = self.state
         values, failed = differences(state.baseline, state.winner)
-        verdict = judge(self.subject.claim, values, failed, look=len(state.verdicts) + 1)
+        look, unchanged = len(state.verdicts) + 1, self.subject.unchanged
+        verdict = judge(self.subject.claim, values, failed, look, unchanged=unchanged)
         self._write("verdict", verdict=to_json(verdict))
         return verdict
 

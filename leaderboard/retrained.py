@@ -73,7 +73,7 @@ def examine(content: bytes, where: str, by: str, whole: Bundle) -> Attested:
         problem = next(_problems(records, whole), None)
         if problem:
             raise ConfigError(f"{where}: {text.line(problem, 200)}")
-        return _attested(records, where, by, whole.state.gain)
+        return _attested(records, where, by, whole.state.gain, whole.state.unchanged)
 
 
 def recall(content: bytes, where: str, by: str, bundle_sha256: str) -> Attested:
@@ -86,7 +86,7 @@ def recall(content: bytes, where: str, by: str, bundle_sha256: str) -> Attested:
         opened = records[0].data
         if opened.get("bundle_sha256") != bundle_sha256:
             raise ConfigError(f"{where}: its bundle_sha256 is not that of the entry: it reproduced something else")
-        return _attested(records, where, by, from_json(Gain, opened["claim"]))
+        return _attested(records, where, by, from_json(Gain, opened["claim"]), opened.get("unchanged") is True)
 
 
 @contextlib.contextmanager
@@ -110,9 +110,9 @@ def _records(content: bytes, where: str) -> list[Record]:
     return records
 
 
-def _attested(records: Sequence[Record], where: str, by: str, claim: Gain | None) -> Attested:
+def _attested(records: Sequence[Record], where: str, by: str, claim: Gain | None, unchanged: bool) -> Attested:
     device, fingerprint = _device(records[0].data.get("device"))
-    verdict = _verdict(fold(records), claim)
+    verdict = _verdict(fold(records), claim, unchanged)
     if verdict is None:
         raise ConfigError(f"{where}: it has no verdict yet; the same `bpbench reproduce` goes on")
     return Attested(Retrained(by, device, fingerprint, records[0].time, verdict), records[0].hash)
@@ -124,12 +124,12 @@ def _device(stated: Any) -> tuple[str, str]:
     return rows.device_name(stated), text.line(str(fingerprint), 60)
 
 
-def _verdict(state: State, claim: Gain | None) -> Verdict | None:
+def _verdict(state: State, claim: Gain | None, unchanged: bool) -> Verdict | None:
     """The last one in our own words: those in the journal are a stranger's."""
     if state.verdict is None or claim is None:
         return None
     values, failed = differences(state.baseline, state.winner)
-    return judge(claim, values, failed, look=len(state.verdicts))
+    return judge(claim, values, failed, len(state.verdicts), unchanged=unchanged)
 
 
 def _problems(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
@@ -145,6 +145,8 @@ def _problems(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     ):
         if opened.get(name) != value:
             yield f"its {name} is not that of the entry: it reproduced something else"
+    if opened.get("unchanged", state.unchanged) != state.unchanged:  # older ones do not say
+        yield "it says another thing of the winner than the entry: whether that is the stock script"
     yield from _wrong_terms(records, whole)
     yield from _wrong_runs(records, whole)
     yield from _wrong_verdicts(records, whole)
@@ -241,7 +243,7 @@ def _wrong_verdicts(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
             yield f"record {record.seq}: a verdict before all pairs were there"
             return
         values, failed = differences(before.baseline, before.winner)
-        due = judge(whole.state.gain, values, failed, look=looks)
+        due = judge(whole.state.gain, values, failed, looks, unchanged=whole.state.unchanged)
         if not _same(from_json(Verdict, record.data.get("verdict")), due):
             given = f"{due.word} ({text.bpb(due.mean_bpb, sign=True)} bpb)"
             yield f"record {record.seq}: its runs give {given}, not this verdict"

@@ -75,11 +75,14 @@ def differences(baseline: Sequence[RunResult], winner: Sequence[RunResult]) -> t
     return values, failed
 
 
-def judge(claim: Gain, values: Sequence[float], num_failed: int, look: int = 1) -> Verdict:
-    """The verdict on `claim` from the paired differences `values`, of which `num_failed` are of failed winners."""
+def judge(claim: Gain, values: Sequence[float], num_failed: int, look: int = 1, *, unchanged: bool = False) -> Verdict:
+    """The verdict on `claim` from the paired differences `values`, of which `num_failed` are of failed winners.
+
+    `unchanged`: the winner is the stock script itself.
+    """
     level = confidence(look)
     low, high = t_interval(values, level) if len(values) > 1 else (None, None)
-    word, why = _decide(claim, values, num_failed, look)
+    word, why = _decide(claim, values, num_failed, look, unchanged)
     if num_failed:
         why += f"; the winner failed in {num_failed} of {len(values)} runs"
     return Verdict(
@@ -98,7 +101,7 @@ def judge(claim: Gain, values: Sequence[float], num_failed: int, look: int = 1) 
     )
 
 
-def _decide(claim: Gain, values: Sequence[float], num_failed: int, look: int) -> tuple[Word, str]:
+def _decide(claim: Gain, values: Sequence[float], num_failed: int, look: int, unchanged: bool) -> tuple[Word, str]:
     if len(values) < 2:
         return Word.INCONCLUSIVE, "fewer than two pairs: there is no interval"
     if any(value is None for value in claim.candidate_bpb):
@@ -110,7 +113,10 @@ def _decide(claim: Gain, values: Sequence[float], num_failed: int, look: int) ->
     if exceeds_p(claimed_differences(claim), values) <= alpha_exceeds(look):
         return Word.NOT_REPRODUCED, "the claimed gain surely exceeds the gain here"
     low, high = t_interval(values, confidence(look))
-    if claim.low_bpb > 0:
+    if unchanged:
+        # Nothing is claimed: both compare the stock script with itself, and what either found is chance.
+        word, why = Word.REPRODUCED, "the winner is the stock script itself, so no gain is claimed"
+    elif claim.low_bpb > 0:
         word, why = _decide_gain(claim.mean_bpb, low, high)
     else:
         word, why = _decide_nothing(claim.mean_bpb, low, high)

@@ -207,8 +207,9 @@ def _gain(axes: Axes, state: SessionState) -> None:
         return
     confirmed = rows.tone(state) == "gain"
     words = f"confirmed on test: {text.bpb(gain.mean_bpb, sign=True)} bpb" if confirmed else "no confirmed gain on test"
-    if state.incumbent is None:
-        words = f"nothing kept; baseline against itself on test: {text.bpb(gain.mean_bpb, sign=True)} bpb"
+    if state.unchanged:
+        kept = "what was kept changes nothing" if state.incumbent else "nothing kept"
+        words = f"{kept}; baseline against itself on test: {text.bpb(gain.mean_bpb, sign=True)} bpb"
     words += f"\n95 % interval {text.bpb(gain.low_bpb, sign=True)} to {text.bpb(gain.high_bpb, sign=True)}"
     axes.annotate(words, (0.0, 0.0), xycoords="axes fraction", xytext=(8, 8), textcoords="offset points", ha="left",
                   va="bottom", fontsize=9.5, color=GAIN if confirmed else MUTED, fontweight="bold",

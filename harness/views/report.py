@@ -90,7 +90,7 @@ def _figures(state: SessionState) -> list[tuple[str, str]]:
     kept = sum(item.kept is True for item in state.experiments)
     gain = text.bpb(state.gain.mean_bpb if state.gain else None, sign=True)
     return [
-        ("gain on test" if best else "baseline against itself", gain),
+        ("baseline against itself" if state.unchanged else "gain on test", gain),
         ("baseline, val bpb", text.bpb(state.baseline_bpb)),
         ("best, val bpb", text.bpb(best.val_bpb if best else None)),
         ("sigma", text.bpb(state.sigma_bpb)),

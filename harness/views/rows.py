@@ -211,19 +211,21 @@ def session_fraction(state: SessionState) -> float:
 
 def verdict(state: SessionState) -> str:
     """The confirmed result in plain words."""
-    return gain_sentence(state.gain, against_itself=state.incumbent is None)
+    if not state.unchanged:
+        return gain_sentence(state.gain)
+    return gain_sentence(state.gain, "What was kept changes nothing" if state.incumbent else "No experiment was kept")
 
 
 def tone(state: SessionState) -> str:
     """`gain` or `loss` where one is confirmed, else `open`: the baseline has neither against itself."""
     gain = state.gain
-    if gain is None or gain.low_bpb is None or gain.high_bpb is None or state.incumbent is None:
+    if gain is None or gain.low_bpb is None or gain.high_bpb is None or state.unchanged:
         return "open"
     return "gain" if gain.low_bpb > 0 else "loss" if gain.high_bpb < 0 else "open"
 
 
-def gain_sentence(gain: Gain | None, against_itself: bool) -> str:
-    """`gain` in plain words. `against_itself`: no experiment was kept, so the candidate was the baseline again."""
+def gain_sentence(gain: Gain | None, unchanged: str = "") -> str:
+    """`gain` in plain words. `unchanged`: why the candidate was the stock script again."""
     if gain is None:
         return "Not confirmed yet."
     if gain.mean_bpb is None or gain.low_bpb is None or gain.high_bpb is None:
@@ -237,8 +239,8 @@ def gain_sentence(gain: Gain | None, against_itself: bool) -> str:
     pairs = f"{gain.num_pairs} pairs of fresh seeds on test"
     interval = f"95 % interval {text.bpb(gain.low_bpb, sign=True)} to {text.bpb(gain.high_bpb, sign=True)}"
     mean = text.bpb(gain.mean_bpb, sign=True)
-    if against_itself:
-        return f"No experiment was kept; baseline against itself: {mean} bpb ({interval}; {pairs})."
+    if unchanged:
+        return f"{unchanged}; baseline against itself: {mean} bpb ({interval}; {pairs})."
     if gain.low_bpb > 0:
         return f"Confirmed gain: {mean} bpb ({interval}; {pairs})."
     if gain.high_bpb < 0:

@@ -56,8 +56,8 @@ def _gain(row: Row) -> str:
     if row.mean_bpb is None or row.low_bpb is None or row.high_bpb is None:
         return "Its gain has no interval yet."
     words = f"{bpb(row.mean_bpb, True)} bpb a session (95 % interval {interval(row.low_bpb, row.high_bpb)})"
-    if row.keep_rate == 0:
-        return f"It kept nothing in any session, so this is the stock script against itself: {words}."
+    if row.idle:
+        return f"It changed nothing in any session, so this is the stock script against itself: {words}."
     if row.low_bpb > 0:
         return f"Its gain over the stock script is {words}."
     if row.high_bpb < 0:
@@ -67,7 +67,7 @@ def _gain(row: Row) -> str:
 
 def _gains(ranked: Sequence[Row], top: Sequence[Row]) -> str:
     """Who of the rows with a verdict gains or loses at all; `top` was just named."""
-    tried = [row for row in ranked if row.keep_rate != 0]  # the others are the stock script against itself
+    tried = [row for row in ranked if not row.idle]  # the others are the stock script against itself
     above = [row for row in tried if row.low_bpb is not None and row.low_bpb > 0]
     below = [row for row in tried if row.high_bpb is not None and row.high_bpb < 0]
     if not above and not below:

@@ -181,7 +181,7 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
         mean=words.bpb(row.mean_bpb, True),
         interval=shown,
         # The stock script against itself neither gains nor loses.
-        strip=replace(strip, tone="open") if row.keep_rate == 0 else strip,
+        strip=replace(strip, tone="open") if row.idle else strip,
         tier=tier,
         tier_label=words.TIERS[tier],
         tier_note=_tier_note(published, tier, _num_later(row, board.rows[number])),

@@ -132,8 +132,9 @@ def _bearable(state: SessionState) -> SessionState:
 
 def _figures(state: SessionState, outcome: Outcome, costs: Spent) -> list[tuple[str, str]]:
     best = state.incumbent
+    what = "baseline against itself" if state.unchanged else "gain on test"
     return [
-        ("gain on test, bpb" if best else "baseline against itself, bpb", words.bpb(outcome.gain_bpb, True)),
+        (f"{what}, bpb", words.bpb(outcome.gain_bpb, True)),
         ("baseline, val bpb", words.bpb(outcome.baseline_bpb)),
         ("best, val bpb", words.bpb(best.val_bpb if best else None)),
         ("sigma, bpb", words.bpb(outcome.sigma_bpb)),
@@ -197,7 +198,7 @@ def _pairs(state: SessionState, gain: Gain) -> Table:
     for number, (base, best) in enumerate(zip(gain.baseline_bpb, gain.candidate_bpb, strict=False), 1):
         difference = None if base is None or best is None else base - best
         shown.append((str(number), words.bpb(base), words.bpb(best), words.bpb(difference, True)))
-    winner = "winner" if state.incumbent else "stock script again"
+    winner = "stock script again" if state.unchanged else "winner"
     header = ("pair", "baseline, test bpb", f"{winner}, test bpb", "gain")
     return Table("Confirmation: fresh seeds, hidden text", header, tuple(shown))
 

@@ -228,7 +228,7 @@ def test_a_summary_of_a_young_session_leaves_the_unknown_null(tmp_path: Path) ->
 def test_the_verdict_in_words(low: float | None, high: float | None, words: str) -> None:
     mean = None if low is None or high is None else 0.02
     gain = Gain(2, mean, low, high, (2.0, 2.0), (1.9, None if low is None else 1.9))
-    assert rows.gain_sentence(gain, against_itself=False).startswith(words)
+    assert rows.gain_sentence(gain).startswith(words)
 
 
 def test_where_nothing_was_kept_chance_confirms_nothing(tmp_path: Path) -> None:
@@ -245,6 +245,9 @@ def test_where_nothing_was_kept_chance_confirms_nothing(tmp_path: Path) -> None:
         words = " ".join(item.get_text() for item in plot.draw(none).axes[0].texts)
         assert "baseline against itself" in words and "confirmed" not in words
         assert report._figures(none)[0] == ("baseline against itself", f"{0.02 * sign:+.4f}")
+        same = replace(kept[0], source=state.opened["stock_source"])
+        again = replace(best, experiments=(same, *kept[1:]))
+        assert rows.tone(again) == "open" and rows.verdict(again).startswith("What was kept changes nothing; baseline")
 
 
 def test_who_ended_a_session_is_told() -> None:

@@ -21,8 +21,8 @@ BASE = Outcome(
     head="h", researcher="r", label="tpe", is_tpe=False, key={"task": "demo", "protocol": 2, "stock_sha256": "a" * 64},
     conditions={"experiments": 6}, session_seed=0, opened_at=0.0, device="here",
     device_label="cpu, Some Processor 9, 2 threads, bfloat16", closed=True, gain_bpb=0.02, confirmed=None,
-    num_failed_pairs=0, baseline_bpb=1.5, sigma_bpb=0.01, num_experiments=6, num_kept=2, failures={}, diversity=0.5,
-    stopped_early=None, num_restarts=0, num_attempts=0, walls=None, unranked=(), anytime=(),
+    num_failed_pairs=0, unchanged=False, baseline_bpb=1.5, sigma_bpb=0.01, num_experiments=6, num_kept=2, failures={},
+    diversity=0.5, stopped_early=None, num_restarts=0, num_attempts=0, walls=None, unranked=(), anytime=(),
 )  # fmt: skip
 LOST = Verdict(Word.NOT_REPRODUCED, "why", 0.1, 0.1, 0.1, 3, 0, 0.0, 0.0, 0.0, 0.95, None)
 SPREAD = [0.001, -0.001, 0.0005, -0.0005, 0.0, 0.0002]

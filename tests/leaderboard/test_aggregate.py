@@ -34,6 +34,7 @@ BASE = Outcome(
     gain_bpb=0.02,
     confirmed=None,
     num_failed_pairs=0,
+    unchanged=False,
     baseline_bpb=1.5,
     sigma_bpb=0.01,
     num_experiments=6,
@@ -271,12 +272,12 @@ def test_a_name_that_is_nothing_is_a_line(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.count("\n") == 2
 
 
-def test_who_kept_nothing_cannot_differ_from_who_kept_nothing() -> None:
+def test_who_changed_nothing_cannot_differ_from_who_changed_nothing() -> None:
     """All their sessions compare the stock script with itself: what lies between them is chance."""
     spread = [0.0001 * place for place in range(5)]
-    idle = [made(name, [at + x for x in spread], num_kept=0) for name, at in (("a", 0.01), ("b", -0.01))]
+    idle = [made(name, [at + x for x in spread], unchanged=True) for name, at in (("a", 0.01), ("b", -0.01))]
     other = made("c", [0.05 + x for x in spread], num_kept=1)
     found = board(*idle, other)
     words = {(item.first, item.second): item.verdict for item in found.comparisons}
-    assert words == {("c", "a"): "different", ("c", "b"): "different", ("a", "b"): "neither kept anything"}
+    assert words == {("c", "a"): "different", ("c", "b"): "different", ("a", "b"): "neither changed anything"}
     assert [row.group for row in found.rows] == [1, 2, 2]

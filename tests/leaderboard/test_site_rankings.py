@@ -58,11 +58,11 @@ def test_an_answer_names_rows_that_nobody_retrained(base: Published) -> None:
 
 def test_who_kept_nothing_neither_gains_nor_loses(base: Published) -> None:
     """Its sessions compare the stock script with itself, and one such row in twenty differs from zero by chance."""
-    idle = [with_outcome(item, num_kept=0) for item in sessions.rows(base, "tpe", -0.03)]
+    idle = [with_outcome(item, unchanged=True) for item in sessions.rows(base, "tpe", -0.03)]
     page = built(idle)
     alone = index(page).text
     assert b'class="strip open"' in page["index.html"] and b'class="strip loss"' not in page["index.html"]
-    assert "It kept nothing in any session, so this is the stock script against itself: -0.0300 bpb" in alone
+    assert "It changed nothing in any session, so this is the stock script against itself: -0.0300 bpb" in alone
     beside = index(built(idle, sessions.rows(base, "best", 0.05))).text
     assert "loses against" not in alone + beside
 
