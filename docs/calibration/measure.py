@@ -60,7 +60,7 @@ def bench_of(task: str, clock: str, folder: Path) -> Iterator[tuple[LocalBench, 
     folder.mkdir(parents=True, exist_ok=True)
     with (
         lease(physical_name(device.name, device.identity), "clock study", print),
-        assemble.parts(config, folder, data, device, stock, box, Witness(), lambda _: None) as bench,
+        assemble.open_bench(config, folder, data, device, stock, box, Witness(), lambda _: None) as bench,
     ):
         yield bench, stock
 
