@@ -31,7 +31,7 @@ from harness.lease import lease, physical_name
 from harness.llm import line as llm_line
 from harness.opening import check_same, opening_facts, resuming_facts, task_view
 from harness.protocols import Agent, Finishes, OnProgress, Repeats, Sandbox, Stated, Tracker
-from harness.records import Progress, Walls
+from harness.records import Progress, SessionState, Walls
 from harness.runner import Runner
 from harness.sandbox import canaries
 from harness.sandbox.bait import Targets
@@ -108,6 +108,17 @@ def researcher(config: Config, asking: bool) -> Agent:
     return agent
 
 
+def check_scaffold(state: SessionState, agent: Agent) -> None:
+    """Raises ConfigError where a session's model would be told other things, or in another way, than so far."""
+    stated, here = state.opened.get("researcher"), agent.facts() if isinstance(agent, Stated) else {}
+    began, version = stated.get("scaffold_version") if isinstance(stated, dict) else None, here.get("scaffold_version")
+    if began != version and not state.closed and asks_more(state, state.config["session"]["experiments"]):
+        raise ConfigError(
+            f"this session began with version {began} of the scaffold, this is {version}: resume it with the version "
+            "of bpbench that it began with"
+        )
+
+
 def run_on(
     device: Device, data: DataInfo, config: Config, agent: Agent, started: Started | None, view: Tracker
 ) -> Path:
@@ -132,6 +143,7 @@ def run_on(
             stack.callback(agent.close)
         if started is not None:
             check_same(state, data, device)
+            check_scaffold(state, agent)
             if not state.closed:  # the last line of a closed session is its identity
                 records = [
                     *records,

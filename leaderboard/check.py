@@ -129,7 +129,8 @@ def _gaps(sessions: Sequence[Published], absent: Sequence[str], elsewhere: Colle
             assert session.outcome is not None
             if _is_filled(session, [outcome.session_seed for outcome in outcomes], elsewhere):
                 continue
-            why = next(item for item in left_out if item.session.head == session.outcome.head)
+            own = (str(item) for item in left_out if item.session.head == session.outcome.head)
+            why = next(own, f"seed {session.outcome.session_seed} does not count")
             hint = f" ({len(absent)} entries are elsewhere: `--download` fetches them)" if absent else ""
             yield Problem(
                 session.name + entry.SUFFIX,

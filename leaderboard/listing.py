@@ -110,6 +110,13 @@ def _list_reproductions(found: Listing) -> None:
             found.reproductions.append(item.name)
 
 
+def _is_left_by_a_mac(item: os.DirEntry[str]) -> bool:
+    """Only a small file: under this name, too, nothing else is passed over."""
+    if item.name != ".DS_Store" or not item.is_file(follow_symlinks=False):
+        return False
+    return item.stat(follow_symlinks=False).st_size <= 1 << 16
+
+
 def _items(folder: Path) -> list[os.DirEntry[str]]:
     if folder.is_symlink() or not folder.is_dir():
         raise ConfigError(
@@ -118,7 +125,7 @@ def _items(folder: Path) -> list[os.DirEntry[str]]:
         )
     with os.scandir(folder) as items:
         # Without what macOS's file manager leaves in every folder that it shows.
-        listed = sorted((item for item in items if item.name != ".DS_Store"), key=lambda item: item.name)
+        listed = sorted((item for item in items if not _is_left_by_a_mac(item)), key=lambda item: item.name)
     if len(listed) > MAX_FILES:
         raise ConfigError(f"{folder}: more than {MAX_FILES:,} files; expected a folder of entries")
     return listed

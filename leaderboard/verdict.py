@@ -113,9 +113,10 @@ def _decide(claim: Gain, values: Sequence[float], num_failed: int, look: int, un
     if exceeds_p(claimed_differences(claim), values) <= alpha_exceeds(look):
         return Word.NOT_REPRODUCED, "the claimed gain surely exceeds the gain here"
     low, high = t_interval(values, confidence(look))
-    if unchanged:
-        # Nothing is claimed: both compare the stock script with itself, and what either found is chance.
-        word, why = Word.REPRODUCED, "the winner is the stock script itself, so no gain is claimed"
+    if unchanged and claim.low_bpb <= 0:
+        # Both compare the stock script with itself, and what either found is chance. Where chance confirmed a gain, the
+        # board counts it, so there it has to be found again as any other.
+        word, why = Word.REPRODUCED, "the winner is the stock script itself, and no gain was confirmed"
     elif claim.low_bpb > 0:
         word, why = _decide_gain(claim.mean_bpb, low, high)
     else:

@@ -19,7 +19,17 @@ from harness.records import Usage
 from harness.views import text
 
 # What is a secret whatever it is called: a password in an address, a header.
-_HIDDEN = re.compile(r"://[^/@\s]+:[^/@\s]+@|authorization|bearer\s", re.IGNORECASE)
+_HIDDEN = re.compile(
+    r"://[^/@\s]+@|\bbearer\s+[\w.~+/=-]{8,}|authorization[\"']?\s*[:=]|\bsk-[\w-]{8,}"
+    r"|api[-_]?key[\"']?\s*[:=]\s*[\"']?(?!(?-i:[A-Z][A-Z0-9_]*)[\"']?(?:\W|$))[\w.~+/=-]{8,}",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(r"-{0,2}[\w.]+(?:[.-]\w+)*")  # a prompt has spaces
+# A variable's name or its use, a path, a number.
+_NO_SECRET = re.compile(r"\"?[A-Z][A-Z0-9_]*\"?|\$\{?\w+\}?|[~.]{0,2}/\S*|[\d_,]+")
+_NO_SECRET_NAME = re.compile(
+    r"tokeni[sz]er|token[_-]?(limit|budget)|max[\w.-]*tokens|key(bind|map|board)", re.IGNORECASE
+)
 _MAX_COUNT = 10**12
 _TAIL_BYTES = 4 << 20
 _SHORT_PATH = 60  # bytes; the operating system allows some 104 for the whole path of a socket
@@ -53,14 +63,21 @@ def check_environment(entries: Iterable[str]) -> None:
 
 def check_arguments(parts: Sequence[str]) -> None:
     """As `check_environment`, of `--name VALUE` and `--name=VALUE` on the command line."""
-    pairs = [tuple(part.partition("=")[::2]) for part in parts]
-    pairs += [(name, value) for name, value in pairwise(parts) if name.startswith("-") and value[:1] not in "-{"]
-    for name, value in pairs:
-        if (looks_secret(name, value) and not value.isdigit()) or _HIDDEN.search(value):
-            raise ConfigError(
-                f"agent.options: the value of {text.line(name, 40)} would be written into the session: export it, and "
-                "name its variable in agent.options.environment"
-            )
+    pairs = [(name, value) for part in parts for name, _, value in [part.partition("=")]]
+    pairs += [(name, value) for name, value in pairwise(parts) if name.startswith("-") and "=" not in name]
+    hidden = ["an argument" for part in parts if _HIDDEN.search(part)]
+    for what in [*(f"the value of {text.line(name, 40)}" for name, value in pairs if _is_secret(name, value)), *hidden]:
+        raise ConfigError(
+            f"agent.options: {what} would be written into the session: export it, and name its variable in "
+            "agent.options.environment"
+        )
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether an option of that name holds a secret, and not where to find one."""
+    if value.startswith(("--", "{")) or not _OPTION.fullmatch(name) or _NO_SECRET_NAME.search(name):
+        return False
+    return looks_secret(name, value) and not _NO_SECRET.fullmatch(value)
 
 
 def missing_key(entries: Iterable[str], ours: Mapping[str, str]) -> str | None:

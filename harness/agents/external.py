@@ -34,7 +34,7 @@ LAST_WORDS_SECONDS = 60.0  # for the program to end by itself after the last exp
 _POLL_SECONDS = 0.1
 _EXPERIMENT_SECONDS = 4 * 3600.0  # an experiment and its second run take less; agents would give up before
 _HISTORY_TOKENS = 30_000  # of the answer to `history`
-_SHELL_SIGNALS = 128  # and more: how a shell says that a signal ended what it ran
+_SHELL_SIGNALS = range(129, 193)  # how a shell says that a signal ended what it ran
 _CODE = {"propose": _answer.PROPOSE, "smoke": _answer.SMOKE}
 
 
@@ -199,7 +199,7 @@ class External:
         assert running is not None
         last = text.tail(_programs.output_of(running.log_path), 2000).strip().split("\n")[-1]
         self.close()
-        killed = status < 0 or status > _SHELL_SIGNALS  # by memory's end, or by hand: not its own decision
+        killed = status < 0 or status in _SHELL_SIGNALS  # by memory's end, or by hand: not its own decision
         if running.proposed == 0 or killed:
             when = "before it proposed anything" if running.proposed == 0 else f"after {running.proposed} proposals"
             raise HarnessError(

@@ -44,6 +44,7 @@ class Series:
     bars: tuple[tuple[str, str, str], ...]  # x, y, y of vertical intervals
     label: Mark  # where the name stands
     leader: tuple[str, str] | None  # x and y where its line ends, if the name had to move
+    kind: str = ""  # classes: "chance" where it changed nothing, "open" without a verdict
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Line:
     points: Sequence[tuple[float, float]]
     intervals: Sequence[tuple[float, float] | None] = ()
     ranked: bool = True  # others do not stretch the axes: what lies beyond is drawn at the edge
+    chance: bool = False  # it changed nothing
 
 
 def lines(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Chart | None:
@@ -85,7 +87,7 @@ def lines(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Cha
     made = []
     for item, short, end, place in zip(drawn, shorts([item.name for item in drawn]), ends, places, strict=True):
         path, marks = _steps(item.points, x, y, item.row)
-        made.append(_series(item.row, item.name, short, path, marks, (), x.end, end, place))
+        made.append(_series(item, short, path, marks, (), x.end, end, place))
     described = "; ".join(
         f"{text.line(item.name, 40)} ends at {text.bpb(item.points[-1][1], sign=True)}" for item in drawn
     )
@@ -102,6 +104,11 @@ def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unkn
     if not drawn:
         return None
     x, y = _axes(drawn)
+    # A point at the edge would stand at a price, or a gain, that is not its own.
+    inside = [item for item in drawn if x.holds(item.points[0][0]) and y.holds(item.points[0][1])]
+    if beyond := len(drawn) - len(inside):
+        words = f"{text.count(beyond, 'row')} without a verdict beyond the axes"
+        drawn, unknown = inside, "; ".join(filter(None, (words, unknown)))
     heights = [y.at(item.points[0][1]) for item in drawn]
     places = apart(heights, _LINE, TOP + 4, HEIGHT - BOTTOM - 2)
     made = []
@@ -110,8 +117,11 @@ def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unkn
         interval = item.intervals[0] if item.intervals else None
         bars = ((px(at), px(y.at(interval[0])), px(y.at(interval[1]))),) if interval else ()
         mark = Mark(px(at), px(height), shape=f"m{item.row % NUM_STYLES}")
-        made.append(_series(item.row, item.name, short, "", (mark,), bars, at + 6, height, place, always_lead=True))
-    described = "; ".join(f"{text.line(item.name, 40)}: {item.points[0][0]:,.2f} dollars" for item in drawn)
+        made.append(_series(item, short, "", (mark,), bars, at + 6, height, place, always_lead=True))
+    described = "; ".join(
+        f"{text.line(item.name, 40)}: {item.points[0][0]:,.2f} dollars, gain {text.bpb(item.points[0][1], sign=True)}"
+        for item in drawn
+    )
     return replace(_chart(x, y, title, described, x_title, y_title, made), more=_more(usable, unknown))
 
 
@@ -206,8 +216,7 @@ def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, row: int) ->
 
 
 def _series(
-    row: int,
-    name: str,
+    line: Line,
     short: str,
     path: str,
     marks: tuple[Mark, ...],
@@ -220,15 +229,16 @@ def _series(
     label_x = WIDTH - RIGHT - LABELS + 14
     leads = always_lead or abs(end_y - label_y) > 1
     return Series(
-        row=row,
-        style=row % NUM_STYLES,
-        name=text.line(name, 60),
+        row=line.row,
+        style=line.row % NUM_STYLES,
+        name=text.line(line.name, 60),
         short=short,
         points=path,
         marks=marks,
         bars=bars,
         label=Mark(px(label_x), px(label_y + 4)),
         leader=(f"{px(end_x + 1)},{px(end_y)}", f"{px(label_x - 3)},{px(label_y)}") if leads else None,
+        kind=" chance" * line.chance + " open" * (not line.ranked),
     )
 
 

@@ -188,7 +188,7 @@ def _sessions(here: Sequence[Published]) -> Table:
                 words.duration(made.budget_seconds) if made else "-",
                 words.bpb(outcome.baseline_bpb),
                 words.bpb(outcome.sigma_bpb),
-                words.bpb(outcome.gain_bpb, True),
+                words.bpb(outcome.gain_bpb, True) + (" (nothing changed)" if outcome.unchanged else ""),
             )
         )
     header = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -66,15 +67,18 @@ def device_pages(sessions: Iterable[Published]) -> dict[str, str]:
 
 
 def device_names(sessions: Iterable[Published]) -> dict[str, str]:
-    """What every device is called, also those of reproductions; fingerprints tell devices of one label apart."""
-    found: dict[str, str] = {}
+    """What every device is called by most of its sessions and reproductions: a fingerprint is what a journal says.
+
+    Fingerprints tell devices of one label apart.
+    """
+    found: dict[str, Counter[str]] = {}
     for session in sessions:
         if session.outcome is not None:
-            found.setdefault(session.outcome.device, session.outcome.device_label)
+            found.setdefault(session.outcome.device, Counter())[session.outcome.device_label] += 1
         for made in session.retrained:
-            found.setdefault(made.device, made.device_label)
+            found.setdefault(made.device, Counter())[made.device_label] += 1
     devices = sorted(found)
-    labels = [text.line(found[device], 80) for device in devices]
+    labels = [text.line(max(sorted(found[device]), key=found[device].__getitem__), 80) for device in devices]
     return dict(zip(devices, told_apart(labels, [[text.line(device[:8], 8)] for device in devices]), strict=True))
 
 

@@ -53,6 +53,7 @@ class BoardRow:
     mean: str
     interval: str
     strip: Strip
+    idle: bool  # its gain is that of the stock script over itself
     tier: Tier
     tier_label: str
     tier_note: str  # such as "2 of 5 sessions reproduced"
@@ -167,6 +168,7 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
     tied = [other for other in part.rows if row.group is not None and other.group == row.group]
     shown = words.interval(row.low_bpb, row.high_bpb)
     drawn = f"{row.label}: mean gain {words.bpb(row.mean_bpb, True)} bpb, 95 % interval {shown or 'unknown'}"
+    drawn += "; it changed nothing, so this is chance" if row.idle else ""
     strip = strips.strip(on, row.mean_bpb, row.low_bpb, row.high_bpb, gains, drawn)
     return BoardRow(
         number=number,
@@ -180,8 +182,9 @@ def _row(row: Row, part: Board, number: int, board: Board, on: Scale, collection
         num_sessions=row.num_sessions,
         mean=words.bpb(row.mean_bpb, True),
         interval=shown,
-        # The stock script against itself neither gains nor loses.
-        strip=replace(strip, tone="open") if row.idle else strip,
+        # The stock script against itself neither gains nor loses, and without a verdict nothing is shown.
+        strip=replace(strip, tone="open") if row.idle or row.group is None else strip,
+        idle=row.idle,
         tier=tier,
         tier_label=words.TIERS[tier],
         tier_note=_tier_note(published, tier, _num_later(row, board.rows[number])),
@@ -209,9 +212,8 @@ def _num_later(row: Row, whole: Row) -> int:
 
 
 def _left_out(row: Row) -> list[Outcome]:
-    return sorted(
-        (item.session for item in row.left_out), key=lambda item: (item.device_label, item.session_seed, item.head)
-    )
+    found = (item.session for item in row.left_out)
+    return sorted(found, key=lambda item: (item.device_label, item.session_seed, item.head))
 
 
 def _devices(row: Row, links: Links) -> tuple[str, ...]:
@@ -268,7 +270,7 @@ def devices(board: Board, collection: Collection, links: Links) -> list[str]:
 
 def _anytime(part: Board, numbers: Mapping[str, int]) -> Chart | None:
     series = [
-        Line(row.label, numbers[row.researcher], row.anytime["experiments"], (), row.group is not None)
+        Line(row.label, numbers[row.researcher], row.anytime["experiments"], (), row.group is not None, row.idle)
         for row in part.rows
         if "experiments" in row.anytime
     ]
@@ -285,9 +287,9 @@ def _cost(part: Board, numbers: Mapping[str, int], collection: Collection) -> Ch
         if cost is None:
             num_unknown += 1
             continue
-        ranked = row.group is not None
-        both = (row.low_bpb, row.high_bpb) if ranked and row.low_bpb is not None and row.high_bpb is not None else None
-        series.append(Line(row.label, numbers[row.researcher], [(cost, row.mean_bpb)], [both], ranked))
+        both = (row.low_bpb, row.high_bpb) if row.low_bpb is not None and row.high_bpb is not None else None
+        point, ranked = (cost, row.mean_bpb), row.group is not None
+        series.append(Line(row.label, numbers[row.researcher], [point], [both], ranked, row.idle))
     if not any(item.points[0][0] > 0 for item in series):
         return None
     unknown = f"{num_unknown} without a known price" if num_unknown else ""

@@ -199,7 +199,7 @@ def _pairs(state: SessionState, gain: Gain) -> Table:
         difference = None if base is None or best is None else base - best
         shown.append((str(number), words.bpb(base), words.bpb(best), words.bpb(difference, True)))
     winner = "stock script again" if state.unchanged else "winner"
-    header = ("pair", "baseline, test bpb", f"{winner}, test bpb", "gain")
+    header = ("pair", "baseline, test bpb", f"{winner}, test bpb", "difference" if state.unchanged else "gain")
     return Table("Confirmation: fresh seeds, hidden text", header, tuple(shown))
 
 

@@ -19,6 +19,11 @@ _TESTS = (
     "gap shown at 80 %",
     "sessions for this gap",
 )
+_TESTS_NOTE = (
+    "An interval is of its pair alone; p and verdict are corrected for all pairs (Holm). Gap shown at 80 %: the "
+    "smallest true difference that so many sessions find four times in five. Sessions for this gap: to show a true "
+    "difference as large as the one observed, which is itself uncertain."
+)
 _MAX_TESTS = 300  # what 25 rows have
 _ASIDE = (
     "researcher",
@@ -34,6 +39,12 @@ _ASIDE = (
 )
 
 
+_ASIDE_NOTE = (
+    "Diversity: 0 is the same idea again and again, 1 no changed line in common. Attempts: what walls, limits and "
+    "audits stopped. Walls: the weakest isolation level, 0 to 3."
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """A plain table: header and rows of clean words."""
@@ -42,7 +53,7 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     num_words: int = 1  # columns at the left that hold words; the others hold numbers
-    note: str = ""  # what is left out
+    note: str = ""  # what is left out, and what columns mean
 
 
 def tests(board: Board) -> Table:
@@ -52,25 +63,25 @@ def tests(board: Board) -> Table:
     for item in shown:
         rows.append(
             (
-                f"{item.first} - {item.second}",
+                f"{item.first} minus {item.second}",
                 str(item.test.num_common),
                 words.bpb(item.test.mean_bpb, True),
-                words.interval(item.test.low_bpb, item.test.high_bpb) or "-",
+                "-" if item.idle else words.interval(item.test.low_bpb, item.test.high_bpb) or "-",
                 _p(item.p_holm),
                 item.verdict,
-                words.bpb(item.detectable_gap_bpb),
-                words.number(item.sessions_needed),
+                "-" if item.idle else words.bpb(item.detectable_gap_bpb),
+                "-" if item.idle else words.number(item.sessions_needed),
             )
         )
     left = len(board.comparisons) - len(shown)
     caption = "Every two researchers on the session seeds that they share, paired t tests"
     if not left:
-        return Table(caption, _TESTS, tuple(rows))
+        return Table(caption, _TESTS, tuple(rows), note=_TESTS_NOTE)
     return Table(
         "Neighbours in the ranking, and pairs that differ, on the session seeds that they share; paired t tests",
         _TESTS,
         tuple(rows),
-        note=f"{words.number(left)} more pairs: `bpbench leaderboard --json FILE` writes those of all rows.",
+        note=f"{words.number(left)} more pairs: `bpbench leaderboard --json FILE` writes them all. {_TESTS_NOTE}",
     )
 
 
@@ -115,7 +126,7 @@ def aside(board: Board) -> Table:
                 words.number(row.isolation_level),
             )
         )
-    return Table("Shown, never ranked", _ASIDE, tuple(rows))
+    return Table("Shown, never ranked", _ASIDE, tuple(rows), note=_ASIDE_NOTE)
 
 
 def anytime(board: Board) -> Table | None:

@@ -426,7 +426,10 @@ def test_what_is_wrong_with_a_program_is_said() -> None:
         ({"argv": ["x"], "environment": ["HTTPS_PROXY=http://me:secret@proxy"]}, "HTTPS_PROXY=... .*: export it"),
         ({"argv": ["x", "--api-key", "sk-12345678"]}, "the value of --api-key would be written into the session"),
         ({"argv": ["x", "--api-key=sk-12345678"]}, "the value of --api-key would be written into the session"),
-        ({"argv": ["x", "-H", "Authorization: Bearer x"]}, "the value of -H would be written into the session"),
+        ({"argv": ["x", "-H", "Authorization: Bearer x"]}, "an argument would be written into the session"),
+        ({"argv": ["x", "-H", "x-api-key: 0123456789abcdef"]}, "an argument would be written into the session"),
+        ({"argv": ["x", "sk-ant-0123456789"]}, "an argument would be written into the session"),
+        ({"argv": ["x", "--proxy", "http://me:secret@host"]}, "an argument would be written into the session"),
         ({"argv": ["x"], "arguments": ["--fast"]}, "argv does not say where they go; put '{arguments}' into it"),
         ({"argv": ["x"], "repairs": -1}, "repairs must be 0 or more, not -1"),
         ({"argv": ["x"], "smokes": -1}, "smokes must be 0 or more, not -1"),
@@ -436,3 +439,19 @@ def test_what_is_wrong_with_a_program_is_said() -> None:
     for options, words in cases:
         with pytest.raises(ConfigError, match=words):
             agents.load(AgentConfig("external", options))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-c", "model_providers.azure.env_key=AZURE_OPENAI_API_KEY"],
+        ["--api-key-env", "OPENAI_API_KEY"],
+        ["--api-key", "$OPENAI_API_KEY"],
+        ["--api-key-file", "/run/secrets/key"],
+        ["--tokenizer", "cl100k_base", "--max-tokens", "100_000_000", "--keybindings", "default-emacs"],
+        ["-p", "Improve the tokens per second with care: authorization is not needed, e.g. lr=0.01"],
+        ["-c", 'mcp_servers.bpbench.command="{mcp_command}"', "-c", "tool_output_token_limit=40000"],
+    ],
+)
+def test_what_names_a_secret_is_none(argv: list[str]) -> None:
+    assert agents.load(AgentConfig("external", {"argv": ["x", *argv]})).name == "external"

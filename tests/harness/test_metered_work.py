@@ -34,7 +34,7 @@ def bench_of(clock: str, folder: Path) -> Iterator[tuple[LocalBench, str]]:
     folder.mkdir()
     with (
         lease(physical_name(device.name, device.identity), "test of the clock", print),
-        assemble.parts(config, folder, data, device, stock, box, Witness(), lambda _: None) as bench,
+        assemble.open_bench(config, folder, data, device, stock, box, Witness(), lambda _: None) as bench,
     ):
         yield bench, stock
 

@@ -17,10 +17,11 @@ from harness.fold import fold
 from harness.journal import read
 from harness.multirun import run_multirun
 from harness.records import SessionState
+from harness.views import text
 
 
 def several(overrides: list[str], job: Callable[[Config], int]) -> int:
-    return run_multirun(overrides, job, say=cli._complain, report=cli._report)
+    return run_multirun(overrides, job, say=text.say, report=cli._report)
 
 
 def test_multirun_runs_every_combination_and_leaves_nothing_but_its_record(

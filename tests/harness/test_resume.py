@@ -20,9 +20,9 @@ import pytest
 from rich.console import Console
 
 from harness import agents
-from harness.assemble import run_session
+from harness.assemble import check_scaffold, run_session
 from harness.compose import compose
-from harness.config import Config
+from harness.config import AgentConfig, Config
 from harness.data import DataInfo
 from harness.device import Device
 from harness.errors import ConfigError, DataError, DeviceError, HarnessError
@@ -335,3 +335,13 @@ def test_a_session_goes_on_under_what_it_began_under(
     check_same(SessionState(opened=opened), data, device)
     with pytest.raises(error, match=words):
         check_same(SessionState(opened={**opened, **changed}), data, device)
+
+
+def test_a_model_is_told_in_one_way_throughout() -> None:
+    agent = agents.load(compose(["agent=llm", "llm=scripted"]).agent)
+    config = {"session": {"experiments": 6}}
+    older = SessionState(config=config, opened={"researcher": {"scaffold_version": 1}})
+    with pytest.raises(ConfigError, match="began with version 1 of the scaffold, this is"):
+        check_scaffold(older, agent)
+    check_scaffold(replace(older, stopped_early="the researcher stopped: done"), agent)  # it is asked no more
+    check_scaffold(SessionState(config=config, opened={}), agents.load(AgentConfig("noop")))

@@ -98,11 +98,11 @@ def test_a_winner_that_fails_gains_nothing() -> None:
 
 
 def test_of_the_stock_script_itself_no_gain_is_claimed() -> None:
-    """Chance is no gain, neither there nor here; but a forged one is found all the same."""
+    """Chance is no gain, neither there nor here. Where it confirmed one, that counts, and must be found again."""
     lucky = [0.050, 0.051, 0.052]
     assert judge(NOTHING, lucky, 0).word is Word.INCONCLUSIVE
     assert judge(NOTHING, lucky, 0, unchanged=True).word is Word.REPRODUCED
-    assert judge(CLAIMED, [0.02, -0.03, 0.01], 0, unchanged=True).word is Word.REPRODUCED
+    assert judge(CLAIMED, [0.02, -0.03, 0.01], 0, unchanged=True).word is Word.INCONCLUSIVE
     assert judge(CLAIMED, [0.0, 0.001, -0.001], 0, unchanged=True).word is Word.NOT_REPRODUCED
     assert judge(NOTHING, [0.0, *lucky], 1, unchanged=True).word is Word.INCONCLUSIVE
 

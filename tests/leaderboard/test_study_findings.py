@@ -9,7 +9,8 @@ import study_ledgers
 from study_ledgers import run, study, variants_of
 
 from harness.records import Calibration, Status
-from leaderboard.study import findings, page, portability_page, portability_plots
+from leaderboard import page
+from leaderboard.study import findings, portability_page, portability_plots
 from leaderboard.study.findings import Held
 from leaderboard.study.ledger import Ledger, Run
 from leaderboard.study.variants import STOCK

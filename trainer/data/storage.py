@@ -28,8 +28,8 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_sha256(folder: Path) -> str:
-    """sha256 over name and sha256 of every file but meta.json and what a file manager left (.DS_Store), by name."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != META and not path.name.startswith("."))
+    """sha256 over name and sha256 of every file but meta.json and what a Mac's file manager left, in order of name."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in (META, ".DS_Store"))
     return canonical_hash([[name, file_sha256(folder / name)] for name in names])
 
 

@@ -9,6 +9,7 @@
   var shown = document.getElementById("shown");
   var none = document.getElementById("none");
   var all = document.getElementById("all");
+  var presetNote = document.getElementById("preset-note");
   var whole = ".ranking[data-choices~=all]";
   var notice = "", missing = "There is no such board here. ";
   var preset = { board: "", device: "", category: "", tier: form.dataset.preset };
@@ -73,6 +74,7 @@
     var message = notice + count + " of " + total + (total === 1 ? " row" : " rows") + " shown";
     if (shown.textContent !== message) shown.textContent = message;
     none.hidden = count > 0;
+    if (presetNote) presetNote.hidden = wanted.tier !== preset.tier;
     all.hidden = count === total && !document.querySelector(whole + "[hidden]");
   }
 
@@ -84,7 +86,8 @@
     apply();
   }
 
-  // The address holds what differs from the preset; a fragment without "=" is a place in the page.
+  // The address holds all that is chosen where any differs from the preset, which may be another one tomorrow; a
+  // fragment without "=" is a place in the page.
   function read() {
     var fragment = location.hash.slice(1), wanted = Object.assign({}, preset);
     var board = boards.find(function (other) { return other.id === fragment; });
@@ -105,7 +108,8 @@
 
   function write() {
     var wanted = state(), parts = new URLSearchParams();
-    fields.forEach(function (name) { if (wanted[name] !== preset[name]) parts.set(name, wanted[name]); });
+    var differs = fields.some(function (name) { return wanted[name] !== preset[name]; });
+    if (differs) fields.forEach(function (name) { if (wanted[name]) parts.set(name, wanted[name]); });
     var fragment = parts.toString();
     if (fragment || location.hash) history.replaceState(null, "", "#" + fragment);
   }
@@ -156,7 +160,9 @@
   function turn(table, key) {
     var order = table.dataset.sorted === key ? table.dataset.order : "", first = firstOrder(key);
     var second = first === "descending" ? "ascending" : "descending";
-    arrange(table, key, order === "" ? first : order === first ? second : "");
+    var next = order === "" ? first : order === first ? second : "";
+    tables.forEach(function (other) { arrange(other, key, next); });
+    form.elements.sort.value = next === "" ? "" : key;
   }
 
   var tables = [];
@@ -192,6 +198,10 @@
     form.elements.tier.focus();
   });
   window.addEventListener("hashchange", read);
+  // On paper nothing can be unfolded.
+  window.addEventListener("beforeprint", function () {
+    document.querySelectorAll("details").forEach(function (details) { details.open = true; });
+  });
   document.addEventListener("click", follow);
   form.elements.sort.value = "";  // a browser may bring back what was chosen before a reload
   choose(preset);
