@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from leaderboard import standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.page import cell, interval, table
-from leaderboard.published import Collection, Published
+from leaderboard.published import Collection, Published, Retrained
 from leaderboard.site import words
+from leaderboard.verdict import Word
 
 NAMES = ("rows", "reproductions")
 _ROWS = ("tie group", "researcher", "sessions", "device", "gain a session, bpb (95 % interval)", "tier")
@@ -42,6 +43,11 @@ def _row(collection: Collection, row: Row) -> list[str]:
     ]
 
 
+def _word(made: Retrained) -> str:
+    decides = made.counts or made.verdict.word is Word.INCONCLUSIVE
+    return str(made.verdict.word) if decides else f"{made.verdict.word} (another verdict decides)"
+
+
 def _reproductions_of(session: Published) -> Iterator[list[str]]:
     for made in session.retrained:
         verdict = made.verdict
@@ -51,5 +57,5 @@ def _reproductions_of(session: Published) -> Iterator[list[str]]:
             interval(verdict.mean_bpb, verdict.low_bpb, verdict.high_bpb, sign=True),
             str(verdict.num_pairs),
             f"{made.by}, {made.device_label}",
-            str(verdict.word) if made.counts else f"{verdict.word} (another verdict decides)",
+            _word(made),
         ]

@@ -111,19 +111,6 @@ ask(path, *propose(2.0))
 """
 
 
-def test_several_proposals_at_once_are_one_experiment(tmp_path: Path) -> None:
-    at_once = """
-from concurrent.futures import ThreadPoolExecutor
-answers = list(ThreadPoolExecutor(12).map(lambda value: ask(path, *propose(value)), [3.0] * 12))
-print(json.dumps({"refused": [answer["error"] for answer in answers if "error" in answer]}), flush=True)
-ask(path, *propose(4.0))
-"""
-    state, _ = session(tmp_path, sys.executable, "-c", _PROPOSES_AND + at_once, "{mcp_config}", experiments=3)
-    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 3.0", "rate 4.0"]
-    refused = said(tmp_path)[0]["refused"]
-    assert len(refused) == 11 and all("asked before the last experiment was over" in words for words in refused)
-
-
 def test_a_program_that_cannot_work_stops_the_session_with_its_last_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,12 +293,16 @@ ask(path, *propose(4.0))
 
 
 class WaitingBench(HashedBench):
-    """Its first experiment lasts until the program has given up and tried again."""
+    """One run lasts until the program has tried again."""
 
     folder: Path
 
+    def __init__(self, waits_in: str = "experiment-000") -> None:
+        super().__init__()
+        self.waits_in = waits_in
+
     def run(self, run_id: str, *rest: Any) -> Any:
-        if run_id == "experiment-000":
+        if run_id == self.waits_in:
             (self.folder / "runs").touch()
             deadline = time.monotonic() + 60
             while not (self.folder / "retried").exists() and time.monotonic() < deadline:
@@ -328,6 +319,27 @@ def test_retries_of_a_call_that_was_given_up_are_no_experiments(tmp_path: Path) 
     assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 4.0"] and state.closed
     refused = said(tmp_path)[0]["error"]
     assert "not run, and it cost nothing" in refused and "Experiment 1: " in refused
+
+
+def test_several_proposals_at_once_are_one_experiment(tmp_path: Path) -> None:
+    at_once = """
+import time
+from test_external import given_up
+folder = pathlib.Path(sys.argv[2])
+asking = [given_up(path, 3.0) for _ in range(12)]
+time.sleep(1)
+(folder / "retried").touch()
+answers = [json.loads(sock.makefile().readline()) for sock in asking]
+print(json.dumps({"refused": [answer["error"] for answer in answers if "error" in answer]}), flush=True)
+ask(path, *propose(4.0))
+"""
+    bench = WaitingBench("experiment-001")
+    bench.folder = tmp_path
+    argv = (sys.executable, "-c", _PROPOSES_AND + at_once, "{mcp_config}", str(tmp_path))
+    state, _ = session(tmp_path, *argv, experiments=3, bench=bench)
+    assert [item.hypothesis for item in state.experiments] == ["rate 2.0", "rate 3.0", "rate 4.0"]
+    refused = said(tmp_path)[0]["refused"]
+    assert len(refused) == 11 and all("asked before the last experiment was over" in words for words in refused)
 
 
 def test_a_cancelled_call_closes_its_connection_and_a_waiting_one_says_that_it_lives(

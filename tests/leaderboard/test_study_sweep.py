@@ -57,7 +57,7 @@ def test_the_bars_of_a_baseline() -> None:
         return sweep_page.bars(ledger, lambda _: searched)
 
     assert written(found).count("**holds**") == 1  # 4.0 % below the better prototype
-    assert "2.1 % (2.1 to 2.1) lower (bar: at most 2 %, of 40 points): **does not hold**" in written(found)
+    assert "2.1 % (2.1 to 2.1) lower (bar: at most 2 % lower, of 40 points): **does not hold**" in written(found)
     without = replace(found, runs=tuple(item for item in found.runs if item.variant != "prototype"))
     assert written(without).count("not measured yet") == 1
     two_seeds = replace(found, runs=tuple(item for item in found.runs if item.seed < 2))
