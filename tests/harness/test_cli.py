@@ -167,10 +167,7 @@ def test_a_missing_key_is_said_before_anything_is_made(tmp_path):
     assert done.stderr.splitlines()[-1].endswith("set the environment variable ANTHROPIC_API_KEY")
 
 
-PUBLISHED = ROOT / "leaderboard" / "entries"
-
-
-@pytest.mark.parametrize("arguments", ["config", "power --sd 0.01 --gap 0.01", f"leaderboard {PUBLISHED}"])
+@pytest.mark.parametrize("arguments", ["config", "power --sd 0.01 --gap 0.01", "leaderboard ."])
 def test_a_reader_that_leaves_early_gets_no_traceback(arguments, tmp_path):
     read, write = os.pipe()
     os.close(read)

@@ -136,7 +136,7 @@ def test_the_loss_and_its_gradient_are_those_of_cross_entropy(train, dtype):
     (2 * loss).backward()
     (2 * expected).backward()
     rounding = torch.finfo(dtype).eps
-    assert float(loss) == pytest.approx(float(expected), rel=rounding)
+    assert loss.item() == pytest.approx(expected.item(), rel=rounding)
     assert (ours.grad - theirs.grad).abs().max() < 2 / 300 * 4 * rounding
 
 
