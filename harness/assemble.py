@@ -16,7 +16,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from harness import agents, baselines, compose, fit, sandbox, seeds, tracking, views
-from harness.awake import keep_awake
 from harness.bench import LocalBench
 from harness.config import AgentConfig, BackendConfig, Config, LLMConfig, TaskConfig
 from harness.data import DataInfo, prepare
@@ -70,7 +69,6 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
         data = prepare(config, lambda event: view.on_progress(stage_progress(event)))
         name = resume.name if resume else session_name(config)
         physical = physical_name(device.name, device.identity)
-        keep_awake()
         with lease(physical, name, lambda who: view.on_progress(Progress(phase="wait", run_id=who))):
             folder = run_on(device, data, config, agent, started, view)
     views.write_all(folder)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.awake import keep_awake
 from harness.errors import DeviceError
 from harness.views import text
 
@@ -43,12 +44,15 @@ def lease(
 ) -> Iterator[None]:
     """Hold `device` (from `physical_name`) while the context lasts; while another holds it, tell `on_wait` who.
 
+    From then on the machine stays awake, whatever is measured.
+
     Raises:
         DeviceError: the lock file cannot be made.
     """
     if device is None:
         yield
         return
+    keep_awake()
     fd = _open(folder, device)
     try:
         while not _lock(fd):

@@ -37,16 +37,6 @@ class Role(StrEnum):
 
 
 STOCK_ROLES = (Role.BASELINE, Role.CONFIRM_BASELINE)  # runs of the stock script
-_PAIR_ORDER = (
-    (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE),
-    (Role.CONFIRM_CANDIDATE, Role.CONFIRM_BASELINE),
-)
-
-
-def confirmation_run(place: int) -> tuple[Role, int]:
-    """Role and pair of the run at `place` of a confirmation. ABBA: a drift of the device meets both sides alike."""
-    pair = place // 2
-    return _PAIR_ORDER[pair % 2][place % 2], pair
 
 
 @dataclass(frozen=True)
@@ -402,3 +392,9 @@ class SessionState:
         """Whether the winner is the stock script, byte for byte: whatever lies between the two is chance."""
         best = self.incumbent
         return best is None or best.source == self.opened.get("stock_source")
+
+    @property
+    def winner_source(self) -> str:
+        """The script that is confirmed."""
+        best = self.incumbent
+        return str((best.source if best else None) or self.opened["stock_source"])

@@ -37,7 +37,6 @@ from harness.records import (
     StockTimes,
     Stop,
     View,
-    confirmation_run,
 )
 from harness.workspace import Workspace
 
@@ -122,9 +121,9 @@ class Session:
         """Winner and baseline again, on `test`, with seeds nobody could know. Identical trees are retrained too."""
         if self.state.gain is not None:
             return
-        winner = self.incumbent_source
+        winner = self.state.winner_source
         for place in range(2 * self.state.opened["num_confirm"]):
-            role, pair = confirmation_run(place)
+            role, pair = seeds.confirmation_run(place)
             done = self.state.confirm_baseline if role is Role.CONFIRM_BASELINE else self.state.confirm_candidate
             if pair >= len(done):
                 self._measure(role, pair, self.stock_source if role is Role.CONFIRM_BASELINE else winner, "test")
@@ -138,11 +137,6 @@ class Session:
     @property
     def stock_source(self) -> str:
         return str(self.state.opened["stock_source"])
-
-    @property
-    def incumbent_source(self) -> str:
-        best = self.state.incumbent
-        return best.source or self.stock_source if best else self.stock_source
 
     @property
     def incumbent_bpb(self) -> float:
@@ -238,7 +232,7 @@ class Session:
             return {"edit": None, "source": None, "refused": proposal.reason, "code": proposal.code}
         edit = to_json(proposal.edit)
         try:
-            source = apply_edit(proposal.edit, self.incumbent_source, self.stock_source)
+            source = apply_edit(proposal.edit, self.state.winner_source, self.stock_source)
         except ExperimentFailed as error:
             if isinstance(error, EditRefused) and error.family is not None:
                 self.witness.note(f"proposal-{index:03d}", error.family, str(error))
@@ -284,7 +278,7 @@ class Session:
             baseline_bpb=state.baseline_bpb or 0.0,
             sigma_bpb=state.sigma_bpb or 0.0,
             stock_source=self.stock_source,
-            incumbent_source=self.incumbent_source,
+            incumbent_source=self.state.winner_source,
             incumbent_bpb=self.incumbent_bpb,
             history=state.experiments,
             search_seed=seeds.derive("search", self.agent.name, self.config.session.seed),

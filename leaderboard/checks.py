@@ -15,7 +15,7 @@ from typing import Any
 from harness import seeds, stats
 from harness.errors import JournalError
 from harness.rate import between
-from harness.records import Calibration, Gain, Role, Status, confirmation_run
+from harness.records import Calibration, Gain, Role, Status
 from harness.sandbox import canaries
 from leaderboard.case import Case, Finding, broken, odd, unknown
 from leaderboard.decisions import check_decisions, check_history
@@ -117,7 +117,7 @@ def check_order(case: Case) -> Iterator[Finding]:
     if unfinished:
         yield odd("restarts", f"{unfinished} of {len(case.runs)} runs were cut off and made again")
     done = [(run.identity.role, run.identity.index) for run in case.finished if run.identity.split == "test"]
-    if done != [confirmation_run(place) for place in range(len(done))]:
+    if done != [seeds.confirmation_run(place) for place in range(len(done))]:
         yield broken("confirmation", "the runs are not in ABBA order")
 
 

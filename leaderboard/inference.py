@@ -52,7 +52,7 @@ def t_test_p(values: Sequence[float]) -> float:
 
 
 def exceeds_p(first: Sequence[float], second: Sequence[float]) -> float:
-    """One-sided p of fmean(first) <= fmean(second), by Welch's t; at least two values each."""
+    """One-sided p of mean(first) <= mean(second), by Welch's t; at least two values each."""
     from scipy.special import stdtr
 
     gap = fmean(first) - fmean(second)

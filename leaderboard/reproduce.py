@@ -16,7 +16,6 @@ from typing import Any
 
 from harness import compose, ranking, seeds, views
 from harness.assemble import choose_clock, choose_sandbox, open_bench, stage_progress, tried
-from harness.awake import keep_awake
 from harness.codec import to_json
 from harness.config import Config
 from harness.data import DataInfo, prepare
@@ -75,7 +74,6 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
     subject = subject_of(whole, checked.case.session.seed)
     stock = stock_of(config.task)
     device, data = ready(whole, config, stock)
-    keep_awake()
     with lease(physical_name(device.name, device.identity), f"reproduction {folder.name}", once(say)):
         chosen = choose_sandbox(config, device)
         walls = tried(chosen, data)
@@ -172,9 +170,7 @@ def subject_of(whole: Bundle, session_seed: int) -> Subject:
     state = whole.state
     if state.gain is None:
         raise ConfigError("the session was never confirmed: it claims nothing that could be reproduced")
-    stock = str(state.opened["stock_source"])
-    best = state.incumbent
-    return Subject(stock, (best.source if best else None) or stock, state.gain, session_seed)
+    return Subject(str(state.opened["stock_source"]), state.winner_source, state.gain, session_seed)
 
 
 def earlier_verdict(folder: Path, num_pairs: int) -> Verdict | None:

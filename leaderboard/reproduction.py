@@ -17,7 +17,7 @@ from harness.config import TaskConfig
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
 from harness.protocols import Bench
-from harness.records import Calibration, Gain, Role, RunResult, Status, StockTimes, Walls, confirmation_run
+from harness.records import Calibration, Gain, Role, RunResult, Status, StockTimes, Walls
 from harness.views import text
 from leaderboard.verdict import Verdict, differences, judge
 
@@ -135,7 +135,7 @@ class Reproduction:
             return verdict
         self._calibrate()
         for place in range(2 * self.state.num_pairs):
-            self._measure(*confirmation_run(place))
+            self._measure(*seeds.confirmation_run(place))
         state = self.state
         values, failed = differences(state.baseline, state.winner)
         look, unchanged = len(state.verdicts) + 1, self.subject.unchanged

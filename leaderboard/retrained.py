@@ -18,7 +18,7 @@ from harness.codec import from_json, part_from_json, to_json
 from harness.errors import ConfigError, HarnessError
 from harness.journal import Record, parse
 from harness.opening import pinned_torch
-from harness.records import Gain, RunResult, Status, Walls, confirmation_run
+from harness.records import Gain, RunResult, Status, Walls
 from harness.sandbox import canaries
 from harness.views import rows, text
 from leaderboard import eligible
@@ -197,7 +197,7 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         if record.type not in _RUNS:
             continue
         identity = part_from_json(Identity, record.data)
-        role, pair = confirmation_run(done)
+        role, pair = seeds.confirmation_run(done)
         seed = seeds.deal(str(key["task"]), session["seed"], role, pair, str(opened["nonce"]))
         if identity != Identity(f"{role}-{pair:03d}", role, pair, seed, "test"):
             yield f"record {record.seq}: not the run, seed and split that the rules call for"

@@ -140,8 +140,7 @@ def _drift_problems(case: Case, run: Run, final: bool) -> Iterator[str]:
         yield "the device's speed just before and just after it is missing"
         return
     task = case.task
-    excess = excess_drift(made, result.sentinel, task.slope_bpb_per_percent, task.sigma_prior_bpb)
-    beyond = excess is not None
+    beyond = excess_drift(made, result.sentinel, task.slope_bpb_per_percent, task.sigma_prior_bpb) is not None
     if run.drifted is not None and (not beyond or final):
         yield "was repeated once too often" if beyond else "was repeated although the device's speed had not changed"
     if run.drifted is None and beyond and not final:

@@ -41,12 +41,10 @@ def environment(names: tuple[str, ...], home: Path, ours: Mapping[str, str]) -> 
     NAME|OTHER is NAME, with the value of the first of them that is set and not empty.
     """
     plain = {"PATH": ours.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LANG": "C.UTF-8", "TERM": "dumb"}
-    given = {
-        name: value
-        for entry in names
-        if "=" not in entry and (value := next((ours[other] for other in entry.split("|") if ours.get(other)), None))
-        for name in [entry.split("|")[0]]
-    }
+    given = {}
+    for others in (entry.split("|") for entry in names if "=" not in entry):
+        if value := next(filter(None, map(ours.get, others)), None):
+            given[others[0]] = value
     fixed = dict(name.split("=", 1) for name in names if "=" in name)
     return {**plain, "HOME": str(home), "TMPDIR": str(home), **given, **fixed}
 
@@ -63,10 +61,12 @@ def check_environment(entries: Iterable[str]) -> None:
 
 def check_arguments(parts: Sequence[str]) -> None:
     """As `check_environment`, of `--name VALUE` and `--name=VALUE` on the command line."""
-    pairs = [(name, value) for part in parts for name, _, value in [part.partition("=")]]
+    pairs = [(name, value) for name, _, value in (part.partition("=") for part in parts)]
     pairs += [(name, value) for name, value in pairwise(parts) if name.startswith("-") and "=" not in name]
-    hidden = ["an argument" for part in parts if _HIDDEN.search(part)]
-    for what in [*(f"the value of {text.line(name, 40)}" for name, value in pairs if _is_secret(name, value)), *hidden]:
+    what = next((f"the value of {text.line(name, 40)}" for name, value in pairs if _is_secret(name, value)), None)
+    if what is None and any(map(_HIDDEN.search, parts)):
+        what = "an argument"
+    if what is not None:
         raise ConfigError(
             f"agent.options: {what} would be written into the session: export it, and name its variable in "
             "agent.options.environment"
@@ -109,9 +109,8 @@ def found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
         raise ConfigError(f"agent.options.argv: no program '{program}' on the PATH: install it, or give its path")
-    return str(
-        Path(path).absolute()
-    )  # it is started in a folder of its own; not resolved: a venv's python stays a link
+    # It is started in a folder of its own. Not resolved: a venv's python stays a link.
+    return str(Path(path).absolute())
 
 
 def filled(part: str, words: Mapping[str, str]) -> str:

@@ -44,7 +44,8 @@ class Series:
     bars: tuple[tuple[str, str, str], ...]  # x, y, y of vertical intervals
     label: Mark  # where the name stands
     leader: tuple[str, str] | None  # x and y where its line ends, if the name had to move
-    kind: str = ""  # classes: "chance" where it changed nothing, "open" without a verdict
+    ranked: bool = True  # whether it has a verdict
+    chance: bool = False  # whether it changed nothing
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,8 @@ def _series(
         bars=bars,
         label=Mark(px(label_x), px(label_y + 4)),
         leader=(f"{px(end_x + 1)},{px(end_y)}", f"{px(label_x - 3)},{px(label_y)}") if leads else None,
-        kind=" chance" * line.chance + " open" * (not line.ranked),
+        ranked=line.ranked,
+        chance=line.chance,
     )
 
 
