@@ -41,12 +41,12 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     # priorities above others', and timers that wake a stopped tree
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274),
     "timer_create": (222, 107), "timerfd_create": (283, 85), "timerfd_settime": (286, 86),
-    # what Landlock does not stop: attributes of files outside, by path
+    # what Landlock does not stop: attributes of files outside, by path; on older kernels their length too
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
     "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
+    "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469), "truncate": (76, 45),
     # which pages of a file are in memory: what one process reads or drops there, the next one could look up
     "mincore": (27, 232), "cachestat": (451, 451),
     # looked at more closely below
@@ -60,7 +60,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
 _ATTRIBUTES = (
     "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat",
     "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "setxattrat",
-    "removexattrat", "file_setattr",
+    "removexattrat", "file_setattr", "truncate",
 )  # fmt: skip
 # Signals to this argument's process; the number is which argument holds the signal.
 _SIGNALLERS = {
@@ -74,6 +74,11 @@ _EXAMINED = {
 }  # fmt: skip
 
 _AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
+# How long data will live: the kernel keeps it with a file that is open for reading, and everybody's processes can ask.
+_F_SET_RW_HINT, _F_SET_FILE_RW_HINT = 1036, 1038
+# The same as the calls on attributes, through a descriptor open for reading: flags, version, project (linux/fs.h), and
+# whether a file can be written to any more (linux/fsverity.h) or is encrypted (linux/fscrypt.h).
+_SET_ATTRIBUTES = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602, 0x40086604, 0x40806685, 0x800C6613)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _CLONE_PARENT = 1, 36, 0x8000
 _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
 _POSIX_FADV_DONTNEED, _MADV_COLD, _MADV_PAGEOUT = 4, 20, 21
@@ -131,10 +136,10 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         ("clone", [*_argument(0), (_JUMP_ANY_BIT, 2, 0, _NEW_NAMESPACES | _CLONE_PARENT), (_AND, 0, 0, 0xFF),
                    (_JUMP_EQUAL, 0, 1, signal.SIGCONT), _refuse(EPERM), _allow()]),
         ("socket", _sockets(unix_sockets, packet_sockets)),
-        ("fcntl", [*_argument(1), *_refuse_if([_F_SETSIG])]),
+        ("fcntl", [*_argument(1), *_refuse_if([_F_SETSIG, _F_SET_RW_HINT, _F_SET_FILE_RW_HINT])]),
         # A subreaper of its own, or a child that is its parent's, would take what ends out of the supervisor's account.
         ("prctl", [*_argument(0), *_refuse_if([_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER])]),
-        ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX])]),
+        ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX, *_SET_ATTRIBUTES])]),
         # Ways to drop pages of files from memory, and to read only those that are there.
         ("fadvise64", [*_argument(3), *_refuse_if([_POSIX_FADV_DONTNEED])]),
         ("madvise", [*_argument(2), *_refuse_if([_MADV_COLD, _MADV_PAGEOUT])]),

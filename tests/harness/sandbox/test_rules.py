@@ -85,12 +85,18 @@ def verdict(program: bytes, number: int, *arguments: int, architecture: int = X8
         (234, (1, 1, SIGCONT), EPERM),  # tgkill
         (72, (3, 10, 18), EPERM),  # fcntl(F_SETSIG)
         (72, (3, 1033, 1), ALLOW),  # fcntl(F_ADD_SEALS)
+        (72, (3, 1036, 0), EPERM),  # fcntl(F_SET_RW_HINT)
+        (72, (3, 1038, 0), EPERM),  # fcntl(F_SET_FILE_RW_HINT)
         (157, (1, 0), EPERM),  # prctl(PR_SET_PDEATHSIG)
         (157, (36, 1), EPERM),  # prctl(PR_SET_CHILD_SUBREAPER)
         (157, (15, 0), ALLOW),  # prctl(PR_SET_NAME)
         (56, (0x8000 | 17,), EPERM),  # CLONE_PARENT
         (16, (0, 0x5412), EPERM),  # ioctl(TIOCSTI)
         (16, (0, 0x5401), ALLOW),
+        (16, (3, 0x40086602, 0), EPERM),  # ioctl(FS_IOC_SETFLAGS)
+        (16, (3, 0x401C5820, 0), EPERM),  # ioctl(FS_IOC_FSSETXATTR)
+        (16, (3, 0x80086601, 0), ALLOW),  # ioctl(FS_IOC_GETFLAGS)
+        (76, (0, 0), ALLOW),  # truncate, as a user of its own
         (27, (), EPERM),  # mincore
         (451, (), EPERM),  # cachestat
         (221, (3, 0, 0, 4), EPERM),  # fadvise64(POSIX_FADV_DONTNEED)
@@ -113,7 +119,7 @@ def test_the_filter_for_code_of_the_same_user(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     program = seccomp.program(unix_sockets=False, same_user=True)
     assert verdict(program, 41, 1, 1) == EPERM  # socket(AF_UNIX)
-    assert verdict(program, 90) == verdict(program, 280) == EPERM  # chmod, utimensat
+    assert verdict(program, 90) == verdict(program, 280) == verdict(program, 76) == EPERM  # chmod, utimensat, truncate
     assert verdict(program, 302, 0, 7) == ALLOW and verdict(program, 302, 7, 7) == EPERM  # prlimit64
     assert verdict(program, 1, architecture=0x40000003) == KILL  # 32-bit
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
