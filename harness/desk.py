@@ -68,6 +68,10 @@ class SessionDesk:
         llm = self.config.llm
         return Model(str(llm.model), llm.tools, llm.context_tokens, llm.max_output_tokens)
 
+    @property
+    def max_hours(self) -> float | None:
+        return self.config.session.max_hours
+
     def ask(self, request: Request) -> Reply:
         client, store = self.line.client, self.line.store
         if client is None:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from harness import sizes
 from harness.codec import to_json
-from harness.config import Config
+from harness.config import Config, ScriptedConfig
 from harness.data import DataInfo
 from harness.device import Device
 from harness.errors import ConfigError, DataError, DeviceError
@@ -111,7 +111,7 @@ def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
     if torch_version.partition("+")[0] != pinned:  # 2.13.0+cu130 is 2.13.0 for another device
         yield f"torch {torch_version}: install torch=={pinned}, the version that rows are compared on"
     yield from canaries.missing(walls)
-    if config.llm.scripted.wire:
+    if config.llm.scripted != ScriptedConfig():
         yield "llm.scripted: a script, no language model"
     if config.llm.name != settings.NO_LLM:
         yield from settings.unranked(asdict(config.llm))

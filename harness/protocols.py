@@ -49,6 +49,10 @@ class Desk(Protocol):
     def folder(self) -> Path:
         """The session's own."""
 
+    @property
+    def max_hours(self) -> float | None:
+        """Of the session; None: no limit."""
+
     def ask(self, request: Request) -> Reply:
         """The model's answer, however many tries it takes.
 

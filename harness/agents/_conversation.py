@@ -5,8 +5,11 @@ Every answer costs something that is bounded: a lookup, a smoke run or a repair.
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +25,9 @@ from harness.records import Proposal, Refused, Smoke, Stop, View
 MAX_CALLS = 8  # in one answer; more are not heard
 MAX_ECHO_CHARS = 8_000  # of the model's own words, sent back to it
 MAX_ECHO_ARGUMENTS_CHARS = 60_000
+MAX_LINE_CHARS = 120
+_UNMATCHED = re.compile(r"search block (\d+) .* matches 0 times")  # as harness/edits.py says it
+_LIKE = 0.4  # of 1: a line is often quoted without its comment
 _SILENCE = "(no answer)"
 # What providers want back and no model may be measured by: its length is theirs to choose.
 THOUGHTS = ("thinking_blocks", "reasoning_items", "reasoning_content", "reasoning_details")
@@ -44,6 +50,9 @@ class Conversation:
     smokes: int = 0
     exchanges: list[list[Message]] = field(default_factory=list)
     last_edit: Move | None = None  # the last proposal whose edit broke a rule
+    charged: bool = False  # whether this answer has cost a repair
+    spent: str | None = None  # the problem of this answer for which there was no repair left
+    smoke_failed: bool = False  # in this answer
 
     def request(self) -> Request:
         """What is asked next: when it no longer fits, the oldest exchanges of this turn go first."""
@@ -74,6 +83,7 @@ class Conversation:
 
     def take(self, reply: Reply) -> Ending | None:
         """Hear an answer. The end of the turn, or None when there is more to say."""
+        self.charged, self.spent, self.smoke_failed = False, None, False
         problem = _problem(reply, self.offer)
         if problem is not None or not reply.calls:
             return self._take_text(reply, problem)
@@ -81,20 +91,20 @@ class Conversation:
         exchange: list[Message] = [_echo(reply, calls)]
         for call in calls:
             ending, words = self._act(partial(_answer.from_call, call.name, call.arguments))
-            if ending is not None:
+            if ending is not None:  # whatever other calls of this answer are worth
                 return ending
             exchange.append({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": words})
         self.exchanges.append(exchange)
-        return None
+        return self._out_of_repairs()
 
     def _take_text(self, reply: Reply, problem: str | None) -> Ending | None:
+        ending: Ending | None = None
         if problem is not None:
-            ending, words = self._repair(problem)
+            words = self._repair(problem)
         else:
-            ending, words = self._act(lambda: _answer.from_text(reply.text))
-        if ending is None:
-            self.exchanges.append([_echo(reply, ()), {"role": "user", "content": words}])
-        return ending
+            ending, words = self._act(partial(_answer.from_text, reply.text, with_tools=self.offer.with_tools))
+        self.exchanges.append([_echo(reply, ()), {"role": "user", "content": words}])
+        return ending or self._out_of_repairs()
 
     def _act(self, read: Callable[[], Move]) -> tuple[Ending | None, str]:
         """Do what an answer asks for: the end of the turn, or what is said back."""
@@ -102,13 +112,17 @@ class Conversation:
             return self._do(read())
         except EditRefused as error:
             self.refused(error)
-            return self._repair(str(error))
+            return None, self._repair(str(error))
 
     def _do(self, move: Move) -> tuple[Ending | None, str]:
         match move.action:
             case _answer.PROPOSE:
                 self.last_edit = move
-                self._checked(move)
+                source = self._checked(move)
+                if source == self.view.incumbent_source:
+                    raise EditRefused("the edit changes nothing: it would run the current best again")
+                if self.smoke_failed:
+                    return None, "Held back, at no cost: the smoke run in the same answer failed. Look at it first."
                 return Proposal(move.hypothesis, move.edit, move.note), ""
             case _answer.STOP:
                 if not self.offer.may_stop:
@@ -119,29 +133,65 @@ class Conversation:
         if self.lookups >= self.offer.lookups:
             raise EditRefused(f"your {self.offer.lookups} lookups before this experiment are used: propose now")
         self.lookups += 1
-        return None, _lookup.answer(move, self.view)
+        try:
+            return None, _lookup.answer(move, self.view)
+        except EditRefused as error:  # there is no such run: it has cost a lookup, and is no answer to be repaired
+            return None, str(error)
 
     def _smoke(self, move: Move) -> str:
+        if self.spent is not None:
+            return "Not run: the experiment is spent."
         if self.smokes >= self.offer.smokes:
             raise EditRefused(f"your {self.offer.smokes} smoke runs before this experiment are used: propose now")
         source = self._checked(move)
         self.smokes += 1
-        return _lookup.smoke(self.smoke(source))
+        tried = self.smoke(source)
+        self.smoke_failed = self.smoke_failed or tried.reason is not None
+        return _lookup.smoke(tried)
 
     def _checked(self, move: Move) -> str:
-        return apply_edit(move.edit, self.view.incumbent_source, self.view.stock_source)
+        best = self.view.incumbent_source
+        try:
+            return apply_edit(move.edit, best, self.view.stock_source)
+        except EditRefused as error:
+            raise EditRefused(f"{error}{_nearest(str(error), move, best)}", error.family) from error
 
-    def _repair(self, problem: str) -> tuple[Ending | None, str]:
-        """Another chance, or none."""
+    def _repair(self, problem: str) -> str:
+        """Another chance, or none. One answer costs one, however many calls it makes."""
+        if self.charged:
+            return f"Not accepted: {problem}"
+        self.charged = True
         self.repairs += 1
         if self.repairs <= self.offer.repairs:
             left = self.offer.repairs - self.repairs
-            return None, f"Not accepted: {problem}\nYou may correct it {left + 1} more time{'s' if left else ''}."
+            return f"Not accepted: {problem}\nYou may correct it {left + 1} more time{'s' if left else ''}."
+        self.spent = problem
+        return f"Not accepted: {problem}"
+
+    def _out_of_repairs(self) -> Refused | None:
+        """The end of a turn whose last chance was this answer."""
+        if self.spent is None:
+            return None
         tries = "1 answer" if self.repairs == 1 else f"{self.repairs} answers"
-        reason = f"{tries} that could not be used; the last: {problem}"
+        reason = f"{tries} that could not be used; the last: {self.spent}"
         if self.last_edit is not None:
-            return Refused(reason, "edit", self.last_edit.hypothesis, self.last_edit.note), ""
-        return Refused(reason, "no_proposal"), ""
+            return Refused(reason, "edit", self.last_edit.hypothesis, self.last_edit.note)
+        return Refused(reason, "no_proposal")
+
+
+def _nearest(problem: str, move: Move, best: str) -> str:
+    """What the first line of a block that matches nothing was probably meant to be."""
+    found = _UNMATCHED.match(problem)
+    if found is None:
+        return ""
+    search, _ = move.edit.blocks[int(found.group(1)) - 1]
+    for line in search.replace("\r\n", "\n").strip("\n").split("\n"):
+        if line not in best:
+            wanted = line[:MAX_LINE_CHARS]
+            close = difflib.get_close_matches(wanted, best.split("\n"), 1, _LIKE)
+            meant = f", the nearest is {close[0][:MAX_LINE_CHARS]!a}" if close else ""
+            return f" (no line has {wanted!a}{meant})"
+    return ""
 
 
 def _problem(reply: Reply, offer: Offer) -> str | None:
@@ -173,17 +223,19 @@ def _echo(reply: Reply, calls: tuple[ToolCall, ...]) -> Message:
 
 
 def _mended(item: dict[str, Any], call: ToolCall) -> dict[str, Any]:
-    function = {**item["function"], "arguments": call.arguments if _is_object(call.arguments) else "{}"}
-    return {**item, "function": function}
+    return {**item, "function": {**item["function"], "arguments": _as_object(call.arguments)}}
 
 
-def _is_object(arguments: str) -> bool:
+def _as_object(arguments: str) -> str:
+    """The arguments as an object that every provider takes back: as they were read, or empty."""
     if len(arguments) > MAX_ECHO_ARGUMENTS_CHARS:
-        return False
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        return False
+        return "{}"
+    for strict in (True, False):
+        with suppress(ValueError, RecursionError):
+            read = json.loads(arguments, strict=strict)
+            if isinstance(read, dict):
+                return arguments if strict else json.dumps(read, ensure_ascii=False)
+    return "{}"
 
 
 def _shortened(words: str) -> str:

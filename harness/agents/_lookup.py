@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from harness.agents import _prompt
 from harness.agents._answer import COMPARE, Move
 from harness.errors import EditRefused
@@ -21,7 +19,7 @@ def answer(move: Move, view: View) -> str:
 
 def _read(name: str, view: View) -> str:
     if name == "baseline":
-        return "The baseline is the stock script; it was changed in nothing."
+        return _baseline(view)
     item = view.history[_index(name, view)]
     run = item.last_run
     log = text.tail(run.log_tail, _prompt.MAX_LOG_CHARS).strip("\n") if run else ""
@@ -30,6 +28,17 @@ def _read(name: str, view: View) -> str:
         f"({text.sigmas(item.delta_sigma)} sigma).\n{_prompt.quoted(text.block(item.hypothesis, 2000))}",
         f"It failed: {text.line(item.reason)}" if item.reason else "",
         f"Its change against the best before it:\n{_prompt.change(item, view, MAX_CHANGE_LINES)}",
+        _prompt.curve(run) if run else "",
+        f"Its log:\n{_prompt.quoted(log)}" if log else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _baseline(view: View) -> str:
+    run = view.baseline[-1] if view.baseline else None
+    log = text.tail(run.log_tail, _prompt.MAX_LOG_CHARS).strip("\n") if run else ""
+    parts = [
+        "The baseline is the stock script, changed in nothing.",
         _prompt.curve(run) if run else "",
         f"Its log:\n{_prompt.quoted(log)}" if log else "",
     ]
@@ -78,8 +87,8 @@ def _loss(run: RunResult, at: float, view: View) -> str:
     """The mean of the losses reported in the tenth of the run that ends at `at`."""
     end = _last(run, view)
     width = max(end / _PLACES, 1e-9)
-    near = [point.loss for point in run.curve if at - width < _place(point, view) <= at + 1e-9]
-    return f"{math.fsum(near) / len(near):.4g}" if near else "-"
+    near = [point for point in run.curve if at - width < _place(point, view) <= at + 1e-9]
+    return f"{_prompt.mean_loss(near):.4g}" if near else "-"
 
 
 def smoke(result: Smoke) -> str:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import bisect
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from harness.device import PROCESSORS
-from harness.edits import MAX_GROWTH_BYTES, unified_diff
+from harness.agents import _facts
+from harness.edits import unified_diff
 from harness.errors import ConfigError
 from harness.records import CurvePoint, Experiment, RunResult, Status, View
-from harness.views import rows, text
+from harness.views import text
 
 FOLDER = Path(__file__).parent / "prompts"
 MAX_LOG_CHARS = 6000
@@ -26,6 +26,7 @@ MAX_DIFF_LINES = 60
 MAX_DIFF_LINE_CHARS = 160
 MAX_ROW_CHARS = 240
 CURVE_POINTS = 10
+_NOTHING_RAN = {"edit": "refused", "no_proposal": "no proposal"}  # by code: how it ended
 _BYTES_PER_TOKEN = 3  # code has about 3.5 in the tokenizers of today: counted so, a prompt is never too long
 
 
@@ -53,52 +54,10 @@ def quoted(body: str) -> str:
 
 def system(view: View, answering: str) -> str:
     """What stays the same for the whole session: the instructions, the facts, the form of an answer."""
-    facts = "\n".join(f"- {name}: {value}" for name, value in _facts(view))
-    return "\n".join([view.program.strip() + "\n", template("session", facts=facts), answering])
-
-
-def _facts(view: View) -> Iterator[tuple[str, str]]:
-    task = view.task
-    yield (
-        "task",
-        f"{task.get('name')}: vocabulary {task.get('vocab_size')}, windows of {task.get('sequence_length')} tokens",
-    )
-    if length := task.get("num_train_tokens"):
-        yield "training text", f"{text.line(str(task.get('text')))}, {length:,} tokens"
-    yield "device", rows.device_name(view.device)
-    if view.budget_seconds is None:
-        yield "budget", "a clock that counts calls of run.progress() instead of seconds"
-    else:
-        reference = f"the stock script sees {task.get('reference_tokens', 0):,} training tokens in it"
-        yield "budget", f"{view.budget_seconds:.0f} seconds of training on this device; {reference}"
-    yield "baseline", f"the stock script scores {view.baseline_bpb:.4f} bpb, mean of {len(view.baseline)} seeds"
-    yield (
-        "noise",
-        f"sigma is {view.sigma_bpb:.4f} bpb from seed to seed: two runs of the same code differ by more than "
-        f"{2 * math.sqrt(2) * view.sigma_bpb:.4f} bpb once in twenty times",
-    )
-    if view.baseline:
-        yield "stock script", _figures(view.baseline[-1], view)
-    if (seconds := task.get("max_setup_seconds")) and (size := task.get("max_memory_bytes")):
-        host = f"{size / 2**30:.0f} GiB of {_memory_word(view)}"
-        yield "limits", f"{seconds:.0f} seconds from the start to run.start(), {host}"
-    limit = len(view.stock_source.encode()) + MAX_GROWTH_BYTES
-    yield "size", f"train.py may have {limit:,} bytes; the stock file has {len(view.stock_source.encode()):,}"
-    yield "experiments", str(view.num_experiments) if view.num_experiments else "as many as the hours hold"
-
-
-def _memory_word(view: View) -> str:
-    """What is measured, and limited by the task: an accelerator's own memory is its allocator's affair."""
-    return "memory" if view.device.get("name") in PROCESSORS else "host memory"
-
-
-def _figures(run: RunResult, view: View) -> str:
-    parts = [
-        f"{run.snapshot_bytes / 1e6:.2f} MB of saved weights" if run.snapshot_bytes else None,
-        f"speed {speed(run, view)}" if speed(run, view) != "-" else None,
-        f"{_memory_word(view)} {memory(run, view)}" if memory(run, view) != "-" else None,
-    ]
-    return ", ".join(part for part in parts if part) or "no figures"
+    facts = "\n".join(f"- {name}: {value}" for name, value in _facts.facts(view))
+    windows = str(view.task.get("eval_batch_size", "some"))
+    session = template("session", facts=facts, eval_batch_size=windows)
+    return "\n".join([view.program.strip() + "\n", session, answering])
 
 
 @dataclass(frozen=True)
@@ -158,14 +117,21 @@ def _current_best(view: View) -> str:
 
 def _history(view: View, cut: Cut) -> str:
     lines = [
-        f"| # | hypothesis | val bpb | gain in sigma | end | kept | tokens/s | {_memory_word(view)} |",
+        f"| # | hypothesis | val bpb | gain in sigma | end | kept | tokens/s | {_facts.memory_word(view)} |",
         "|---|---|---|---|---|---|---|---|",
         f"| 0 | the stock script | {view.baseline_bpb:.4f} | - | ok | - | "
-        + (f"{speed(view.baseline[-1], view)} | {memory(view.baseline[-1], view)} |" if view.baseline else "- | - |"),
+        + (
+            f"{_facts.speed(view.baseline[-1], view)} | {_facts.memory(view.baseline[-1], view)} |"
+            if view.baseline
+            else "- | - |"
+        ),
     ]
     lines += [_row(item, view) for item in view.history[cut.rows :]]
     left_out = f"\n\nRows 1 to {cut.rows} are left out: the context is full." if cut.rows else ""
-    explained = "Gain is over the best at that time, positive is better; where there was a second run, of that one."
+    explained = (
+        "Gain is over the best at that time, positive is better. Two scores are those of a first run that beat the "
+        "best and of its repetition, which counts."
+    )
     return "## History\n\n" + "\n".join(lines) + f"\n\n{explained}{left_out}"
 
 
@@ -173,20 +139,27 @@ def _row(item: Experiment, view: View) -> str:
     run = item.last_run
     hypothesis = text.line(item.hypothesis, MAX_ROW_CHARS).replace("|", "/") or "(none)"
     end = item.status.value if item.status else "-"
-    if run and run.code == "no_proposal":
-        end = "no proposal"
+    if run and run.code in _NOTHING_RAN:
+        end = _NOTHING_RAN[run.code]
     kept = "yes" if item.kept else "no"
-    figures = [speed(run, view), memory(run, view)] if run else ["-", "-"]
+    figures = [_facts.speed(run, view), _facts.memory(run, view)] if run else ["-", "-"]
     cells = [
         str(item.index + 1),
         hypothesis,
-        text.bpb(item.val_bpb),
+        _scores(item),
         text.sigmas(item.delta_sigma),
         end,
         kept,
         *figures,
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _scores(item: Experiment) -> str:
+    """What was measured: also the first run's, where a repetition decided."""
+    if item.run is None or item.rerun is None:
+        return text.bpb(item.val_bpb)
+    return f"{text.bpb(item.run.bpb)}, {text.bpb(item.rerun.bpb)}"
 
 
 def _changes(view: View, cut: Cut) -> str:
@@ -230,9 +203,10 @@ def _notes(view: View, cut: Cut) -> str:
 
 
 def _last_run(view: View, cut: Cut) -> str:
-    last = view.history[-1] if view.history else None
+    ran = (item for item in reversed(view.history) if item.last_run and item.last_run.code not in _NOTHING_RAN)
+    last = next(ran, None)
     run = last.last_run if last else (view.baseline[-1] if view.baseline else None)
-    if run is None or run.code in ("edit", "no_proposal"):
+    if run is None:
         return ""
     whose = f"experiment {last.index + 1}" if last else "the stock script"
     ended = "ended well" if run.status is Status.OK else f"ended as {run.status}: {text.line(run.reason or '')}"
@@ -250,12 +224,12 @@ def charged(run: RunResult, view: View) -> str:
 
 
 def curve(run: RunResult) -> str:
-    """The training loss that the code reported, at a few places."""
-    points = thinned(run.curve)
-    if not points:
+    """The training loss that the code reported, on the way to a few places."""
+    parts = tenths(run.curve)
+    if not parts:
         return "It reported no training loss."
-    shown = ", ".join(f"step {step(point)}: {point.loss:.4g}" for point in points)
-    return f"Training loss in nats per token, as its code reported it: {shown}."
+    shown = ", ".join(f"step {step(part[-1])}: {mean_loss(part):.4g}" for part in parts)
+    return f"Training loss in nats per token, as its code reported it, in the mean since the step before: {shown}."
 
 
 def step(point: CurvePoint) -> int:
@@ -263,21 +237,14 @@ def step(point: CurvePoint) -> int:
     return min(max(point.step, 0), 10**12)
 
 
-def thinned(points: tuple[CurvePoint, ...]) -> tuple[CurvePoint, ...]:
-    """At most CURVE_POINTS of them, evenly spaced, the last among them."""
-    every = max(1, math.ceil(len(points) / CURVE_POINTS))
-    return points[::-1][::every][::-1]
+def tenths(points: tuple[CurvePoint, ...]) -> list[tuple[CurvePoint, ...]]:
+    """At most CURVE_POINTS parts of the curve, of as many points each; the first may be shorter."""
+    size = max(1, math.ceil(len(points) / CURVE_POINTS))
+    first = len(points) % size
+    rest = (points[at : at + size] for at in range(first, len(points), size))
+    return [part for part in (points[:first], *rest) if part]
 
 
-def speed(run: RunResult, view: View) -> str:
-    """Training tokens per second, as the code counts them. On a clock of steps there is no speed."""
-    seen = run.curve[-1].tokens if run.curve else None
-    if view.budget_seconds is None or not seen or not run.curve[-1].seconds or not 0 < seen < 1e15:
-        return "-"
-    return f"{seen / run.curve[-1].seconds:,.0f}"
-
-
-def memory(run: RunResult, view: View) -> str:
-    if view.budget_seconds is None or run.peak_memory_bytes is None:
-        return "-"
-    return f"{run.peak_memory_bytes / 1e6:,.0f} MB"
+def mean_loss(points: Sequence[CurvePoint]) -> float:
+    """Of at least one point. Code may have reported anything: of the infinite and the huge no mean is refused."""
+    return sum(point.loss for point in points) / len(points)

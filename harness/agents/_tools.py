@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.agents import _answer, _prompt
+from harness.smoke import SMOKE_SECONDS
 
 BLOCKS = {
     "type": "array",
@@ -32,17 +33,20 @@ class Offer:
     smokes: int
     may_stop: bool
     with_tools: bool  # tool calls; else the text form
+    answer_tokens: int | None = None  # the most that an answer may have; None: unknown
 
     def instructions(self) -> str:
         """The part of the system prompt that says how to answer."""
         form = "tools" if self.with_tools else "text"
         parts = [_prompt.template(f"answer_{form}", repairs=str(self.repairs))]
+        if self.answer_tokens is not None:
+            parts.append(_prompt.template("answer_length", tokens=f"{self.answer_tokens:,}"))
         if self.may_stop:
             parts.append(_prompt.template(f"stop_{form}"))
         if self.lookups:
             parts.append(_prompt.template(f"lookups_{form}", lookups=str(self.lookups)))
         if self.smokes:
-            parts.append(_prompt.template(f"smoke_{form}", smokes=str(self.smokes)))
+            parts.append(_prompt.template(f"smoke_{form}", smokes=str(self.smokes), seconds=f"{SMOKE_SECONDS:.0f}"))
         return "\n".join(parts)
 
     def tools(self) -> tuple[dict[str, Any], ...]:

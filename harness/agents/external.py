@@ -27,6 +27,7 @@ from harness.protocols import Desk, Launch, Process
 from harness.records import Proposal, Refused, Stop, Usage, View
 from harness.sandbox.process import ProcessSandbox
 from harness.service import Asked, Service
+from harness.smoke import SMOKE_SECONDS
 from harness.views import text
 
 MAX_LOG_BYTES = 64 << 20
@@ -118,7 +119,7 @@ class External:
         self.close()
         self._report(self.desk)
         if limit < self.max_turn_seconds:
-            return Stop(f"session.max_hours was reached while {self.program} was at work")
+            return Stop(f"session.max_hours={self.desk.max_hours:g} was reached while {self.program} was at work")
         return Stop(f"{self.program} did not propose within {limit:.0f} s")
 
     def finish(self, view: View, desk: Desk) -> None:
@@ -223,7 +224,9 @@ class _Turn:
         """Answer one request; the end of the turn when it proposes."""
         match asked.op:
             case "task":
-                rules = _prompt.template("external/rules", repairs=str(self.agent.repairs))
+                rules = _prompt.template(
+                    "external/rules", repairs=str(self.agent.repairs), seconds=f"{SMOKE_SECONDS:.0f}"
+                )
                 asked.answer(_prompt.system(self.view, rules))
             case "read_train_py":
                 asked.answer(self.view.incumbent_source)

@@ -20,7 +20,7 @@ from harness.llm.failures import causes
 from harness.protocols import Desk
 from harness.records import Proposal, Refused, Stop, View
 
-SCAFFOLD_VERSION = 4  # raised with every change of what a model is told or may do
+SCAFFOLD_VERSION = 5  # raised with every change of what a model is told or may do
 OUTGROWN = "the best train.py has outgrown the model's window"
 _REFUSED = (400, 413)  # the statuses of a request that is not as the provider wants it, or too long
 _FOR_EXCHANGES = 4  # a quarter of the room is left for lookups, smoke runs and repairs
@@ -80,7 +80,7 @@ class LLM:
     def conversation(self, view: View, desk: Desk) -> Conversation:
         """The turn's first request. Raises ConfigError when it does not fit."""
         model = desk.model
-        offer = Offer(self.repairs, self.lookups, self.smokes, view.may_stop, model.with_tools)
+        offer = Offer(self.repairs, self.lookups, self.smokes, view.may_stop, model.with_tools, model.max_output_tokens)
         system = _prompt.system(view, offer.instructions())
         room = room_tokens(self, model.context_tokens, model.max_output_tokens)
         fixed = _prompt.num_tokens(system, json.dumps(offer.tools()))

@@ -42,7 +42,7 @@ def researcher(state: SessionState) -> str:
     return agent if llm in ("-", "none") else f"{agent} ({llm})"
 
 
-def device_name(device: Any) -> str:
+def device_name(device: Any, max_chars: int = 60) -> str:
     """The device's own words for itself; whatever it is, one short clean line."""
     if isinstance(device, dict):
         model = next((value for key, value in device.items() if key == "model" or key.endswith("_model")), None)
@@ -54,7 +54,7 @@ def device_name(device: Any) -> str:
             device.get("dtype"),
         ]
         device = ", ".join(str(part) for part in parts if part)
-    return text.line(str(device or "-"), 60)
+    return text.line(str(device or "-"), max_chars)
 
 
 def budget_seconds(state: SessionState) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.agents import _answer
@@ -35,11 +35,58 @@ def test_a_proposal_in_the_text_form() -> None:
         f"<think>HYPOTHESIS: no\n{BLOCK}</think>\nHYPOTHESIS: x\n{BLOCK}",
         f"HYPOTHESIS: x\r\n{BLOCK}".replace("\n", "\r\n"),
         f"HYPOTHESIS: x\n{BLOCK}\nHYPOTHESIS: y\n",
+        f"```\nHYPOTHESIS: x\n{BLOCK}```\n",
+        f"Hypothesis: x\n{BLOCK}",
+        f"- HYPOTHESIS: x\n{BLOCK}",
+        f"HYPOTHESIS: no\n{BLOCK}</think>\nHYPOTHESIS: x\n{BLOCK}",
+        "HYPOTHESIS: x\n" + "".join(f"    {line}\n" for line in BLOCK.splitlines()),
+        f"HYPOTHESIS: x\n{BLOCK.replace('<<<<<<<', '<<<<<<').replace('>>>>>>>', '>>>>>>>>')}",
+        f"HYPOTHESIS: x\nSTOP: no\n{BLOCK}",
+        '<tool_call>\n{"name": "propose_experiment", "arguments": {"hypothesis": "x", '
+        '"blocks": [{"search": "RATE = 1\\n", "replace": "RATE = 2\\n"}]}}\n</tool_call>',
+        '```json\n{"name": "propose_experiment", "parameters": {"hypothesis": "x", '
+        '"blocks": "[{\\"search\\": \\"RATE = 1\\\\n\\", \\"replace\\": \\"RATE = 2\\"}]"}}\n```',
     ],
 )
 def test_models_decorate(decorated: str) -> None:
     move = from_text(decorated)
     assert (move.action, move.hypothesis, move.edit) == (PROPOSE, "x", EDIT)
+
+
+def test_what_stands_between_blocks_and_behind_their_fence_is_read() -> None:
+    move = from_text(f"HYPOTHESIS: x\n```python\n{BLOCK}```\nNOTE: n\n\n```\n{BLOCK}\n{BLOCK}```\nThat is all.\n")
+    assert move.edit == Edit(blocks=EDIT.blocks * 3) and str(move.note).split() == ["n", "That", "is", "all."]
+
+
+def test_a_broken_proposal_is_no_stop() -> None:
+    with pytest.raises(EditRefused, match="found no edit"):
+        from_text("HYPOTHESIS: x\nSTOP: no\n<<<<<<< SUCHE\n")
+
+
+def test_who_was_told_of_tools_is_reminded_of_them() -> None:
+    with pytest.raises(EditRefused, match="found no tool call: call propose_experiment"):
+        from_text("I would raise the rate.", with_tools=True)
+
+
+@pytest.mark.parametrize(
+    ("search", "replace", "expected"),
+    [
+        ("A = 1\n", "A = 2", "A = 2\n"),  # else the next line would go on behind it
+        ("A = 1\n", "", ""),
+        ("A = 1", "A = 2", "A = 2"),
+        ("A = 1\n", "A = 2\n", "A = 2\n"),
+    ],
+)
+def test_what_takes_the_place_of_whole_lines_is_whole_lines(search: str, replace: str, expected: str) -> None:
+    for blocks in ([{"search": search, "replace": replace}], {"search": search, "replace": replace}):
+        move = from_call("smoke_run", {"blocks": blocks})
+        assert move.edit.blocks == ((search, expected),)
+
+
+def test_a_file_in_a_call_may_be_fenced_and_named() -> None:
+    for path in ("train.py", "./train.py", "trainer/train.py"):
+        assert from_call("smoke_run", {"source": f"```python\n{FILE}```", "path": path}).edit == Edit(source=FILE)
+    assert from_call("smoke_run", {"source": FILE, "path": "../lab.py"}).edit.path == "../lab.py"
 
 
 def test_a_whole_file_in_a_fence() -> None:
@@ -58,6 +105,9 @@ def test_headers_inside_an_edit_are_code() -> None:
     ("answer", "action", "runs"),
     [
         ("READ: 3", READ, ("3",)),
+        ("READ: experiment 3\n\nI want to see its log.", READ, ("3",)),
+        ("```\nREAD: #3\n```", READ, ("3",)),
+        ("COMPARE: 3 vs baseline.\nThen I decide.", COMPARE, ("3", "baseline")),
         ("COMPARE: 3, baseline", COMPARE, ("3", "baseline")),
         ("I look first.\nCOMPARE: Baseline 2\n", COMPARE, ("baseline", "2")),
         (f"SMOKE:\n{BLOCK}", SMOKE, ()),
@@ -136,7 +186,6 @@ def test_what_is_shown_later_is_clean_and_short() -> None:
     assert len(move.hypothesis) <= _answer.MAX_HYPOTHESIS_CHARS and len(str(move.note)) < _answer.MAX_NOTE_CHARS + 100
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -153,7 +202,6 @@ def test_any_text_is_a_move_or_a_line(answer: str) -> None:
         assert str(refused)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([PROPOSE, STOP, SMOKE, READ, COMPARE]),
     st.recursive(

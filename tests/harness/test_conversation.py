@@ -67,6 +67,7 @@ def test_a_broken_edit_comes_back_with_its_reason_until_the_chances_are_used() -
     assert conversation.take(broken) is None
     told = conversation.request().messages[-1]
     assert told["role"] == "tool" and "matches 0 times" in told["content"] and "2 more times" in told["content"]
+    assert "no line has 'nowhere'" in told["content"]
     assert conversation.take(broken) is None
     assert "1 more time." in conversation.request().messages[-1]["content"]
     ending = conversation.take(broken)
@@ -82,7 +83,7 @@ def test_a_broken_edit_comes_back_with_its_reason_until_the_chances_are_used() -
         (said("", ("propose_experiment", GOOD), finish="length"), "cut off"),
         (said("", thought=True), "only thought"),
         (said(""), "empty"),
-        (said("hello"), "no line that begins with HYPOTHESIS"),
+        (said("hello"), "found no tool call: call propose_experiment"),
         (said("", ("format_disk", {})), "there is no tool"),
         (said("", ("propose_experiment", '{"hypothesis": "x')), "not JSON"),
     ],
@@ -155,5 +156,56 @@ def test_a_turn_stays_within_its_budget_whatever_is_said() -> None:
     assert len(request.messages) == 2 and "Not accepted" in request.messages[1]["content"]
 
 
-def test_the_stock_of_this_test_is_valid() -> None:
-    assert isinstance(talk().take(said("", ("propose_experiment", {"hypothesis": "h", "source": STOCK}))), Proposal)
+def test_one_answer_costs_one_repair_however_many_calls_it_makes() -> None:
+    """Else whoever calls in parallel, as some providers do by default, has spent his chances unheard."""
+    conversation = talk(lookups=1, repairs=1)
+    look = ("read_experiment", {"experiment": "1"})
+    assert conversation.take(said("", *[look] * 6)) is None and conversation.repairs == 1
+    told = [message["content"] for message in conversation.request().messages if message["role"] == "tool"]
+    assert sum("Not accepted" in words for words in told) == 5 and sum("1 more time" in words for words in told) == 1
+    ending = conversation.take(said("", look, look, ("propose_experiment", GOOD)))
+    assert isinstance(ending, Proposal), "a good call counts beside bad ones"
+    assert isinstance(conversation.take(said("", look, look)), Refused)
+
+
+def test_a_run_that_is_not_there_costs_a_lookup_and_no_repair() -> None:
+    conversation = talk(lookups=2)
+    assert conversation.take(said("", ("read_experiment", {"experiment": "9"}))) is None
+    assert (conversation.lookups, conversation.repairs) == (1, 0)
+    assert "there is no experiment 9" in conversation.request().messages[-1]["content"]
+
+
+def test_a_proposal_beside_a_smoke_run_that_failed_is_held_back() -> None:
+    conversation = talk(smokes=2, repairs=0)
+    conversation.smoke = lambda source: Smoke(Status.CRASH, "no such name")
+    assert conversation.take(said("", ("smoke_run", GOOD), ("propose_experiment", GOOD))) is None
+    assert "Held back" in conversation.request().messages[-1]["content"] and conversation.repairs == 0
+    conversation.smoke = ran
+    assert isinstance(conversation.take(said("", ("smoke_run", GOOD), ("propose_experiment", GOOD))), Proposal)
+
+
+def test_the_nearest_line_is_named() -> None:
+    conversation = talk()
+    near = {"hypothesis": "h", "blocks": [{"search": "RATE = 1.0  # serch: log(0.1, 9.0)", "replace": ""}]}
+    assert conversation.take(said("", ("propose_experiment", near))) is None
+    assert (
+        "no line has 'RATE = 1.0  # serch: log(0.1, 9.0)', the nearest is 'RATE = 1.0  # search"
+        in conversation.request().messages[-1]["content"]
+    )
+
+
+def test_line_ends_that_were_not_escaped_are_sent_back_as_they_were_read() -> None:
+    conversation = talk()
+    raw = '{"hypothesis": "two\nlines", "blocks": [{"search": "nowhere", "replace": ""}]}'
+    assert conversation.take(said("", ("propose_experiment", raw))) is None
+    (call,) = conversation.request().messages[2]["tool_calls"]
+    assert json.loads(call["function"]["arguments"])["hypothesis"] == "two\nlines"
+
+
+def test_an_edit_that_changes_nothing_is_not_run() -> None:
+    same = {"hypothesis": "h", "source": STOCK}
+    conversation = talk()
+    assert conversation.take(said("", ("propose_experiment", same))) is None
+    assert "changes nothing" in conversation.request().messages[-1]["content"]
+    other = {"hypothesis": "h", "source": STOCK + "# more\n"}
+    assert isinstance(conversation.take(said("", ("propose_experiment", other))), Proposal)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from llm_bench import STOCK
 
-from harness.agents import _lookup, _prompt
+from harness.agents import _facts, _lookup, _prompt
 from harness.agents._answer import COMPARE, READ, Move
 from harness.agents._tools import Offer
 from harness.errors import ConfigError, EditRefused
@@ -88,6 +88,40 @@ def test_a_model_is_told_its_text_and_limits() -> None:
     assert "- training text: poems, 13,000,000 tokens" in shown
     assert "- limits: 30 seconds from the start to run.start(), 4 GiB of memory" in shown
     assert "training text" not in _prompt.system(view(), ""), "unknown is not said"
+
+
+def test_a_model_is_told_what_it_cannot_know() -> None:
+    device = {
+        "name": "cpu", "cpu_model": "A processor whose name is as long as names of processors are @ 2.70GHz",
+        "threads": 16, "dtype": "bfloat16", "torch_version": "2.13.0",
+    }  # fmt: skip
+    stock = replace(result(2.0), setup_seconds=2.5, eval_seconds=3.0)
+    shown = _prompt.system(view(device=device, baseline=(stock,)), "")
+    assert "@ 2.70GHz, 16 threads, bfloat16" in shown and "torch 2.13.0; the stock script runs eagerly" in shown
+    assert "2.5 s of setup, 1,000 training tokens/s, 3.0 s of evaluation" in shown
+    gpu = view(device={"name": "cuda", "gpu_model": "A card", "memory_bytes": 80 << 30})
+    assert "cuda, A card, 80 GiB of memory" in _prompt.system(gpu, "")
+    told = replace(OFFER, answer_tokens=8000).instructions()
+    assert "8,000 tokens, thoughts included" in told and "about 10\nseconds" in told
+
+
+def test_the_last_run_is_the_last_one_that_ran() -> None:
+    refused = RunResult(Status.INVALID, "val", reason="no such line", code="edit")
+    shown = _prompt.experiment(view(experiment(0), experiment(1, None, source=None, run=refused)), 20_000)
+    assert "That of experiment 1; it ended well." in shown
+    assert "| 2 | rate 3 | - | +0.5 | refused | no |" in shown
+
+
+def test_both_scores_of_a_change_that_was_run_twice_are_shown() -> None:
+    twice = experiment(0, run=result(1.9), rerun=result(2.1), val_bpb=2.1)
+    assert "| 1 | rate 2 | 1.9000, 2.1000 | +0.5 |" in _prompt.experiment(view(twice), 20_000)
+
+
+@pytest.mark.parametrize("losses", [[1e308] * 40, [float("inf"), float("-inf")], [float("nan")] * 3, []])
+def test_a_curve_of_any_losses_is_shown(losses: list[float]) -> None:
+    curve = tuple(CurvePoint(float(at), at, loss, at) for at, loss in enumerate(losses, start=1))
+    said = _prompt.curve(replace(result(1.9), curve=curve))
+    assert said.startswith("It reported no training loss.") or said.count("step ") <= _prompt.CURVE_POINTS + 1
 
 
 def test_hostile_text_stays_inside_its_place() -> None:
@@ -176,6 +210,6 @@ def test_on_an_accelerator_memory_is_said_to_be_the_hosts() -> None:
     limited = replace(made, task={**made.task, "max_setup_seconds": 60.0, "max_memory_bytes": 4 << 30})
     on_gpu = replace(limited, device={**made.device, "name": "cuda"})
     told = "60 seconds from the start to run.start(), 4 GiB of"
-    assert dict(_prompt._facts(on_gpu))["limits"] == f"{told} host memory"
-    assert dict(_prompt._facts(replace(limited, device={"name": "cpu"})))["limits"] == f"{told} memory"
+    assert dict(_facts.facts(on_gpu))["limits"] == f"{told} host memory"
+    assert dict(_facts.facts(replace(limited, device={"name": "cpu"})))["limits"] == f"{told} memory"
     assert "| host memory |" in _prompt.experiment(on_gpu, 50_000)
