@@ -198,8 +198,8 @@ def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[LeftOut],
     num_experiments = sum(session.num_experiments for session in kept)
     diversities = [session.diversity for session in kept if session.diversity is not None]
     low, high = t_interval(gains) if len(gains) > 1 else (None, None)
-    common = min(len(kept), len(tpe))
-    share = inference.ratio_interval(gains[:common], _gains(tpe)[:common]) if not named.is_tpe and common else None
+    common = 0 if named.is_tpe or not _gains_something(tpe) else min(len(kept), len(tpe))
+    share = inference.ratio_interval(gains[:common], _gains(tpe)[:common]) if common else None
     return Row(
         researcher=named.researcher,
         label=named.label,
@@ -235,18 +235,20 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
     for one, other in pairs:
         common = min(one.num_sessions, other.num_sessions)  # both begin at seed 0 and have no holes
         tests.append(inference.paired_test(_gains(one.sessions)[:common], _gains(other.sessions)[:common]))
-    tested = [index for index, test in enumerate(tests) if test.p is not None and not _both_idle(*pairs[index])]
+    of_interest = [index for index, pair in enumerate(pairs) if not _both_idle(*pair)]
+    tested = [index for index in of_interest if tests[index].p is not None]
     adjusted = dict(zip(tested, inference.holm([tests[index].p or 0.0 for index in tested]), strict=True))
-    return [_comparison(*pairs[index], test, adjusted.get(index), len(tested)) for index, test in enumerate(tests)]
+    # Sessions are planned for the day when all pairs have enough to be tested.
+    alpha = ALPHA / max(1, len(of_interest))
+    return [_comparison(*pairs[index], test, adjusted.get(index), alpha) for index, test in enumerate(tests)]
 
 
 def _both_idle(one: Row, other: Row) -> bool:
     return one.idle and other.idle
 
 
-def _comparison(one: Row, other: Row, test: PairedTest, p_holm: float | None, num_tests: int) -> Comparison:
-    # Power at the level that Holm's first step asks for: what would be enough whatever the other comparisons say.
-    alpha = ALPHA / max(1, num_tests)
+def _comparison(one: Row, other: Row, test: PairedTest, p_holm: float | None, alpha: float) -> Comparison:
+    """`alpha`: of Holm's first step, where power is enough whatever the other comparisons say."""
     sd = test.sd_bpb
     return Comparison(
         first=one.label,
@@ -278,6 +280,11 @@ def grouped(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Row]
     groups = inference.tie_groups(different)
     ranked = [replace(row, group=group) for row, group in zip(ready, groups, strict=True)]
     return ranked + [row for row in rows if row.num_sessions < MIN_SESSIONS]
+
+
+def _gains_something(sessions: Sequence[Outcome]) -> bool:
+    """Whether the interval that their row shows lies above 0."""
+    return len(sessions) > 1 and t_interval(_gains(sessions))[0] > 0
 
 
 def _gains(sessions: Sequence[Outcome]) -> list[float]:

@@ -67,7 +67,7 @@ def _derived(whole: Bundle, boards: Sequence[Official]) -> Iterator[str]:
     if group(state, "data").get("source") == "synthetic":
         yield "data.source=synthetic: generated text"
     scripted = group(state, "llm").get("scripted")
-    if isinstance(scripted, dict) and scripted.get("wire"):
+    if not isinstance(scripted, dict) or any(scripted.values()):
         yield "llm.scripted: a script, no language model"
     if state.walls is None:
         yield "nothing says what held around its code: run it again with this version"

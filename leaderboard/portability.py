@@ -16,6 +16,7 @@ from itertools import combinations
 from statistics import fmean
 
 from harness.stats import t_interval, t_quantile
+from harness.views import text
 from leaderboard import installed
 from leaderboard.inference import standard_deviation, welch_error
 from leaderboard.outcome import Outcome
@@ -29,10 +30,19 @@ class Portability:
     largest_gap_bpb: float | None  # None: one device
     bound_bpb: float | None  # the farthest that any 95 % interval reaches from 0
 
+    @property
+    def sentence(self) -> str | None:
+        """How far they were shown to agree; None: one device."""
+        if self.largest_gap_bpb is None:
+            return None
+        gap, bound = text.bpb(self.largest_gap_bpb), text.bpb(self.bound_bpb)
+        return f"devices are pooled: their stock baselines differ by {gap} bpb at most (95 % bound {bound})"
+
 
 def portability(sessions: Sequence[Outcome]) -> list[Portability]:
-    """The groups of devices, in order of their first session."""
-    devices = list(dict.fromkeys(session.device for session in sessions))
+    """The groups of devices, in order of their first session: a later device changes no group of earlier ones."""
+    by_age = sorted(sessions, key=lambda item: (item.opened_at, item.head))
+    devices = list(dict.fromkeys(session.device for session in by_age))
     baselines = {device: baselines_by_seed(item for item in sessions if item.device == device) for device in devices}
     margin = margin_bpb(sessions) if len(devices) > 1 else 0.0
     measured = {}

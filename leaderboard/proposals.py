@@ -30,7 +30,7 @@ from harness.records import Experiment, Proposal, SessionState, View
 from harness.sizes import stock_of
 from leaderboard import installed, transcripts
 from leaderboard.case import Case, Finding, broken, odd, unknown
-from leaderboard.standard import agent_here, answered, group, same
+from leaderboard.standard import agent_here, answered, ended_by_limit, group, same
 
 # What a control computes with: another version may compute something else.
 _LIBRARIES = {
@@ -51,6 +51,8 @@ def check_controls(case: Case) -> Iterator[Finding]:
     if (why := _not_here(case, name, agent)) is not None:
         yield unknown("proposals", f"{why}: they cannot be made again")
         return
+    if case.state.stopped_early and not ended_by_limit(case.state):
+        yield odd("proposals", f"agent={name} never ends a session by itself, and this one was ended")
     control = agents.load(AgentConfig(name, dict(agent_here(name)["options"])))
     # In the last digits processors differ, and a search that is led by them could come out elsewhere: not seen so far.
     level = broken if name == "noop" else odd
@@ -129,7 +131,7 @@ def check_answers(records: Sequence[Record], state: SessionState, said: Mapping[
         if edit is None or edit in [made for content in here for made in _edits(from_stored(json.loads(content)))]:
             continue
         if any(REDACTED.encode() in content for content in here):
-            yield unknown(_where(item), "its edit is in none of the model's answers, from which secrets were taken out")
+            yield odd(_where(item), "its edit is in none of the model's answers, from which secrets were taken out")
         elif len(here) < len(names.get(item.index, ())):
             yield odd(_where(item), "its edit is in none of the model's answers that are in the bundle")
         else:

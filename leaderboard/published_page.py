@@ -28,7 +28,11 @@ def sections(collection: Collection) -> Mapping[str, str]:
 def _board(collection: Collection, board: Board) -> str:
     title = f"{words.task(board)}, {words.length(board.conditions)}"
     lines = [f"**{cell(title)}**", "", table(_ROWS, [_row(collection, row) for row in board.rows])]
-    notes = [f"- {cell(row.label)}: {cell(note)}" for row in board.rows for note in standings.left_out(row)]
+    notes = [
+        f"- {cell(row.label)}: {cell(note)}"
+        for row in board.rows
+        for note in standings.remarks(row, contested=collection.contested(row))
+    ]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 

@@ -42,6 +42,14 @@ class Scan:
     odd: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by session: what `bpbench verify` calls odd
 
 
+@dataclass(frozen=True)
+class _File:
+    """A bundle by what it holds: a copy elsewhere is the same one."""
+
+    path: Path = field(compare=False)
+    sha256: str
+
+
 @dataclass
 class _Reading:
     """What is being found out about a listed folder."""
@@ -108,7 +116,7 @@ def _session(found: _Reading, name: str, made: Entry) -> Published:
     path = _bundle_path(found, name, made)
     if path is None:
         return described(name, made, None)
-    checked = _verified(path, hashlib.sha256(archive.read_file(path)).hexdigest())
+    checked = _verified(_File(path, hashlib.sha256(archive.read_file(path)).hexdigest()))
     whole = checked.bundle
     if whole.sha256 != made.bundle_sha256:
         raise HarnessError(f"bundle_sha256 is not that of {path.name} ({whole.sha256}); submit it again")
@@ -122,14 +130,14 @@ def _session(found: _Reading, name: str, made: Entry) -> Published:
 
 
 @lru_cache(maxsize=256)
-def _verified(path: Path, _sha256: str) -> Verified:
-    """Verifying is most of the work, and one command may read a folder twice. The hash is part of what is asked.
+def _verified(file: _File) -> Verified:
+    """Verifying is most of the work, and one command may read a folder twice, or what it was before too.
 
     Raises HarnessError where it is not consistent; of those nothing is kept, however much they hold.
     """
-    checked = verify(path)
+    checked = verify(file.path)
     if not checked.consistent:
-        raise HarnessError(f"its bundle is not consistent: see `bpbench verify {path}`")
+        raise HarnessError(f"its bundle is not consistent: see `bpbench verify {file.path}`")
     return checked
 
 

@@ -73,7 +73,7 @@ def power_table(found: Sequence[Board], console: Console) -> None:
                 "-" if needed is None else f"{max(0, needed - item.test.num_common):,}",
             )
         console.print(table if board.comparisons else Text("one researcher: nothing to compare"))
-    console.print(Text("At the level of Holm's first step (0.05 over the number of comparisons tested)."))
+    console.print(Text("At the level of Holm's first step, once all pairs are tested (0.05 over their number)."))
 
 
 def verdict(done: Reproduced) -> Iterator[str]:
@@ -167,9 +167,8 @@ def _notes(board: Board) -> Iterator[str]:
             yield f"{row.label}: {text.count(row.num_sessions, 'session')}, no verdict below {MIN_SESSIONS}"
         yield from (f"{row.label}: left out: {item}" for item in row.left_out)
         yield from _not_ranked(row)
-    if board.portability and board.portability.largest_gap_bpb is not None:
-        gap, bound = text.bpb(board.portability.largest_gap_bpb), text.bpb(board.portability.bound_bpb)
-        yield f"devices pooled: their stock baselines differ by {gap} bpb at most (95 % bound {bound})"
+    if board.portability and board.portability.sentence:
+        yield board.portability.sentence
 
 
 def _not_ranked(row: Row) -> Iterator[str]:

@@ -12,7 +12,6 @@ from harness.codec import to_json
 from harness.views import text
 from leaderboard import intervals, standings
 from leaderboard.aggregate import Board, Row
-from leaderboard.inference import MIN_SESSIONS
 from leaderboard.lines import strangers_failures
 from leaderboard.portability import Portability
 from leaderboard.published import Collection, Published, Tier, heads
@@ -85,19 +84,22 @@ def _board(collection: Collection, board: Board, console: Console) -> None:
     wide = console.width >= _WIDE
     console.print(Text(heading(board), style="bold"))
     console.print(_table(collection, board, console, wide))
-    along = _axis(board)
-    zero = (intervals.UNICODE if _unicode(console) else intervals.ASCII).zero
-    console.print(
-        Text(
-            f"bpb below the stock script, 95 % intervals from {text.bpb(along.low, sign=True)} to "
-            f"{text.bpb(along.high, sign=True)}, {zero} is zero. Rows of one rank are tied: no order of the group as "
-            "a whole is claimed."
-        ),
-        style="bright_black",
-    )
+    console.print(Text(_legend(board, console)), style="bright_black")
     for line in _notes(collection, board):
         console.print(Text(text.line(line)), style="bright_black")
     console.print()
+
+
+def _legend(board: Board, console: Console) -> str:
+    along, glyphs = _axis(board), intervals.UNICODE if _unicode(console) else intervals.ASCII
+    ends = [end for row in board.rows for end in (row.low_bpb, row.high_bpb) if end is not None]
+    cut = any(not along.low <= end <= along.high for end in ends)
+    return (
+        f"bpb below the stock script, with 95 % intervals drawn from {text.bpb(along.low, sign=True)} to "
+        f"{text.bpb(along.high, sign=True)}: {glyphs.zero} is zero"
+        + (f", {glyphs.cut_low} and {glyphs.cut_high} go on beyond. " if cut else ". ")
+        + "Rows of one rank are tied: no order of the group as a whole is claimed."
+    )
 
 
 def _table(collection: Collection, board: Board, console: Console, wide: bool) -> Table:
@@ -150,14 +152,12 @@ def _notes(collection: Collection, board: Board) -> Iterator[str]:
         for session in collection.missing(row):
             words = "not reproduced, and its bundle" if session.contested else "its bundle"
             yield f"{row.label}: no verdict while {session.name} may be of it: {words} is not here"
-        if 0 < row.num_sessions < MIN_SESSIONS and not collection.contested(row):
-            count = text.count(row.num_sessions, "session")
-            yield f"{row.label}: {count}, no verdict below {MIN_SESSIONS}"
         if collection.overclaims(row):
             yield f"{row.label}: contested: its sessions together claim more than their reproductions found"
         for session in sorted((collection.by_head[head] for head in heads(row)), key=lambda item: item.name):
             yield from (f"{row.label}: contested: {failure}" for failure in _failures(session))
-        yield from (f"{row.label}: {line}" for line in standings.left_out(row))
+        contested = collection.contested(row)
+        yield from (f"{row.label}: {line}" for line in standings.remarks(row, contested=contested))
     if board.portability:
         yield from _pooled(board, board.portability)
 
@@ -170,8 +170,8 @@ def _failures(session: Published) -> Iterator[str]:
 
 
 def _pooled(board: Board, pooled: Portability) -> Iterator[str]:
-    if pooled.largest_gap_bpb is not None:
-        yield f"devices pooled: their stock baselines differ by {text.bpb(pooled.largest_gap_bpb)} bpb at most"
+    if pooled.sentence:
+        yield pooled.sentence
     for device in board.devices:
         labels = [row.label for row in board.rows if device in {session.device_label for session in row.sessions}]
         yield f"on {text.line(device, 60)}: {', '.join(labels) or 'no row that counts'}"

@@ -41,6 +41,8 @@ _REPEATED = {
     "max_output_tokens": "max_output_tokens",
     "window_tokens": "context_tokens",
 }
+# And those of the day it was run.
+_WHEN = ("price_as_of", "litellm_version", "date")
 
 
 def reasons(whole: Bundle) -> Iterator[str]:
@@ -144,6 +146,13 @@ def _model(whole: Bundle) -> Iterator[str]:
     for name, value in _scaffold().items():
         if name not in facts or not same(facts[name], value):
             yield f"its scaffold is another: {name} is {_shown(facts.get(name))}, here {text.line(str(value), 20)}"
+    # Whatever else it says would make a researcher of its own, whose seeds begin at 0 again.
+    for name in facts:
+        if name not in (*_scaffold(), *_REPEATED, *_WHEN):
+            yield f"says {text.line(str(name), 40)} of its model, which no session does"
+    for name in llm:
+        if name not in _groups_here("noop")["llm"]:
+            yield f"llm.{text.line(str(name), 40)} is no setting"
     for name, key in _REPEATED.items():
         if name not in facts or not same(facts[name], llm.get(key)):
             yield f"says {name}={_shown(facts.get(name))} of its model, the configuration {_shown(llm.get(key))}"

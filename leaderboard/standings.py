@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from harness.views import text
 from leaderboard import spent
 from leaderboard.aggregate import Board, Row, aggregate, compare, grouped, yardstick
-from leaderboard.lines import incomplete, strangers_failures
+from leaderboard.inference import MIN_SESSIONS
+from leaderboard.lines import incomplete, lines_of_seeds, strangers_failures
 from leaderboard.outcome import Outcome
 from leaderboard.overclaim import overclaims
 from leaderboard.published import Category, Collection, Published, Tier, heads
@@ -55,10 +56,10 @@ def ranked(board: Board, counts: Callable[[Row], bool], *, keep: bool = False) -
 def of_tier(collection: Collection, tiers: frozenset[Tier]) -> tuple[Board, ...]:
     """The boards of the sessions of these tiers, and of nothing else; contested rows are in none.
 
-    A row counts its seeds 0, 1, ... as far as they have the tier. So a new session, whoever adds it, neither hides nor
-    changes a row here before it has that tier itself. A contested session keeps its whole row out, counted or not;
-    so does one that has the tier and whose bundle cannot be had; but those of another account than began the row only
-    end it. Boards without a row that counts a session are left out.
+    A row counts its seeds 0, 1, ... on one device as far as they have the tier. So a new session, whoever adds it,
+    neither hides nor changes a row here before it has that tier itself. A contested session keeps its whole row out,
+    counted or not; so does one that has the tier and whose bundle cannot be had; but those of another account than
+    began the row only end it. Boards without a row that counts a session are left out.
     """
     failures = strangers_failures(collection.sessions)
 
@@ -66,22 +67,44 @@ def of_tier(collection: Collection, tiers: frozenset[Tier]) -> tuple[Board, ...]
         return collection.contested(row) or any(_had(tiers, session) for session in collection.missing(row))
 
     out = {head for board in collection.boards for row in board.rows if is_out(row) for head in heads(row)}
-    outcomes = [
-        session.outcome
+    found = [
+        session
         for session in collection.sessions
         if session.outcome is not None
         and session.tier in tiers
         and session.outcome.head not in out
         and session.name not in failures
     ]
-    parts = (ranked(board, lambda row: bool(row.sessions)) for board in aggregate(outcomes))
+    parts = (ranked(board, lambda row: bool(row.sessions)) for board in aggregate(_begun(found)))
     return tuple(part for part in parts if part.rows)
+
+
+def _begun(sessions: Sequence[Published]) -> Iterator[Outcome]:
+    """The sessions of lines that have their seed 0: others could fill up the line of another device, as luck wants."""
+    begun = {
+        session.name
+        for line in lines_of_seeds(sessions).values()
+        if any(item.outcome and item.outcome.session_seed == 0 for item in line)
+        for session in line
+    }
+    yield from (session.outcome for session in sessions if session.outcome and session.name in begun)
 
 
 def _had(tiers: frozenset[Tier], absent: Published) -> bool:
     """Whether a session counted here while its bundle could be had: no entry is accepted below `consistent`."""
     reproduced = any(item.verdict.word is Word.REPRODUCED for item in absent.retrained)
     return Tier.CONSISTENT in tiers or (reproduced and Tier.REPRODUCED in tiers)
+
+
+def remarks(row: Row, *, contested: bool) -> Iterator[str]:
+    """What must be known beside a row's figures, a line each."""
+    if 0 < row.num_sessions < MIN_SESSIONS and not contested:
+        yield f"{text.count(row.num_sessions, 'session')}, no verdict below {MIN_SESSIONS}"
+    if row.idle:
+        yield "changed nothing in any session: its gain is chance"
+    if row.num_restarts:
+        yield f"resumed {text.count(row.num_restarts, 'time')}"
+    yield from left_out(row)
 
 
 def left_out(row: Row) -> Iterator[str]:

@@ -81,16 +81,20 @@ def files(
     collection: Collection, base_url: str | None = None, bundles: PurePosixPath | None = None
 ) -> dict[str, bytes]:
     """Every file of the site by its path. The same collection gives the same bytes. Raises ConfigError."""
-    links = Links(
+    made = {MARKER: _MARKED.encode(), ".nojekyll": b""}
+    for path, page in pages.render(collection, links_of(collection, base_url, bundles)):
+        made[path] = page.encode("utf-8", "replace")
+    return dict(sorted(made.items()))
+
+
+def links_of(collection: Collection, base_url: str | None = None, bundles: PurePosixPath | None = None) -> Links:
+    """Where the site's pages lead to. Raises ConfigError."""
+    return Links(
         base_url=checked_base(base_url),
         bundles=bundles or PurePosixPath("leaderboard/entries"),
         devices=device_pages(collection.sessions),
         names=device_names(collection.sessions),
     )
-    made = {MARKER: _MARKED.encode(), ".nojekyll": b""}
-    for path, page in pages.render(collection, links):
-        made[path] = page.encode("utf-8", "replace")
-    return dict(sorted(made.items()))
 
 
 def check_target(target: Path) -> None:

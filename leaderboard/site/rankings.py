@@ -148,7 +148,7 @@ def _ranking(part: Board, board: Board, choice: str, title: str, collection: Col
 
 
 def _values(board: Board) -> list[float]:
-    """What the axis must hold: sessions and intervals of the rows with a verdict, or where none has one, of all.
+    """What the axis must hold: sessions and intervals of the rows with a verdict; where none has one, all sessions.
 
     One odd session would leave no room for anything else: what lies beyond is drawn at the edge.
     """
@@ -235,11 +235,11 @@ def _tier_note(sessions: Sequence[Published], tier: Tier, num_others: int) -> st
     again = [item for item in sessions if item.tier is Tier.REPRODUCED]
     num_gains, total = sum(map(words.claims_gain, again)), len(sessions)
     idle = len(again) - num_gains
-    none = f"; in {idle} no gain was claimed and retraining agrees" if idle else ""
+    none = f"; in {idle} no gain was claimed, so none had to be found" if idle else ""
     if tier is not Tier.REPRODUCED:
         note = f"{len(again)} of {total} sessions reproduced{none}" if again else ""
     elif not num_gains:
-        note = "no gain was claimed, and retraining agrees"
+        note = "no gain was claimed, so none had to be found"
     else:
         note = f"gain reproduced in {num_gains} of {total}{none}" if idle else ""
     others = f"{text.count(num_others, 'later session')} not {words.TIERS[tier]} yet" if num_others else ""

@@ -175,7 +175,7 @@ def _sentences(state: SessionState) -> list[str]:
     wanted = [
         _llm_sentence(state),
         summary.stopped_sentence(state),
-        f"Resumed {text.count(state.num_restarts, 'time')} after an interruption." if state.num_restarts else None,
+        _resumed(state),
         rows.walls_sentence(state),
         rows.integrity_sentence(state),
     ]
@@ -184,6 +184,14 @@ def _sentences(state: SessionState) -> list[str]:
         more = f"; and {len(reasons) - _MAX_REASONS} more" if len(reasons) > _MAX_REASONS else ""
         found.append(f"Not ranked: {'; '.join(reasons[:_MAX_REASONS])}{more}.")
     return found
+
+
+def _resumed(state: SessionState) -> str | None:
+    """With the time in which nobody worked, or somebody tried a copy: only who ran it knows."""
+    if not state.num_restarts or state.opened_at is None or state.last_at is None:
+        return None
+    gap = max(0.0, state.last_at - state.opened_at - state.working_seconds)
+    return f"Resumed {text.count(state.num_restarts, 'time')}, after {text.duration(gap)} without a record."
 
 
 def _llm_sentence(state: SessionState) -> str | None:

@@ -87,12 +87,9 @@ def notes(board: Board) -> Iterator[str]:
         reasons = dict.fromkeys(reason for session in row.sessions for reason in session.unranked)
         if reasons:
             yield f"{row.label}: not ranked: {'; '.join(text.line(reason, 120) for reason in reasons)}"
-    pooled = board.portability
-    if pooled and pooled.largest_gap_bpb is not None:
-        yield (
-            f"Devices are pooled: their stock baselines differ by {bpb(pooled.largest_gap_bpb)} bpb at most "
-            f"(95 % bound {bpb(pooled.bound_bpb)})."
-        )
+    if board.portability and board.portability.sentence:
+        told = board.portability.sentence
+        yield f"{told[0].upper()}{told[1:]}."
 
 
 def verdict(found: Verdict) -> str:
@@ -104,7 +101,7 @@ def verdict(found: Verdict) -> str:
 
 
 def claims_gain(session: Published) -> bool:
-    """Whether the session confirmed a gain. A reproduction of one that did not agrees with no gain, or is not asked."""
+    """Whether the session confirmed a gain. Of one that did not, none has to be found again."""
     gain = session.outcome.confirmed if session.outcome else None
     return gain is not None and gain.low_bpb is not None and gain.low_bpb > 0
 
@@ -129,5 +126,5 @@ def tier(session: Published) -> str:
         by = ", ".join(text.line(name, 60) for name in dict.fromkeys(agreed))
         words = f"reproduced: winner and baseline were retrained{f' by {by}' if by else ''}"
         if not claims_gain(session):
-            words += "; no gain was claimed, and retraining agrees"
+            words += "; no gain was claimed, so none had to be found"
     return f"{words}; contested: a reproducer did not get it" if session.contested else words

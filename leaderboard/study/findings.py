@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
@@ -26,6 +26,7 @@ class Held(StrEnum):
     """What became of a bar."""
 
     YES = "holds"
+    IN_THE_MEAN = "holds in the mean"  # its interval reaches over the bar
     NO = "does not hold"
     OPEN = "not shown"  # the runs do not tell
     UNMEASURED = "not measured yet"
@@ -86,7 +87,10 @@ class Findings:
             return Held.UNMEASURED
         if lowest < MIN_TAU:
             return Held.NO
-        return Held.OPEN if self.lost else Held.YES
+        if self.lost:
+            return Held.OPEN
+        surely = _smallest(self.calibrated.agreements, places, lambda item: item.clear_low)
+        return Held.YES if surely is not None and surely >= MIN_TAU else Held.IN_THE_MEAN
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -136,10 +140,16 @@ def margin_of(ledger: Ledger, place: str) -> Margin | None:
 
 def smallest_tau(agreements: Sequence[Agreement], places: Sequence[str]) -> float | None:
     """Over the clear pairs of variants, between any two of `places`. None where one of these is not known."""
-    known = {frozenset((item.one, item.other)): item.clear_tau for item in agreements}
-    taus = [known.get(frozenset(pair)) for pair in combinations(places, 2)]
-    found = [tau for tau in taus if tau is not None]
-    return min(found) if found and len(found) == len(taus) else None
+    return _smallest(agreements, places, lambda item: item.clear_tau)
+
+
+def _smallest(
+    agreements: Sequence[Agreement], places: Sequence[str], of: Callable[[Agreement], float | None]
+) -> float | None:
+    known = {frozenset((item.one, item.other)): of(item) for item in agreements}
+    values = [known.get(frozenset(pair)) for pair in combinations(places, 2)]
+    found = [value for value in values if value is not None]
+    return min(found) if found and len(found) == len(values) else None
 
 
 def correction(ledger: Ledger, place: str) -> float | None:

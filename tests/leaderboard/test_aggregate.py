@@ -77,6 +77,14 @@ def test_two_researchers_apart_and_two_tied() -> None:
     assert share is not None and share[1] < 2.5 < share[2] and rows["tpe"].share_of_tpe is None
 
 
+def test_there_is_no_share_of_what_tpe_does_not_surely_gain() -> None:
+    """Nor where it surely gains on the common seeds and not on all of its own."""
+    tpe = made("tpe", [*(0.02 + x for x in SPREAD), -0.2, -0.1])
+    rows = {row.label: row for row in board(made("best", [0.05 + x for x in SPREAD]), tpe).rows}
+    assert rows["tpe"].low_bpb is not None and rows["tpe"].low_bpb < 0
+    assert rows["best"].share_of_tpe is None
+
+
 def test_a_difference_against_the_order_splits_no_group() -> None:
     """The means are over all sessions, the test over the common seeds: here the second row surely wins on those."""
     late = made("late", [0.01 + x for x in SPREAD[:5]] + [0.09] * 5)
@@ -150,6 +158,19 @@ def test_devices_are_pooled_only_where_their_baselines_were_shown_to_agree() -> 
     assert group.devices == ("here", "near") and group.bound_bpb is not None and group.bound_bpb < 0.01
     assert [group.devices for group in portability([*here, *far])] == [("here",), ("far",)]
     assert len(portability([*here, near[0]])) == 2  # one session shows nothing
+
+
+def test_a_device_that_comes_later_takes_none_from_its_group() -> None:
+    """However its entries are named: the one in the middle agrees with both, and these not with each other."""
+    first, middle, last = (
+        [
+            replace(item, head=f"{name}{item.head}", device=name, baseline_bpb=1.5 + gap + x, opened_at=at)
+            for item, x in zip(made("a", [0.1] * 6), SPREAD, strict=True)
+        ]
+        for name, gap, at in (("z", 0.0, 1.0), ("m", 0.012, 2.0), ("a", 0.024, 3.0))
+    )
+    for order in ([*first, *middle, *last], [*last, *middle, *first]):
+        assert [group.devices for group in portability(order)] == [("z", "m"), ("a",)]
 
 
 def test_many_researchers_on_one_seed_do_not_show_what_one_seed_cannot() -> None:

@@ -83,6 +83,9 @@ OTHERWISE: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "more in the body": (config("llm", extra={"extra_body": {"messages": []}}), "llm.extra.extra_body.messages is set"),
     "more of a provider": (config("llm", extra={"provider": {"sort": "price"}}), "llm.extra.provider.sort is set"),
     "a grammar": (config("llm", extra={"grammar": "root ::= answer"}), "llm.extra.grammar is set"),
+    "a fact of its own": (facts(lucky=1), "says lucky of its model, which no session does"),
+    "a setting of its own": (config("llm", lucky=1), "llm.lucky is no setting"),
+    "a script beside a model": (config("llm", scripted={"wire": None, "fault_rate": 0.01}), "llm.scripted: a script"),
     "elsewhere": (config("llm", model="anthropic/x", api_base="http://localhost"), "models of anthropic are asked"),
 }
 
@@ -160,3 +163,8 @@ def test_a_day_or_a_library_makes_no_researcher(spoken: Bundle) -> None:
     assert of(facts(date="2030-01-01", litellm_version="9", price_as_of="2030-01-01", llm="mine")) == own
     assert of(config("llm", cache_prompts=True)) == own
     assert of(facts(effort="high")) != own
+
+    def window(tokens: int) -> Callable[[Lines], Any]:
+        return lambda lines: (config("llm", context_tokens=tokens)(lines), facts(window_tokens=tokens)(lines))
+
+    assert of(window(10**6)) == of(window(10**7)) != of(window(30_000))  # of the larger two the scaffold uses as much

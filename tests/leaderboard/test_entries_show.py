@@ -24,6 +24,25 @@ def test_it_fits(width: int) -> None:
     assert "2 sessions, no verdict below 5" in table
 
 
+def test_what_must_be_known_beside_a_rows_figures_is_said_in_the_terminal_and_on_the_page() -> None:
+    idle = [
+        replace(item, outcome=replace(item.outcome, unchanged=True, num_restarts=seed % 2))
+        for seed, item in enumerate(TPE)
+        if item.outcome
+    ]
+    found = collection(idle, BEST)
+    table, written = shown(found, 120, all_tiers=True), published_page.sections(found)["rows"]
+    for remark in ("tpe: changed nothing in any session: its gain is chance", "tpe: resumed 3 times"):
+        assert remark in table and f"- {remark}" in written
+    assert "best-model: " not in table
+
+
+def test_the_legend_names_the_ends_of_what_is_drawn() -> None:
+    wild = sessions("llm wild", [0.2, -0.2])
+    assert "◂ and ▸ go on beyond" in " ".join(shown(collection(BEST, wild), 120).split())
+    assert "go on beyond" not in " ".join(shown(collection(BEST), 120).split())
+
+
 def test_costs_where_they_are_known() -> None:
     found = collection(BEST, TPE, NEAR)
     costs = {item.label: standings.row_cost_usd(found, item.sessions) for item in found.boards[0].rows}

@@ -63,6 +63,19 @@ def test_an_experiment_that_is_not_the_controls_own_is_told(controls: dict[str, 
     assert words == f"is not what agent={name} proposes after the experiments before it"
 
 
+@pytest.mark.parametrize(("reason", "told"), [("no more", True), ("session.max_hours=2 was reached", False)])
+def test_a_control_that_was_ended_early_is_told(controls: dict[str, list[Record]], reason: str, told: bool) -> None:
+    """Whoever may choose where it ends chooses which of its scripts is confirmed."""
+
+    def ended(lines: Lines) -> None:
+        data(lines, "session_open")["config"]["session"].update(max_hours=2.0)
+        at = next(place for place, line in enumerate(lines) if line["data"].get("role") == "confirm_baseline")
+        lines.insert(at, {"time": lines[at]["time"], "type": "stopped", "data": {"reason": reason}})
+
+    words = "agent=tpe never ends a session by itself, and this one was ended"
+    assert (("odd", words) in findings(examine(doctored(controls["tpe"], ended)))) is told
+
+
 def test_another_seed_is_another_search(controls: dict[str, list[Record]]) -> None:
     result = examine(doctored(controls["tpe"], lambda x: data(x, "session_open")["config"]["session"].update(seed=7)))
     assert ("odd", "is not what agent=tpe proposes after the experiments before it") in findings(result)

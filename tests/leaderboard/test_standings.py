@@ -61,6 +61,16 @@ def test_a_longer_line_on_another_device_neither_hides_nor_replaces_a_reproduced
     assert best.mean_bpb is not None and best.mean_bpb > 0.04
 
 
+def test_seeds_that_one_device_lacks_in_a_tier_are_not_taken_from_another() -> None:
+    """The luckier device could be chosen seed by seed: the lines only share no seed because of what was reproduced."""
+    here = [replace(item, tier=Tier.REPRODUCED if seed == 0 else Tier.CONSISTENT) for seed, item in enumerate(BEST)]
+    there = elsewhere(BEST, "near")
+    there[0] = replace(there[0], tier=Tier.CONSISTENT)
+    (reproduced,) = standings.of_tier(collection(here, there, TPE), frozenset({Tier.REPRODUCED}))
+    best = next(item for item in reproduced.rows if item.label == "llm best-model")
+    assert [item.device for item in best.sessions] == ["here"]
+
+
 def test_a_contested_session_that_does_not_count_keeps_the_row_out_all_the_same() -> None:
     lost = elsewhere(sessions("llm best-model", [0.05, 0.051], contested=1), "near")
     found = collection(BEST, lost, TPE)

@@ -9,7 +9,11 @@ from doctored import Lines, data
 from leaderboard.verify import Verified
 
 CONTROLS = "proposals of controls"
-SIMULATED = ("is not what agent=random proposes", "made from a stock script that is not here")
+SIMULATED = (
+    "is not what agent=random proposes",
+    "agent=random never ends a session by itself",
+    "made from a stock script that is not here",
+)
 
 
 def said(result: Verified) -> str:
