@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 EXPLOITS = Path(__file__).absolute().parent / "exploits"
 # Whoever begins one of these last works on alone.
@@ -30,6 +31,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run what takes minutes")
     parser.addoption("--gpu", action="store_true", help="also run what needs an accelerator")
     parser.addoption("--exploits", action="store_true", help="also run the whole exploit suite")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # No limits of time: on a machine that is busy any example may take long.
+    patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("quick", patient, max_examples=25)
+    settings.register_profile("thorough", patient, max_examples=200)
+    settings.load_profile("thorough" if config.getoption("--slow") else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

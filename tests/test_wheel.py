@@ -41,6 +41,7 @@ def bpbench(installed: Path, folder: Path, home: Path, *arguments: str) -> subpr
     )
 
 
+@pytest.mark.slow
 def test_a_session_and_its_check_need_no_clone(installed: Path, tmp_path: Path, bpbench_home: Path) -> None:
     dry = ("task=tiny", "backend=null", "data=synthetic", "agent=noop", "session.experiments=1", "session.name=one")
     done = bpbench(installed, tmp_path, bpbench_home, "run", *dry, "task.baseline_seeds=1", "task.confirm_seeds=1")

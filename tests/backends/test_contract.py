@@ -166,7 +166,7 @@ def test_a_larger_product_takes_longer(monkeypatch, process_state):
     seconds = {}
     for size in (128, 1024):
         monkeypatch.setattr(microprobes, "_MATMUL_SIZE", {"cpu": size})
-        seconds[size] = 2 * size**3 / microprobes._matmul_gflops(backend, torch.float32)
+        seconds[size] = 2 * size**3 / max(microprobes._matmul_gflops(backend, torch.float32) for _ in range(3))
     assert seconds[1024] > 10 * seconds[128], "512 times the work"
 
 

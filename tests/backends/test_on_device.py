@@ -29,9 +29,11 @@ from harness.sizes import stock_of
 from harness.surroundings import child_environment
 
 ACCELERATORS = ("cuda", "rocm", "mps")
-DEVICES = ["cpu", *(pytest.param(name, marks=pytest.mark.gpu) for name in ACCELERATORS)]
-# Whole runs on the processor belong to the slow tests: there they are the sessions of the other tests once more.
-RUNS_ON = [pytest.param("cpu", marks=pytest.mark.slow), *DEVICES[1:]]
+# On the processor they are slow tests: it is the device of all other tests.
+DEVICES = [
+    pytest.param("cpu", marks=pytest.mark.slow),
+    *(pytest.param(name, marks=pytest.mark.gpu) for name in ACCELERATORS),
+]
 REFERENCE_TOKENS = {"cpu": 400_000}  # some seconds of training
 ACCELERATOR_TOKENS = 8_000_000
 
@@ -158,7 +160,7 @@ def bench_on(name: str, clock: str, *, compiled: bool = False) -> Iterator[Local
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", RUNS_ON)
+@pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize(("clock", "compiled"), [("wall", False), ("wall", True), ("metered", False)])
 def test_a_run_from_calibration_to_score(bpbench_home, name, clock, compiled):
     checked(name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from no_repository import NoRepository
@@ -70,13 +72,18 @@ class HashedBench:
 
 
 def configured(*overrides: str, wire: str = "openai") -> Config:
-    return compose.compose(
-        [
-            *("task=tiny", "backend=null", "data=synthetic", "agent=llm", "llm=scripted"),
-            *(f"llm.model={MODELS[wire]}", f"llm.scripted.wire={wire}"),
-            *("task.baseline_seeds=2", "task.confirm_seeds=2", "session.experiments=4", *overrides),
-        ]
+    composed = _composed(
+        *("task=tiny", "backend=null", "data=synthetic", "agent=llm", "llm=scripted"),
+        *(f"llm.model={MODELS[wire]}", f"llm.scripted.wire={wire}"),
+        *("task.baseline_seeds=2", "task.confirm_seeds=2", "session.experiments=4", *overrides),
     )
+    return copy.deepcopy(composed)
+
+
+@cache
+def _composed(*overrides: str) -> Config:
+    """Hydra takes longer than the session."""
+    return compose.compose(list(overrides))
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def test_what_a_server_says_is_one_clean_line() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's table of connections")
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ["openai", *(pytest.param(wire, marks=pytest.mark.slow) for wire in WIRES[1:])])
 def test_a_long_silence_is_not_taken_for_the_end(wire: str) -> None:
     """While an answer is waited for, the kernel's timer that keeps the connection alive runs."""
     with ScriptedServer(Script(steps=({"fault": "hang"},))) as server:

@@ -91,6 +91,7 @@ def test_a_replay_without_a_model(calm: Path) -> None:
 
 def test_kills_lose_nothing_and_pay_nothing_twice(calm: Path) -> None:
     folder, rng, kills = calm.parent / "killed", random.Random(5), 0
+    landed = 0
     while True:
         resuming = (folder / "journal.jsonl").exists()
         if not resuming:
@@ -108,7 +109,9 @@ def test_kills_lose_nothing_and_pay_nothing_twice(calm: Path) -> None:
             process.kill()
             process.wait()
             assert not psutil.wait_procs(below, timeout=30)[1]
+            landed += 1
         kills += 1
+    assert landed
     state, whole = state_of(folder), state_of(calm)
     assert tried(state) == tried(whole)
     assert state.llm.outcomes["ok"] == whole.llm.outcomes["ok"]

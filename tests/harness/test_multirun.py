@@ -117,7 +117,7 @@ def test_what_is_finished_is_left_alone_and_what_is_not_goes_on(
     assert f"{path.parent} is finished already" in capsys.readouterr().err
     assert path.read_bytes() == whole
     lines = whole.splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+    path.write_bytes(b"".join(lines[:-1]))  # that it goes on from anywhere, test_resume.py shows
     assert not fold(read(path)[0]).closed
     assert cli.main(campaign) == 0
     after = fold(read(path)[0])

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from no_repository import NoRepository
 from rich.console import Console
 
 from harness import agents
@@ -124,7 +125,7 @@ def test_a_session_is_what_its_journal_says(whole: Path) -> None:
     assert summary["finished"] and not summary["ranked"]
 
 
-def finish(folder: Path, config: Config, whole_records: list[Record], kept: int) -> SessionState:
+def finish(folder: Path, config: Config, whole_records: list[Record], kept: int, workspace: Any = None) -> SessionState:
     """Resume the session in `folder`, whose journal holds the first `kept` records."""
     finished = {}
     for length in range(1, len(whole_records) + 1):
@@ -142,7 +143,7 @@ def finish(folder: Path, config: Config, whole_records: list[Record], kept: int)
             records,
             agent=agents.load(config.agent),
             bench=bench,
-            workspace=Workspace(folder / "workspace"),
+            workspace=workspace or NoRepository(),
             trackers=[],
             nonce=json.loads((folder / "secret.json").read_text())["nonce"],
         ).run()
@@ -220,9 +221,9 @@ def test_a_lost_workspace_is_rebuilt_from_the_journal(whole: Path, config: Confi
     shutil.copytree(whole, folder)
     shutil.rmtree(folder / "workspace")
     records, _ = read(whole / "journal.jsonl")
-    finish(folder, config, records, len(records))
-    refs = ("for-each-ref", "--format=%(refname) %(objectname)")
     rebuilt, original = Workspace(folder / "workspace"), Workspace(whole / "workspace")
+    finish(folder, config, records, len(records), rebuilt)
+    refs = ("for-each-ref", "--format=%(refname) %(objectname)")
     assert rebuilt.git(*refs) == original.git(*refs)
 
 
@@ -251,22 +252,25 @@ def killed_session(config: Config, whole: Path, tmp_path: Path, num_kills: int, 
     ]
     folder = tmp_path / "killed"
     expected, _ = read(whole / "journal.jsonl")
+    landed = 0
     for num_lines, seconds in moments(rng, len(expected), num_kills):
         process = start_or_resume(folder, overrides)
         wait_for_lines(folder / "journal.jsonl", num_lines, process)
         time.sleep(seconds)
         if process.poll() is None:
             kill_and_sweep(process)
+            landed += 1
         output, _ = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), output
+    assert landed, f"seed {seed}: the session was over before it could be killed"
     process = start_or_resume(folder, overrides)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     records, torn = read(folder / "journal.jsonl")
     assert torn is None
     runs = [record.data["run_id"] for record in records if record.type == "run_finished"]
-    assert len(runs) == len(set(runs)), "a finished run was repeated"
-    assert scores(fold(records)) == scores(fold(expected))
+    assert len(runs) == len(set(runs)), f"seed {seed}: a finished run was repeated"
+    assert scores(fold(records)) == scores(fold(expected)), f"seed {seed}"
 
 
 def moments(rng: random.Random, num_records: int, num_kills: int) -> list[tuple[int, float]]:
@@ -274,11 +278,12 @@ def moments(rng: random.Random, num_records: int, num_kills: int) -> list[tuple[
 
     Two in five hit the start of the process, for which a journal of no lines stands; at set times nearly all would.
     """
-    num_early = 2 * num_kills // 5
+    num_early = round(0.4 * num_kills)
     lines = sorted(rng.sample(range(1, num_records - 1), num_kills - num_early))
     chosen = [(num_lines, rng.uniform(0.0, 1.0)) for num_lines in lines]  # a run takes about a second
-    for _ in range(num_early):
-        chosen.insert(rng.randrange(len(chosen) + 1), (0, rng.uniform(0.0, 3.0)))
+    for number in range(num_early):
+        # The first one comes first, when there is surely something to kill.
+        chosen.insert(rng.randrange(len(chosen) + 1) if number else 0, (0, rng.uniform(0.0, 3.0)))
     return chosen
 
 
@@ -300,14 +305,16 @@ def scores(state: SessionState) -> object:
     return state.baseline_bpb, experiments, state.gain, state.stopped_early
 
 
-def test_five_kills(config: Config, whole: Path, tmp_path: Path) -> None:
-    killed_session(config, whole, tmp_path, num_kills=5, seed=int(time.time()))
+@pytest.mark.slow
+def test_two_kills(config: Config, whole: Path, tmp_path: Path) -> None:
+    """One while it starts, one later. Every run of the tests tries other moments."""
+    killed_session(config, whole, tmp_path, num_kills=2, seed=int(time.time()))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", range(10))
-def test_fifty_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_five_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> None:
     killed_session(config, whole, tmp_path, num_kills=5, seed=seed)
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from backends.base import search_path
 from harness.surroundings import HEADERS, child_environment, copy_compiled, private_folders
 
@@ -47,6 +49,7 @@ def test_what_is_not_there_is_not_copied(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_torch_keeps_them_there(tmp_path: Path) -> None:
     code = "from torch._inductor import codecache as c; print(c._HEADER_DIR); print(c.cache_dir())"
     environment = child_environment({}) | private_folders(tmp_path)

@@ -60,8 +60,8 @@ def read_back(session: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return json.loads(inspect(file, "--summary")), [json.loads(line) for line in inspect(file).splitlines()]
 
 
-def check_holds(session: Path) -> None:
-    """The mirror holds the session: every experiment, curve point, the table, the summary."""
+def check_holds(session: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The mirror holds the session: every experiment, curve point, the table, the summary. Returns what it read."""
     state = fold(read(session / "journal.jsonl")[0])
     overview, records = read_back(session)
     rows = [record["history"]["item"] for record in records if record["type"] == "history"]
@@ -82,6 +82,7 @@ def check_holds(session: Path) -> None:
     table = json.loads((file.parent / "files" / overview["summary"]["history_table"]["path"]).read_text())
     assert table["columns"] == list(content.COLUMNS)
     assert [line[0] for line in table["data"]] == list(range(len(state.experiments) + 1))
+    return overview, records
 
 
 def check_rows(rows: list[dict[str, Any]], state: SessionState) -> None:
@@ -116,8 +117,7 @@ def test_an_offline_mirror_holds_the_session_and_asks_no_network(
         line = tracking.mirror("wandb", session, bundle)
         assert server.requests == []
     assert " rows, 6 experiments: " in line and "wandb sync" in line
-    check_holds(session)
-    overview, records = read_back(session)
+    overview, records = check_holds(session)
     assert overview["config"]["device"]["cpu_model"] == "Example CPU 3000"
     assert overview["config"]["calibration"]["tokens_per_second"] == 91_000
     artifacts = {record["artifact"]["type"]: record["artifact"] for record in records if record["type"] == "artifact"}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from no_repository import ComputedRepository
 
 from harness import seeds, stats
 from harness.compose import compose
@@ -183,7 +187,13 @@ class Rates:
 
 
 def configuration(*overrides: str, base: Sequence[str] = OVERRIDES) -> Config:
-    return compose([*base, "agent=random", "session.experiments=3", *overrides])
+    return copy.deepcopy(_composed(*base, "agent=random", "session.experiments=3", *overrides))
+
+
+@cache
+def _composed(*overrides: str) -> Config:
+    """Hydra takes longer than the session."""
+    return compose(list(overrides))
 
 
 def run_session(
@@ -198,8 +208,9 @@ def run_session(
     facts: dict[str, Any] | None = None,
     agent: Agent | None = None,
     line: Line | None = None,
+    git: bool = False,
 ) -> Path:
-    """Run a simulated session in `folder`; returns it."""
+    """Run a simulated session in `folder`; returns it. `git`: with a real repository."""
     bench = bench or SimulatedBench({"0.5": -0.01, "0.6": 0.03, "0.7": 0.01})
     config = configuration(*overrides, base=base)
     folder.mkdir(parents=True)
@@ -212,7 +223,7 @@ def run_session(
             records,
             agent=agent or Rates(values),
             bench=bench,
-            workspace=Workspace(folder / "workspace"),
+            workspace=Workspace(folder / "workspace") if git else ComputedRepository(),
             trackers=[],
             nonce=nonce_of(folder),
             earlier_baselines=earlier,

@@ -62,7 +62,7 @@ def test_git_clones_its_history(session: Path, packed: Path, tmp_path: Path) -> 
 
 def test_commits_of_odd_texts_are_those_that_git_makes(tmp_path: Path) -> None:
     """Texts that git would rewrite or refuse: the ids in the journal still follow from it."""
-    folder = simulated.run_session(tmp_path / "odd", values=("0.6\n# \u20ac \U0001f600",))
+    folder = simulated.run_session(tmp_path / "odd", values=("0.6\n# \u20ac \U0001f600",), git=True)
     read = bundle.read(bundle.write(folder, tmp_path / "odd.bundle.tar"))
     commit = read.state.experiments[0].commit
     from leaderboard.history import history

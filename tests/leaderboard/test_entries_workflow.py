@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import publishing
 import pytest
 import yaml
 
+from leaderboard import cli
+
+Checked = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"
 
@@ -69,7 +73,28 @@ def run(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_workflows_command_accepts_good_entries_and_refuses_tampered_ones(checkouts: Path) -> None:
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Checked:
+    """`run` for a line with `bpbench` in it, in this process: a shell says which arguments it would get."""
+
+    def made(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+        told = run('bpbench() { printf "%s\\0" "$@"; }\n' + command, folder, **more)
+        arguments = told.stdout.split("\0")[:-1]
+        assert told.returncode == 0 and arguments[0] == "check"
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("BPBENCH_HOME", str(folder / "home"))
+            capsys.readouterr()
+            status = cli.main(arguments)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, said.out, said.err)
+
+    return made
+
+
+def test_the_workflows_command_accepts_good_entries_and_refuses_tampered_ones(
+    checkouts: Path, checked: Checked
+) -> None:
     command = check_command("entries")
     good = run(command, checkouts)
     assert (good.returncode, good.stderr) == (0, "") and "2 entries" in good.stdout
@@ -77,35 +102,37 @@ def test_the_workflows_command_accepts_good_entries_and_refuses_tampered_ones(ch
     content = bundle.read_bytes()
     at = content.index(b'"mean_bpb":0.0') + len(b'"mean_bpb":0.')
     bundle.write_bytes(content[:at] + b"9" + content[at + 1 :])
-    bad = run(command, checkouts)
+    bad = checked(command, checkouts)
     assert bad.returncode == 1 and bundle.name.partition(".")[0] in bad.stderr
 
 
-def test_what_a_proposed_list_would_let_count_is_examined_before_it_is_accepted(checkouts: Path) -> None:
+def test_what_a_proposed_list_would_let_count_is_examined_before_it_is_accepted(
+    checkouts: Path, checked: Checked
+) -> None:
     entries = checkouts / "proposed" / "leaderboard" / "entries"
     name = next(entries.glob("*-s0-*.json")).stem
-    assert run(check_command("entries", 1), checkouts).returncode == 0
+    assert checked(check_command("entries", 1), checkouts).returncode == 0
     (entries / "reproductions").mkdir()
     (entries / "reproductions" / f"{name}.ann.01234567.jsonl").write_text("no journal\n")
-    assert run(check_command("entries"), checkouts).returncode == 0  # for the list that decides, ann is nobody
-    bad = run(check_command("entries", 1), checkouts)
+    assert checked(check_command("entries"), checkouts).returncode == 0  # for the list that decides, ann is nobody
+    bad = checked(check_command("entries", 1), checkouts)
     assert bad.returncode == 1 and f"{name}.ann.01234567.jsonl" in bad.stderr
 
 
-def test_the_workflows_command_refuses_what_hides_a_published_entry(checkouts: Path) -> None:
+def test_the_workflows_command_refuses_what_hides_a_published_entry(checkouts: Path, checked: Checked) -> None:
     for path in (checkouts / "proposed" / "leaderboard" / "entries").iterdir():
         path.unlink()
-    bad = run(check_command("entries"), checkouts)
+    bad = checked(check_command("entries"), checkouts)
     assert bad.returncode == 1 and "may not vanish" in bad.stderr
 
 
-def test_the_check_of_the_main_branch(checkouts: Path) -> None:
-    assert run(check_command("site"), checkouts / "proposed").returncode == 0
+def test_the_check_of_the_main_branch(checkouts: Path, checked: Checked) -> None:
+    assert checked(check_command("site"), checkouts / "proposed").returncode == 0
     next((checkouts / "proposed" / "leaderboard" / "entries").glob("*-s0-*.json")).unlink()
-    assert run(check_command("site"), checkouts / "proposed").returncode == 1
+    assert checked(check_command("site"), checkouts / "proposed").returncode == 1
 
 
-def test_a_push_is_compared_with_what_was_there_before(checkouts: Path) -> None:
+def test_a_push_is_compared_with_what_was_there_before(checkouts: Path, checked: Checked) -> None:
     """Two steps, as the workflow has them: the first leaves the folder's name to the second."""
     steps_of = workflow("leaderboard.yml")["jobs"]["site"]["steps"]
     before = next(step for step in steps_of if step.get("name") == "What was published before")
@@ -118,10 +145,10 @@ def test_a_push_is_compared_with_what_was_there_before(checkouts: Path) -> None:
     commit = run("git rev-parse HEAD", here).stdout.strip()
     told.touch()
     assert run(before["run"], here, **known, BEFORE="0" * 40).returncode == 0 and told.read_text() == ""
-    assert run(check_command("site"), here).returncode == 0  # with nothing before there is nothing to miss
+    assert checked(check_command("site"), here).returncode == 0  # with nothing before there is nothing to miss
     assert run(before["run"], here, **known, BEFORE=commit).returncode == 0
     base = told.read_text().strip().removeprefix("BASE=")
-    bad = run(check_command("site"), here, BASE=base)
+    bad = checked(check_command("site"), here, BASE=base)
     assert bad.returncode == 1 and "may not vanish" in bad.stderr
 
 

@@ -8,14 +8,13 @@ from pathlib import PurePosixPath
 
 import published_sessions as sessions
 import pytest
-from built_sites import CONTROL, built, index, rankings, three_rows, with_outcome
+from built_sites import CONTROL, built, front, front_of, index, rankings, three_rows, with_outcome
 from site_pages import Page
 
 from leaderboard.installed import task
 from leaderboard.published import Category, Published, Tier
 from leaderboard.site import charts, devices
 from leaderboard.site.axis import Axis, around
-from leaderboard.site.build import files
 from leaderboard.site.links import Links, slug
 
 ENTRIES = PurePosixPath("entries")
@@ -23,7 +22,7 @@ ENTRIES = PurePosixPath("entries")
 
 def test_intervals_are_drawn_where_they_are(base: Published) -> None:
     """Further right is a larger gain, and 0 is where the axis says."""
-    page = rankings(files(three_rows(base)))["consistent all"]
+    page = rankings(front_of(three_rows(base)))["consistent all"]
     strips = [svg["aria-label"] for svg in page.named("svg") if svg.get("class", "").startswith("strip gain")]
     assert strips[0].startswith("best: mean gain +0.0500 bpb, 95 % interval +0.04")
     means = [float(attributes["cx"]) for attributes in page.named("circle") if attributes.get("class") == "mean"]
@@ -37,16 +36,16 @@ def test_intervals_are_drawn_where_they_are(base: Published) -> None:
 
 def test_costs_are_drawn_when_somebody_has_one(base: Published) -> None:
     control = sessions.rows(base, "tpe", 0.03, category=CONTROL)
-    assert "no row with a known price" in index(built(control)).text
+    assert "no row with a known price" in index(front(control)).text
     assert base.bundle is not None
     model = sessions.rows(base, "model", 0.04, category=Category.LLM, bundle=sessions.priced(base.bundle, 0.84))
-    told = index(built(control, model)).text
+    told = index(front(control, model)).text
     assert "no row with a known price" not in told and "$0.84" in told and "model: 0.84 dollars" in told
 
 
 def test_one_odd_row_leaves_the_others_their_room(base: Published) -> None:
     odd = sessions.rows(base, "odd", 1000.0, num=1, baseline_bpb=1e8)
-    page = index(built(sessions.rows(base, "best", 0.05), odd))
+    page = index(front(sessions.rows(base, "best", 0.05), odd))
     means = [float(attributes["cx"]) for attributes in page.named("circle") if attributes.get("class") == "mean"]
     zeros = [path["d"] for path in page.named("path") if path.get("class") == "zero" and "v34" in path["d"]]
     zero = float(zeros[0].split()[0][1:])
@@ -85,7 +84,7 @@ def test_the_band_of_a_panel_is_the_sigma_that_decides_about_devices(base: Publi
 
 
 def test_many_rows_stay_within_their_chart(base: Published) -> None:
-    page = index(built(*(sessions.rows(base, f"row{number:02d}", 0.01 * number) for number in range(15))))
+    page = index(front(*(sessions.rows(base, f"row{number:02d}", 0.01 * number) for number in range(15))))
     assert "up is better; 3 more in the table" in page.text
     assert sum(value.startswith("series ") for value in page.values("class")) == 12
 
@@ -95,12 +94,12 @@ def test_the_charts_of_a_ranking_are_of_its_sessions(base: Published) -> None:
     made = [sessions.rows(base, f"row{number:02d}", 0.5 - 0.01 * number, tier=Tier.CONSISTENT) for number in range(13)]
     last = sessions.rows(base, "last", 0.01, tier=Tier.REPRODUCED)
     later = sessions.again(base, "last", 5, 1.0, tier=Tier.CONSISTENT)
-    drawn = [item["data-row"] for item in index(built(*made, last)).named("g") if "data-row" in item]
+    drawn = [item["data-row"] for item in index(front(*made, last)).named("g") if "data-row" in item]
     assert drawn == ["13", *map(str, range(12))]
     assert later.outcome is not None
     higher = tuple(replace(point, gain_bpb=point.gain_bpb + 1.0) for point in later.outcome.anytime)
     alone, both = (
-        re.findall(r'<polyline points="([^"]*)"', built(last, *more)["index.html"].decode())
+        re.findall(r'<polyline points="([^"]*)"', front(last, *more)["index.html"].decode())
         for more in ([], [[with_outcome(later, anytime=higher)]])
     )
     assert both[0] == alone[0] and len(both) == 2
@@ -110,7 +109,7 @@ def test_rows_without_a_known_price_are_counted(base: Published) -> None:
     assert base.bundle is not None
     model = sessions.rows(base, "model", 0.04, category=Category.LLM, bundle=sessions.priced(base.bundle, 0.84))
     other = sessions.rows(base, "agent", 0.03, category=Category.EXTERNAL)
-    assert "up is better; 1 without a known price" in index(built(model, other)).text
+    assert "up is better; 1 without a known price" in index(front(model, other)).text
 
 
 def test_short_names_differ() -> None:
@@ -129,5 +128,5 @@ def test_equal_values_have_an_axis_that_can_be_read() -> None:
 
 
 def test_the_curve_says_what_it_is_made_of(base: Published) -> None:
-    told = index(files(three_rows(base))).text
+    told = index(front_of(three_rows(base))).text
     assert "val scores of kept changes, selected and so biased upwards" in told

@@ -6,13 +6,12 @@ import re
 from dataclasses import replace
 
 import published_sessions as sessions
-from built_sites import CONTROL, built, index, three_rows
+from built_sites import CONTROL, built, front, front_of, index, three_rows
 from site_pages import Page, broken, parsed
 
 from leaderboard.portability import Portability
 from leaderboard.published import Category, Published, Tier
 from leaderboard.site import words
-from leaderboard.site.build import files
 from leaderboard.site.links import slug
 from leaderboard.verdict import Word
 
@@ -20,8 +19,8 @@ from leaderboard.verdict import Word
 def test_without_a_language_model_the_page_says_how_one_gets_there(base: Published) -> None:
     five = "bpbench run -m agent=llm llm=claude_sonnet session.seed=0,1,2,3,4"
     command = f"{five} session.name='${{llm.name}}-s${{session.seed}}' --yes"
-    control = index(built(sessions.rows(base, "tpe", 0.03, category=CONTROL))).text
-    model = index(built(sessions.rows(base, "model", 0.03, category=Category.LLM))).text
+    control = index(front(sessions.rows(base, "tpe", 0.03, category=CONTROL))).text
+    model = index(front(sessions.rows(base, "model", 0.03, category=Category.LLM))).text
     assert "No language model is on the board yet" in control and "No language model" not in model
     assert command in control and command in model
 
@@ -67,6 +66,21 @@ def test_a_session_that_kept_nothing_says_so(base: Published) -> None:
         assert ("baseline against itself, bpb" in text) == ("gain on test, bpb" not in text) == nothing
 
 
+def test_a_session_that_was_resumed_says_after_how_long(base: Published) -> None:
+    assert base.bundle is not None
+    state = base.bundle.state
+    assert state.opened_at is not None and state.last_at is not None and not state.num_restarts
+    resumed = replace(state, num_restarts=2, last_at=state.last_at + 5400.0)
+    pages = [
+        Page(
+            built([replace(base, bundle=replace(base.bundle, state=each))])[f"session/{slug(base.name)}.html"].decode()
+        )
+        for each in (state, resumed)
+    ]
+    assert ["Resumed" in page.text for page in pages] == [False, True]
+    assert "Resumed 2 times, after 1 h 30 min without a record." in pages[1].text
+
+
 def test_the_submitter_speaks_below_the_figures(base: Published) -> None:
     text = Page(built([replace(base, note="We tuned it.")])[f"session/{slug(base.name)}.html"].decode()).text
     assert "The submitter says: We tuned it." in text
@@ -91,7 +105,7 @@ def test_a_device_page_says_who_recorded_it(base: Published) -> None:
 
 
 def test_the_pages_claim_what_is_so(base: Published) -> None:
-    page = index(files(three_rows(base)))
+    page = index(front_of(three_rows(base)))
     for claim in (
         "a fixed number of experiments and a calibrated budget",
         "Gains follow from the records of published bundles, which bpbench verify recomputes.",

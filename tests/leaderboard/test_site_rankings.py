@@ -7,20 +7,19 @@ from dataclasses import replace
 from itertools import pairwise
 
 import published_sessions as sessions
-from built_sites import built, built_collection, index, names, rankings, three_rows, with_outcome
+from built_sites import built, built_collection, front, front_of, index, names, rankings, three_rows, with_outcome
 from site_pages import Page, broken, parsed
 
 from harness.records import Gain
 from leaderboard.aggregate import LeftOut
 from leaderboard.published import Category, Published, Tier
 from leaderboard.site import tables
-from leaderboard.site.build import files
 from leaderboard.site.links import board_id
 from leaderboard.site.titles import told_apart
 
 
 def test_ties_and_their_brackets(base: Published) -> None:
-    page = rankings(files(three_rows(base)))["consistent all"]
+    page = rankings(front_of(three_rows(base)))["consistent all"]
     assert names(page) == ["best", "near", "tpe", "few"]
     assert [row["data-group"] for row in page.named("tr") if "data-group" in row] == ["1", "2", "2", ""]
     cells = [attributes["class"] for attributes in page.named("td") if attributes.get("class", "").startswith("tie")]
@@ -34,24 +33,24 @@ def test_ties_and_their_brackets(base: Published) -> None:
 
 
 def test_the_page_opens_with_the_answer_of_the_rows_it_opens_on(base: Published) -> None:
-    told = index(files(three_rows(base))).text
+    told = index(front_of(three_rows(base))).text
     assert "By reproduced rows: best alone has a verdict. Its gain over the stock script is +0.0500 bpb" in told
     assert "ahead of" not in told
-    tied = index(built(sessions.rows(base, "near", 0.0301), sessions.rows(base, "tpe", 0.03))).text
+    tied = index(front(sessions.rows(base, "near", 0.0301), sessions.rows(base, "tpe", 0.03))).text
     assert ": Nobody can be told apart: near and tpe are tied. All of them gain" in tied
-    nothing = index(built(sessions.rows(base, "near", 0.0), sessions.rows(base, "tpe", 0.0))).text
+    nothing = index(front(sessions.rows(base, "near", 0.0), sessions.rows(base, "tpe", 0.0))).text
     assert "No one's gain over the stock script can be told from zero." in nothing
-    few = index(built(sessions.rows(base, "tpe", 0.03, num=2))).text
+    few = index(front(sessions.rows(base, "tpe", 0.03, num=2))).text
     assert "No reproduced row has a verdict yet (fewer than 5 sessions, or contested)." in few
 
 
 def test_an_answer_names_rows_that_nobody_retrained(base: Published) -> None:
     made = [sessions.rows(base, name, gain, tier=Tier.CONSISTENT) for name, gain in (("best", 0.05), ("tpe", 0.03))]
     wanted = "By consistent, not yet reproduced rows: best is ahead of tpe. Its gain"
-    assert wanted in index(built(*made)).text
+    assert wanted in index(front(*made)).text
     other = [replace(item, name=f"{item.name}-b") for item in sessions.rows(base, "odd", 0.01, num=5)]
     key = {**(base.outcome.key if base.outcome else {}), "data_sha256": "1" * 64}
-    page = index(built(*made, [with_outcome(item, key=key, head=item.name) for item in other]))
+    page = index(front(*made, [with_outcome(item, key=key, head=item.name) for item in other]))
     assert ": odd alone has a verdict." in page.text and wanted in page.text
     assert page.text.index("odd alone") < page.text.index(wanted)
 
@@ -59,17 +58,17 @@ def test_an_answer_names_rows_that_nobody_retrained(base: Published) -> None:
 def test_who_kept_nothing_neither_gains_nor_loses(base: Published) -> None:
     """Its sessions compare the stock script with itself, and one such row in twenty differs from zero by chance."""
     idle = [with_outcome(item, unchanged=True) for item in sessions.rows(base, "tpe", -0.03)]
-    page = built(idle)
+    page = front(idle)
     alone = index(page).text
     assert b'class="strip open"' in page["index.html"] and b'class="strip loss"' not in page["index.html"]
     assert "It changed nothing in any session, so this is the stock script against itself: -0.0300 bpb" in alone
-    beside = index(built(idle, sessions.rows(base, "best", 0.05))).text
+    beside = index(front(idle, sessions.rows(base, "best", 0.05))).text
     assert "loses against" not in alone + beside
 
 
 def test_a_contested_row_has_no_verdict(base: Published) -> None:
     row = [replace(item, contested=True, tier=Tier.CONSISTENT) for item in sessions.rows(base, "tpe", 0.03)]
-    told = index(built(row)).text
+    told = index(front(row)).text
     assert "row has a verdict yet (fewer than 5 sessions, or contested)." in told and "no verdict: contested" in told
 
 
@@ -81,14 +80,14 @@ def test_a_chain_of_ties_is_not_called_a_tie(base: Published) -> None:
         [sessions.again(base, name, seed, gains[name] + error) for seed, error in enumerate(errors[name])]
         for name in gains
     ]
-    told = index(built(*made)).text
+    told = index(front(*made)).text
     assert "a, b and c have no order as a group; some pairs of them differ (the table of tests has them)." in told
     assert "Nobody can be told apart" not in told and "no order of the group as a whole is claimed" in told
 
 
 def test_an_answer_names_who_loses(base: Published) -> None:
     made = [sessions.rows(base, name, gain) for name, gain in (("near", 0.0301), ("tpe", 0.03), ("bad", -0.03))]
-    told = index(built(*made)).text
+    told = index(front(*made)).text
     assert "near and tpe are tied, ahead of bad. Of the rows with a verdict, a gain over the stock script" in told
     assert "is shown for these only. bad loses against it (95 % interval below zero)." in told
 
@@ -100,10 +99,10 @@ def test_a_study_never_gives_the_answer_and_comes_last(base: Published) -> None:
     bundle = replace(base.bundle, state=replace(state, config=config))
     key = {**base.outcome.key, "task": "alpha"}
     studied = [sessions.rows(base, name, 0.05, bundle=bundle, key=key) for name in ("one", "two")]
-    page = index(built(*studied, sessions.rows(base, "tpe", 0.03)))
+    page = index(front(*studied, sessions.rows(base, "tpe", 0.03)))
     assert ": tpe alone has a verdict." in page.text
     assert [item["data-task"] for item in page.named("section") if "data-task" in item] == ["tiny", "alpha"]
-    alone = index(built(*studied)).text
+    alone = index(front(*studied)).text
     assert "Nobody knows yet: no session of a ranked task" in alone
 
 
@@ -115,13 +114,13 @@ def test_reproduced_is_not_said_of_a_gain_that_nobody_claimed(base: Published) -
             for seed, item in enumerate(made)
         ]
 
-    told = index(built(row(3))).text
-    assert "gain reproduced in 3 of 5; in 2 no gain was claimed and retraining agrees" in told
-    assert "no gain was claimed, and retraining agrees" in index(built(row(0))).text
-    whole = index(built(row(5))).text
-    assert "no gain was claimed" not in whole and "the retraining agrees" in whole
+    told = index(front(row(3))).text
+    assert "gain reproduced in 3 of 5; in 2 no gain was claimed, so none had to be found" in told
+    assert "no gain was claimed, so none had to be found" in index(front(row(0))).text
+    whole = index(front(row(5))).text
+    assert "no gain was claimed" not in whole and "none had to be found" in whole
     pages = [Page(built(row(1))[f"session/tiny-tpe-s{seed}.html"].decode()).text for seed in (0, 1)]
-    assert ["no gain was claimed, and retraining agrees" in page for page in pages] == [False, True]
+    assert ["no gain was claimed, so none had to be found" in page for page in pages] == [False, True]
 
 
 def test_boards_of_one_task_are_told_apart_by_device(base: Published) -> None:
@@ -159,7 +158,7 @@ def test_boards_of_one_title_are_told_apart_by_what_differs(base: Published) -> 
     key = {**base.outcome.key, "data_sha256": "1" * 64}
     plain = sessions.rows(base, "tpe", 0.03)
     other = [replace(item, name=f"{item.name}-b") for item in sessions.rows(base, "tpe", 0.03, num=4, key=key)]
-    text = index(built(plain, [with_outcome(item, head=item.name) for item in other])).text
+    text = index(front(plain, [with_outcome(item, head=item.name) for item in other])).text
     assert "tiny, 6 experiments a session, cpu, data sha256 111111111111" in text
     assert re.search(r"tiny, protocol \d+, data sha256 111111111111", text)
     assert told_apart(["a", "a", "b"], [["x", "1"], ["x", "2"], ["x", "1"]]) == ["a, 1", "a, 2", "b"]
@@ -180,7 +179,7 @@ def test_the_address_of_a_board_stays_when_a_device_joins_it(base: Published) ->
 
 def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
     forms = {
-        tier: index(built(sessions.rows(base, "tpe", 0.03, tier=tier))) for tier in (Tier.REPRODUCED, Tier.CONSISTENT)
+        tier: index(front(sessions.rows(base, "tpe", 0.03, tier=tier))) for tier in (Tier.REPRODUCED, Tier.CONSISTENT)
     }
     assert [form.named("form")[0]["data-preset"] for form in forms.values()] == ["reproduced", "consistent"]
     assert "No reproduced row has a verdict yet" in forms[Tier.CONSISTENT].text
@@ -190,7 +189,7 @@ def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
 def test_a_row_is_as_good_as_its_weakest_session(base: Published) -> None:
     row = sessions.rows(base, "tpe", 0.03, tier=Tier.REPRODUCED)
     row[3] = replace(row[3], tier=Tier.CONSISTENT, contested=True)
-    (page,) = rankings(built(row)).values()
+    (page,) = rankings(front(row)).values()
     assert [name for name in page.values("class") if name.startswith("tier ")] == ["tier consistent"]
     assert "4 of 5 sessions reproduced" in page.text and "1 of 5 sessions contested" in page.text
 
@@ -199,9 +198,9 @@ def test_a_new_session_moves_nothing_in_the_reproduced_ranking(base: Published) 
     """Not even the tier of its row: the page still opens on it."""
     best = sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED)
     near = sessions.rows(base, "near", 0.0301, tier=Tier.REPRODUCED)
-    alone = rankings(built(best, near))["reproduced consistent all"]
+    alone = rankings(front(best, near))["reproduced consistent all"]
     later = sessions.again(base, "best", 5, -0.4, tier=Tier.CONSISTENT)
-    found = built(best, near, [later])
+    found = front(best, near, [later])
     ranking = rankings(found)["reproduced"]
     assert names(ranking) == ["best", "near"] == names(alone)
     assert names(rankings(found)["consistent all"]) == ["near", "best"]
@@ -216,7 +215,7 @@ def test_a_new_session_moves_nothing_in_the_reproduced_ranking(base: Published) 
 def test_rows_that_nobody_retrained_decide_nothing_in_the_reproduced_ranking(base: Published) -> None:
     two = [sessions.rows(base, name, gain, tier=Tier.REPRODUCED) for name, gain in (("best", 0.05), ("tpe", 0.03))]
     others = [sessions.rows(base, name, gain, tier=Tier.CONSISTENT) for name, gain in (("near", 0.0501), ("far", 2.0))]
-    alone, found = rankings(built(*two))["reproduced consistent all"], rankings(built(*two, *others))
+    alone, found = rankings(front(*two))["reproduced consistent all"], rankings(front(*two, *others))
     assert names(found["consistent all"]) == ["far", "near", "best", "tpe"]
     for name in ("cx", "d", "data-group", "class"):
         assert found["reproduced"].values(name) == alone.values(name), name
@@ -226,7 +225,7 @@ def test_rows_that_nobody_retrained_decide_nothing_in_the_reproduced_ranking(bas
 def test_a_contested_row_is_in_the_ranking_of_all_rows_alone(base: Published) -> None:
     row = sessions.rows(base, "odd", 0.06, tier=Tier.REPRODUCED)
     row[4] = replace(row[4], tier=Tier.CONSISTENT, contested=True)
-    found = rankings(built(sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED), row))
+    found = rankings(front(sessions.rows(base, "best", 0.05, tier=Tier.REPRODUCED), row))
     assert {choices: names(page) for choices, page in found.items()} == {
         "reproduced": ["best"], "consistent": ["best"], "all": ["best", "odd"],
     }  # fmt: skip
@@ -254,7 +253,7 @@ def test_a_board_of_two_devices_says_which_row_ran_on_which(base: Published) -> 
         replace(with_outcome(item, head=f"{item.name}-b", device="b" * 16, device_label="Two"), name=f"{item.name}-b")
         for item in best
     ]
-    page = index(files(built_collection(best, tpe, again)))
+    page = index(front_of(built_collection(best, tpe, again)))
     assert "on One" in page.text and "on Two" in page.text
     assert [item["value"] for item in page.named("option") if item["value"] in ("a" * 16, "b" * 16)] == [
         "a" * 16,
@@ -272,7 +271,7 @@ def test_a_board_of_two_devices_says_which_row_ran_on_which(base: Published) -> 
 def test_the_page_opens_where_a_row_has_a_verdict(base: Published) -> None:
     """One reproduced session is no row yet: it would hide those that have a verdict."""
     row = sessions.rows(base, "tpe", 0.03, tier=Tier.CONSISTENT)
-    page = index(built([replace(row[0], tier=Tier.REPRODUCED), *row[1:]]))
+    page = index(front([replace(row[0], tier=Tier.REPRODUCED), *row[1:]]))
     assert page.named("form")[0]["data-preset"] == "consistent"
     assert "By consistent, not yet reproduced rows: tpe alone has a verdict." in page.text
 
@@ -283,7 +282,7 @@ def test_a_label_is_the_same_in_every_ranking(base: Published) -> None:
         [with_outcome(item, label="twin") for item in sessions.rows(base, name, 0.05, tier=tier)]
         for name, tier in (("one-twin", Tier.REPRODUCED), ("two-twin", Tier.CONSISTENT))
     ]
-    found = files(built_collection(*made))
+    found = front_of(built_collection(*made))
     assert names(rankings(found)["reproduced"]) == ["twin one-"]
     assert "By reproduced rows: twin one- alone has a verdict." in index(found).text
 
@@ -302,7 +301,7 @@ def test_a_table_of_very_many_tests_has_neighbours_and_what_differs(base: Publis
 
 
 def test_a_row_without_sessions_that_count_has_no_tier(base: Published) -> None:
-    page = index(built([sessions.again(base, "gap", 1, 0.03)]))
+    page = index(front([sessions.again(base, "gap", 1, 0.03)]))
     assert "0 sessions" in page.text
     assert [span.get("class") for span in page.named("span")].count("tier self-reported") == 1  # what the words mean
 
@@ -313,7 +312,7 @@ def test_who_researched_is_named_and_filtered_by_the_agent(base: Published) -> N
     config = {**state.config, "agent": {**state.config["agent"], "name": "claude_code"}}
     known = replace(base.bundle, state=replace(state, config=config))
     agent = sessions.rows(base, "agent", 0.03, bundle=known, category=Category.EXTERNAL)
-    found = built(agent, sessions.rows(base, "other", 0.02, category=Category.EXTERNAL))
+    found = front(agent, sessions.rows(base, "other", 0.02, category=Category.EXTERNAL))
     page = index(found)
     kinds = ["coding agent", "other researcher"]
     assert [row["data-category"] for row in page.named("tr") if "data-row" in row] == kinds
@@ -322,4 +321,4 @@ def test_who_researched_is_named_and_filtered_by_the_agent(base: Published) -> N
 
 
 def test_small_p_values_are_not_zero(base: Published) -> None:
-    assert "<0.001" in index(files(three_rows(base))).text
+    assert "<0.001" in index(front_of(three_rows(base))).text

@@ -104,6 +104,7 @@ def test_nothing_is_begun_that_would_end_after_the_hours() -> None:
     assert hours.over and not Hours(None, now=lambda: 1e9).over
 
 
+@pytest.mark.slow
 def test_portability_on_the_step_clock_goes_on_where_it_was(tmp_path, bpbench_home, tiny_overrides) -> None:
     wish = portability.Wish(
         tmp_path / "study",

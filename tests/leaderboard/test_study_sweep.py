@@ -116,6 +116,7 @@ def test_scores_of_two_places_are_never_averaged() -> None:
     assert "1.1000" in written["screen"].partition("**Model, q")[2]
 
 
+@pytest.mark.slow
 def test_a_search_on_the_step_clock_goes_on_where_it_was(tmp_path, bpbench_home, tiny_overrides) -> None:
     wish = sweep.Wish(
         "tpe", tmp_path / "sweep", overrides=tuple(tiny_overrides), seeds=1, trials=1, scratch=tmp_path / "runs"

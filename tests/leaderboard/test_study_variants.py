@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -65,7 +66,15 @@ def load_module(source: str, folder: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", KNOWN)
+def named_once() -> Iterator[object]:
+    """Each patch is tried in the default run, with the first variant that has it; values alone are not."""
+    seen: set[str] = set()
+    for name, item in KNOWN.items():
+        yield pytest.param(name, marks=[pytest.mark.slow] if seen.issuperset(item.patches) else [])
+        seen.update(item.patches)
+
+
+@pytest.mark.parametrize("name", list(named_once()))
 def test_a_variant_trains_and_is_causal(name, stock, tmp_path, monkeypatch) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -95,7 +104,7 @@ def test_a_variant_trains_and_is_causal(name, stock, tmp_path, monkeypatch) -> N
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("task", ["nano_study", "nano"])
+@pytest.mark.parametrize("task", ["nano_study", pytest.param("nano", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("study", FILES)
 def test_variants_are_all_different(study, task) -> None:
     stock = stock_of(load(TASKS / f"{task}.yaml"))

@@ -32,8 +32,12 @@ def repeated(kind: str, count: int, **values: Any) -> Callable[[Lines], None]:
     return change
 
 
-def test_what_a_state_copies_with_every_record_has_an_end(records: list[Record]) -> None:
+def test_what_a_state_copies_with_every_record_has_an_end(
+    records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A small file of many lines takes no time that grows with their square, and nothing that matters is lost."""
+    for limit in ("MAX_ATTEMPTS", "MAX_INCIDENTS"):
+        monkeypatch.setattr(fold, limit, 300)
     noted = {"run_id": "baseline-000", "family": "leak"}
     many = [f"reason {number}" for number in range(500)]
     state = doctored(records, repeated("resumed", 3, reason="x", unranked=many)).state
@@ -46,19 +50,24 @@ def test_what_a_state_copies_with_every_record_has_an_end(records: list[Record])
     assert len(state.incidents) == fold.MAX_INCIDENTS
 
 
-def test_more_experiments_than_a_session_has_are_refused(records: list[Record]) -> None:
+def test_more_experiments_than_a_session_has_are_refused(
+    records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold, "MAX_OF_A_KIND", 300)
+
     def change(lines: Lines) -> None:
         first = next(place for place, line in enumerate(lines) if line["type"] == "proposal")
         told = {**lines[first]["data"], "source": None, "edit": None, "refused": "x"}
         lines[first:] = [{**lines[first], "data": {**told, "index": index}} for index in range(fold.MAX_OF_A_KIND + 1)]
 
-    with pytest.raises(HarnessError, match="more than 10,000 of a kind"):
+    with pytest.raises(HarnessError, match="more than 300 of a kind"):
         doctored(records, change)
 
 
 def test_edits_are_measured_before_they_are_applied(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of thousands of blocks fit into a line, and each one searches the whole script."""
-    blocks = [["EMBED_LR = ", "EMBED_LR = "]] * 200_000
+    monkeypatch.setattr(decisions, "MAX_SEARCHED_CHARACTERS", 10**8)
+    blocks = [["EMBED_LR = ", "EMBED_LR = "]] * 20_000
     many = examine(doctored(records, lambda x: data(x, "proposal")["edit"].update(blocks=blocks)))
     assert "experiment 1: the edits up to here have more blocks" in said(many)
     applied: list[Edit] = []

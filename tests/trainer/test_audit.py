@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -49,7 +49,6 @@ def test_nobody_knows_which_batch_repeats_windows_of_which() -> None:
 
 
 @given(st.integers(2, 40), st.integers(2, 12), st.integers(1, 9), st.integers(2, 64), st.integers(0, 99))
-@settings(max_examples=60)
 def test_every_cut_is_asked_once_in_full_batches(windows: int, length: int, batch: int, cuts: int, seed: int) -> None:
     claimed = rng(seed).random((windows, length)).astype(np.float32)
     drawn = draw_cuts(claimed, claimed[::-1], cuts, batch, rng(seed))

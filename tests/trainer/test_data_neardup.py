@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.data.hashing import MAX_BYTES
@@ -32,7 +32,6 @@ def naive_shingles(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + width]) for i in range(len(words) - width + 1)}
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["a", "bb", "ü_1", "世", " ", "\n", "-", "(", "0x"]), max_size=60).map("".join))
 def test_shingles_are_the_distinct_word_5_grams(text: str) -> None:
     assert len(shingles(text)) == max(len(naive_shingles(text)), 1)

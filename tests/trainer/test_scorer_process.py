@@ -160,6 +160,7 @@ def test_hostile_servers_end_with_a_fixed_code(data: Path, tmp_path: Path, scrip
     assert "\n" not in result["reason"]
 
 
+@pytest.mark.slow
 def test_a_server_compiles_nothing(data: Path, box: Path) -> None:
     """Not even FlexAttention, or what insists on a whole graph; and tensors keep the names of a compiled module."""
     plain = evaluate(data, box, ["-m", "trainer.server"])
