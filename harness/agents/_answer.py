@@ -186,7 +186,8 @@ def _outside(answer: str) -> tuple[str, list[str]]:
         mark = line.rstrip()
         if mark == SEARCH_MARK:
             if fenced is not None:  # a fence around blocks is only decoration, and so will be its end
-                prose, decorated = prose + fenced, True
+                prose += fenced
+                decorated = True
             in_block, fenced = True, None
         elif in_block:
             in_block = mark != REPLACE_MARK
