@@ -123,6 +123,8 @@ def _board(sessions: Sequence[Outcome], devices: Portability) -> Board:
     counted = {researcher: contiguous(found) for researcher, found in by_researcher.items()}
     of_tpe = _yardstick({name: kept for name, (kept, _) in counted.items()})
     tpe = counted[of_tpe][0] if of_tpe is not None else []
+    if not _gains_something(tpe):
+        tpe = []  # there is no share of it
     rows = unambiguous([_row(found, *counted[researcher], tpe) for researcher, found in by_researcher.items()])
     rows.sort(key=lambda row: (row.mean_bpb is None, -(row.mean_bpb or 0.0), row.label, row.researcher))
     comparisons = compare(rows)
@@ -198,8 +200,8 @@ def _row(found: Sequence[Outcome], kept: list[Outcome], left_out: list[LeftOut],
     num_experiments = sum(session.num_experiments for session in kept)
     diversities = [session.diversity for session in kept if session.diversity is not None]
     low, high = t_interval(gains) if len(gains) > 1 else (None, None)
-    common = 0 if named.is_tpe or not _gains_something(tpe) else min(len(kept), len(tpe))
-    share = inference.ratio_interval(gains[:common], _gains(tpe)[:common]) if common else None
+    common = min(len(kept), len(tpe))
+    share = inference.ratio_interval(gains[:common], _gains(tpe)[:common]) if not named.is_tpe and common else None
     return Row(
         researcher=named.researcher,
         label=named.label,

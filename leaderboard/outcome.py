@@ -25,7 +25,7 @@ MAX_USD = 1e6
 _NOT_THE_MODEL = ("name", "api_base", "key_variable", "timeout_seconds", "first_wait_seconds", "price", "cache_prompts")
 # Of what a scaffold says of itself in the opening record: the same, and when it was run. A day of its own would make a
 # researcher of its own, whose seeds could begin at 0 again until one was lucky.
-_NOT_THE_RESEARCHER = ("llm", "price_as_of", "litellm_version", "date", "window_tokens")
+_NOT_THE_RESEARCHER = ("llm", *standard.WHEN, "window_tokens")
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,15 @@ def researcher(state: SessionState) -> str:
 
 def _room(state: SessionState) -> dict[str, int]:
     """What a model's window leaves the standard scaffold: a window that is larger than that changes nothing."""
+    from harness.agents.llm import LLM, room_tokens
+
     agent, llm = standard.group(state, "agent"), standard.group(state, "llm")
     options = agent.get("options")
     wanted = options.get("context_tokens") if isinstance(options, dict) else None
     window, answer = llm.get("context_tokens"), llm.get("max_output_tokens")
     if agent.get("name") != "llm" or type(wanted) is not int or type(window) is not int or type(answer) is not int:
         return {}
-    return {"context_tokens": min(wanted, window - answer)}
+    return {"context_tokens": room_tokens(LLM(0, 0, 0, wanted), window, answer)}
 
 
 def _told(facts: Any) -> Any:

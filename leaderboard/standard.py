@@ -42,7 +42,7 @@ _REPEATED = {
     "window_tokens": "context_tokens",
 }
 # And those of the day it was run.
-_WHEN = ("price_as_of", "litellm_version", "date")
+WHEN = ("price_as_of", "litellm_version", "date")
 
 
 def reasons(whole: Bundle) -> Iterator[str]:
@@ -148,7 +148,7 @@ def _model(whole: Bundle) -> Iterator[str]:
             yield f"its scaffold is another: {name} is {_shown(facts.get(name))}, here {text.line(str(value), 20)}"
     # Whatever else it says would make a researcher of its own, whose seeds begin at 0 again.
     for name in facts:
-        if name not in (*_scaffold(), *_REPEATED, *_WHEN):
+        if name not in (*_scaffold(), *_REPEATED, *WHEN):
             yield f"says {text.line(str(name), 40)} of its model, which no session does"
     for name in llm:
         if name not in _groups_here("noop")["llm"]:

@@ -19,6 +19,7 @@ from harness.records import Edit
 from harness.views import text
 
 PROPOSE, STOP, SMOKE, READ, COMPARE = "propose_experiment", "stop", "smoke_run", "read_experiment", "compare_runs"
+TOOLS = (PROPOSE, STOP, SMOKE, READ, COMPARE)
 
 MAX_ANSWER_CHARS = 400_000
 MAX_HYPOTHESIS_CHARS = 2000
@@ -76,8 +77,7 @@ def from_call(name: str, arguments: str | Mapping[str, Any]) -> Move:
         case "compare_runs":
             return Move(COMPARE, runs=(_run(given.get("first")), _run(given.get("second"))))
         case _:
-            known = ", ".join((PROPOSE, STOP, SMOKE, READ, COMPARE))
-            raise EditRefused(f"there is no tool {ascii(name)[:60]}; the tools are {known}")
+            raise EditRefused(f"there is no tool {ascii(name)[:60]}; the tools are {', '.join(TOOLS)}")
 
 
 def from_text(answer: str, *, with_tools: bool = False) -> Move:
@@ -147,7 +147,9 @@ def _tidied(answer: str) -> str:
             at += 1
             continue
         end = next((end for end in range(at + 1, len(lines)) if _REPLACE_LIKE.fullmatch(lines[end])), len(lines))
-        tidied += [SEARCH_MARK, *_body(lines[at + 1 : end], mark.group(1)), *[REPLACE_MARK][: len(lines) - end]]
+        tidied += [SEARCH_MARK, *_body(lines[at + 1 : end], mark.group(1))]
+        if end < len(lines):
+            tidied.append(REPLACE_MARK)
         at = end + 1
     return "\n".join(tidied)
 
@@ -170,7 +172,7 @@ def _written_call(answer: str, fenced: list[str]) -> tuple[str, str | Mapping[st
             given = json.loads(part, strict=False)
         except (ValueError, RecursionError):
             continue
-        if isinstance(given, dict) and given.get("name") in (PROPOSE, STOP, SMOKE, READ, COMPARE):
+        if isinstance(given, dict) and given.get("name") in TOOLS:
             arguments = given.get("arguments", given.get("parameters"))
             return str(given["name"]), arguments if isinstance(arguments, Mapping | str) else {}
     return None

@@ -19,30 +19,26 @@ def answer(move: Move, view: View) -> str:
 
 def _read(name: str, view: View) -> str:
     if name == "baseline":
-        return _baseline(view)
+        run = view.baseline[-1] if view.baseline else None
+        return "\n\n".join(["The baseline is the stock script, changed in nothing.", *_run_itself(run)])
     item = view.history[_index(name, view)]
     run = item.last_run
-    log = text.tail(run.log_tail, _prompt.MAX_LOG_CHARS).strip("\n") if run else ""
     parts = [
         f"Experiment {item.index + 1}, {'kept' if item.kept else 'not kept'}, {text.bpb(item.val_bpb)} val bpb "
         f"({text.sigmas(item.delta_sigma)} sigma).\n{_prompt.quoted(text.block(item.hypothesis, 2000))}",
         f"It failed: {text.line(item.reason)}" if item.reason else "",
         f"Its change against the best before it:\n{_prompt.change(item, view, MAX_CHANGE_LINES)}",
-        _prompt.curve(run) if run else "",
-        f"Its log:\n{_prompt.quoted(log)}" if log else "",
+        *_run_itself(run),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _baseline(view: View) -> str:
-    run = view.baseline[-1] if view.baseline else None
-    log = text.tail(run.log_tail, _prompt.MAX_LOG_CHARS).strip("\n") if run else ""
-    parts = [
-        "The baseline is the stock script, changed in nothing.",
-        _prompt.curve(run) if run else "",
-        f"Its log:\n{_prompt.quoted(log)}" if log else "",
-    ]
-    return "\n\n".join(part for part in parts if part)
+def _run_itself(run: RunResult | None) -> list[str]:
+    """Its curve and its log."""
+    if run is None:
+        return []
+    log = text.tail(run.log_tail, _prompt.MAX_LOG_CHARS).strip("\n")
+    return [_prompt.curve(run), *([f"Its log:\n{_prompt.quoted(log)}"] if log else [])]
 
 
 def _compare(first: str, second: str, view: View) -> str:

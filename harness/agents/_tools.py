@@ -38,7 +38,14 @@ class Offer:
     def instructions(self) -> str:
         """The part of the system prompt that says how to answer."""
         form = "tools" if self.with_tools else "text"
-        parts = [_prompt.template(f"answer_{form}", repairs=str(self.repairs))]
+        parts = [
+            _prompt.template(
+                f"answer_{form}",
+                repairs=str(self.repairs),
+                row_chars=str(_prompt.MAX_ROW_CHARS),
+                note_chars=f"{_answer.MAX_NOTE_CHARS:,}",
+            )
+        ]
         if self.answer_tokens is not None:
             parts.append(_prompt.template("answer_length", tokens=f"{self.answer_tokens:,}"))
         if self.may_stop:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
+from composed import composed
 from no_repository import NoRepository
 
-from harness import agents, compose
+from harness import agents
 from harness.codec import to_json
 from harness.config import Config
 from harness.desk import Line
@@ -72,18 +71,11 @@ class HashedBench:
 
 
 def configured(*overrides: str, wire: str = "openai") -> Config:
-    composed = _composed(
+    return composed(
         *("task=tiny", "backend=null", "data=synthetic", "agent=llm", "llm=scripted"),
         *(f"llm.model={MODELS[wire]}", f"llm.scripted.wire={wire}"),
         *("task.baseline_seeds=2", "task.confirm_seeds=2", "session.experiments=4", *overrides),
     )
-    return copy.deepcopy(composed)
-
-
-@cache
-def _composed(*overrides: str) -> Config:
-    """Hydra takes longer than the session."""
-    return compose.compose(list(overrides))
 
 
 @contextmanager

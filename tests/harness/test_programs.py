@@ -12,6 +12,7 @@ from harness.agents import _programs
 from harness.config import AgentConfig
 from harness.errors import ConfigError
 from harness.opening import unranked
+from harness.protocols import Stated
 from harness.records import Usage, Walls
 
 
@@ -38,7 +39,8 @@ def test_what_programs_print_of_their_cost() -> None:
 def test_the_ready_ones_compose(name: str) -> None:
     config = compose.compose([f"agent={name}"])
     agent = agents.load(config.agent)
-    assert config.agent.name == "external" and agent.facts()["program"] == name  # type: ignore[attr-defined]
+    assert isinstance(agent, Stated)
+    assert config.agent.name == "external" and agent.facts()["program"] == name
     assert "{prompt}" in config.agent.options["argv"]
 
 

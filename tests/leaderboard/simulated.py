@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from composed import composed
 from no_repository import ComputedRepository
 
 from harness import seeds, stats
-from harness.compose import compose
 from harness.config import Config
 from harness.data import DataInfo
 from harness.desk import Line
@@ -187,13 +185,7 @@ class Rates:
 
 
 def configuration(*overrides: str, base: Sequence[str] = OVERRIDES) -> Config:
-    return copy.deepcopy(_composed(*base, "agent=random", "session.experiments=3", *overrides))
-
-
-@cache
-def _composed(*overrides: str) -> Config:
-    """Hydra takes longer than the session."""
-    return compose(list(overrides))
+    return composed(*base, "agent=random", "session.experiments=3", *overrides)
 
 
 def run_session(
