@@ -92,7 +92,11 @@ class SessionDesk:
             return retries.wait_seconds(failed)
         except LLMError as error:
             words = self.line.store.clean(str(error))
-            raise LLMError(f"{words}; nothing is lost: `bpbench resume {self.folder}`") from error
+            resume = f"`bpbench resume {self.folder}`"
+            if failed.outcome is Outcome.REFUSED:
+                # To resume with nothing changed would be refused again, and a session never changes its settings.
+                resume = f"mended at the server or provider, {resume} goes on; other settings are another session"
+            raise LLMError(f"{words}; nothing is lost: {resume}") from error
 
     def smoke(self, source: str) -> Smoke:
         digest = hashlib.sha256(source.encode()).hexdigest()

@@ -95,7 +95,7 @@ def smoke(result: Smoke) -> str:
         None if result.setup_seconds is None else f"{result.setup_seconds:.1f} s of setup",
         None if result.num_steps is None else f"{result.num_steps:,} steps",
         None if speed is None else f"{speed:,.0f} tokens/s as the code counts them",
-        None if memory is None else f"{memory / 1e6:,.0f} MB of memory",
+        None if memory is None else f"{memory / 1e6:,.0f} MB of host memory",
     ]
     known = ", ".join(fact for fact in facts if fact)
     ended = "It ran." if result.reason is None else f"It ended as {result.status}: {text.line(result.reason)}"

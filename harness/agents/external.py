@@ -314,8 +314,12 @@ def make(
         raise ConfigError("agent.options.argv must be the program and its arguments, such as [my-agent, '{prompt}']")
     if parser not in _programs.PARSERS:
         raise ConfigError(f"agent.options.parser must be one of {', '.join(_programs.PARSERS)}, not '{parser}'")
-    if not all(isinstance(part, str) for part in [*argv, *(arguments or []), *(environment or [])]):
-        raise ConfigError("agent.options.argv, arguments and environment must be lists of strings")
+    for key, parts in (("argv", argv), ("arguments", arguments or []), ("environment", environment or [])):
+        if wrong := [part for part in parts if not isinstance(part, str)]:
+            raise ConfigError(
+                f"agent.options.{key} must be a list of strings, and {wrong[0]!r} is none: write 'agent.options.{key}="
+                f'["{wrong[0]}"]\', both kinds of quotes included'
+            )
     if arguments and "{arguments}" not in argv[1:]:
         raise ConfigError("agent.options.arguments: argv does not say where they go; put '{arguments}' into it")
     _programs.check_environment(environment or [])

@@ -52,7 +52,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         f"serving on {server.url} until Ctrl-C:\n"
         f"  OpenAI     llm=openai_compatible llm.model=openai/scripted llm.api_base={server.url}/v1\n"
         f"  Ollama     llm=ollama llm.model=ollama_chat/scripted llm.api_base={server.url}\n"
-        f"  Anthropic  ANTHROPIC_BASE_URL={server.url}",
+        f"  Anthropic  llm=claude_sonnet llm.api_base={server.url}, with any ANTHROPIC_API_KEY\n"
+        f"  Claude Code  ANTHROPIC_BASE_URL={server.url}",
         flush=True,
     )
     try:
@@ -123,16 +124,19 @@ def _agrees() -> bool:
 def ask_once(config: Config) -> None:
     """One small question before hours of device time. Raises ConfigError where the model cannot be asked.
 
-    What may pass is only told: the session has its own tries, and a series must not lose one for a busy minute.
+    What may pass is only told: the session has its own tries, and a series must not lose one for a busy minute. Of a
+    server of one's own that nobody has started nothing will pass.
     """
     from harness.llm import doctor
-    from harness.llm.exchange import CallFailed
+    from harness.llm.exchange import CallFailed, Outcome
     from harness.llm.retries import BUDGETS
 
     try:
         said, _ = doctor.ask(config, os.environ)
     except LLMError as error:
-        if isinstance(error, CallFailed) and error.outcome in BUDGETS:
+        outcome = error.outcome if isinstance(error, CallFailed) else None
+        not_started = config.llm.api_base is not None and outcome is Outcome.UNREACHABLE
+        if outcome in BUDGETS and not not_started:
             text.say(f"{error}; the session will try again")
             return
         raise ConfigError(f"{error}; nothing was started") from error

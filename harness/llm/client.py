@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, getproxies_environment
 
 from harness.config import LLMConfig
 from harness.errors import ConfigError
@@ -35,6 +35,7 @@ _THOUGHTS = {
     "hosted_vllm": "reasoning_content",
 }
 _KEEP_ALIVE_SECONDS = 60
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NO_KEY = "none"  # clients insist on one, and must not take one from the environment instead
 
 
@@ -72,6 +73,7 @@ def load() -> Any:
     """LiteLLM, with its network fetches, its `.env` and its own tries off."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"  # else it reads a .env from the working folder
+    _pass_proxies_by()
     first = "litellm" not in sys.modules
     import litellm
 
@@ -86,6 +88,16 @@ def load() -> Any:
         if not getproxies():  # a transport of our own would pass them by
             _keep_alive(litellm)
     return litellm
+
+
+def _pass_proxies_by() -> None:
+    """Keep what goes to this machine from the environment's proxies, which httpx would hand a local model's prompts."""
+    proxies = getproxies_environment()
+    if set(proxies) - {"no"}:
+        asked = [name.strip() for name in proxies.get("no", "").split(",") if name.strip()]
+        if "*" not in asked:
+            more = [name for name in _LOOPBACK if name not in asked]
+            os.environ["no_proxy"] = ",".join([*asked, *more])  # whoever reads both spellings lets this one win
 
 
 def _keep_alive(litellm: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from harness.agents._tools import Offer
 from harness.config import Config, LLMConfig
 from harness.errors import ConfigError, LLMError
-from harness.llm import client
+from harness.llm import client, settings
 from harness.llm import line as llm_line
 from harness.llm import price as llm_price
 from harness.llm.exchange import Request
@@ -39,6 +39,8 @@ def examine(config: Config, environment: Mapping[str, str], *, ping: bool) -> It
         yield Finding(None, "no language model is chosen: llm=NAME, with a file in conf/llm")
         return
     yield _key(chosen, environment)
+    if elsewhere := settings.redirected(chosen, environment):
+        yield Finding(False, elsewhere)
     if chosen.scripted.wire is None:
         yield from _table(chosen)
     yield _price(chosen)
@@ -109,12 +111,6 @@ def _window(config: Config) -> Iterator[Finding]:
     room = chosen.context_tokens - chosen.max_output_tokens
     if isinstance(wanted, int) and wanted > room:
         yield Finding(None, f"context: its window has {room} tokens beside an answer, and others may use {wanted}")
-    ctx = chosen.extra.get("num_ctx")
-    if str(chosen.model).startswith("ollama") and ctx != chosen.context_tokens:
-        yield Finding(
-            False,
-            f"llm.extra.num_ctx={ctx} must be llm.context_tokens={chosen.context_tokens}: Ollama cuts longer prompts",
-        )
 
 
 def _ping(config: Config, environment: Mapping[str, str]) -> Finding:

@@ -57,9 +57,19 @@ def _thinks_long(llm: LLMConfig) -> bool:
 
 
 def check_cap(config: Config, agent: Agent) -> None:
-    """Raises ConfigError where not even one call fits below session.max_cost_usd."""
+    """Raises ConfigError where not even one call fits below session.max_llm_tokens and max_cost_usd."""
     cap, price, llm = config.session.max_cost_usd, config.llm.price, config.llm
-    if cap is None or not isinstance(agent, LLM) or price.input_usd_per_million is None:
+    if not isinstance(agent, LLM):
+        return
+    tokens = config.session.max_llm_tokens
+    # The worst case counts a byte as a token (harness/llm/price.py); the first prompt holds at least these.
+    least = len((instructions(config) + sizes.stock_of(config.task)).encode()) + llm.max_output_tokens
+    if tokens is not None and tokens < least:
+        raise ConfigError(
+            f"session.max_llm_tokens={tokens}: one call of llm={llm.name} may take {least} and more, so none would be "
+            "made; raise it, or lower llm.max_output_tokens"
+        )
+    if cap is None or price.input_usd_per_million is None:
         return
     one = _usd(config, room_tokens(agent, llm.context_tokens, llm.max_output_tokens), llm.max_output_tokens)
     if one > cap:

@@ -26,6 +26,8 @@ _UNREADABLE_SIGNS = (
     "error parsing tool call",
     "tool_use_failed",
 )
+# What a server says that has no tool calls, or was started without them: llama.cpp (status 500), vLLM, Ollama.
+_NO_TOOLS_SIGNS = ("--jinja", "--enable-auto-tool-choice", "does not support tools")
 # "billing" alone is no sign: Google's limits by the minute send their callers to the billing page, too.
 _NO_CREDIT_SIGNS = ("insufficient_quota", "credit balance", "billing_not_active", "billing_hard_limit")
 # OpenAI counts the longest possible answer: however long one waits, such a request never fits into a minute.
@@ -83,6 +85,9 @@ def _by_status(litellm: Any, error: Exception, status: int, words: str, config: 
         )
     if status == _TOO_MANY and not any(sign in lower for sign in (*_NO_CREDIT_SIGNS, _NEVER_FITS)):
         return CallFailed(Outcome.RATE_LIMIT, words, retry_after_seconds=retry_after(error))
+    if config.tools and any(sign in lower for sign in _NO_TOOLS_SIGNS):
+        advice = "start the server with tool calls, or set llm.tools=false"
+        return CallFailed(Outcome.REFUSED, f"{words}; {advice}", status=status)
     if status >= 500:
         return CallFailed(Outcome.SERVER, words, retry_after_seconds=retry_after(error))
     overflow = isinstance(error, litellm.ContextWindowExceededError) or any(sign in lower for sign in _OVERFLOW_SIGNS)

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.config import Config, LLMConfig
 from harness.desk import Line
+from harness.errors import ConfigError
 from harness.llm import client, settings
 from harness.llm.store import Store, secrets_of
 from harness.scripted_llm.script import Script, load
@@ -55,6 +56,8 @@ def check(config: LLMConfig, environment: Mapping[str, str], seed: int = 0) -> N
     if config.name == settings.NO_LLM:
         return
     client.key(config, environment)
+    if elsewhere := settings.redirected(config, environment):
+        raise ConfigError(elsewhere)
     if config.scripted.wire:
         script(config, seed)
 

@@ -50,6 +50,19 @@ def unranked(llm: Mapping[str, Any]) -> Iterator[str]:
             yield f"{what} is set: it could answer in the model's place, tell it more, or be another model"
 
 
+def redirected(llm: LLMConfig, environment: Mapping[str, str]) -> str | None:
+    """Which variable leads LiteLLM to another server than the provider's, unseen by the session's record; in words."""
+    if llm.api_base is not None or llm.scripted.wire is not None:
+        return None
+    provider = str(llm.model).partition("/")[0].upper()
+    names = (f"{provider}_{what}" for what in ("API_BASE", "BASE_URL", "API_URL", "API_ENDPOINT", "ENDPOINT_URL"))
+    found = next((name for name in ("USE_LITELLM_PROXY", *names) if environment.get(name)), None)
+    return found and (
+        f"{found} is set, so {llm.model} would be asked there and the session would name its provider: "
+        "unset it, or say llm.api_base=..., which the record shows"
+    )
+
+
 def validate(config: Config, agent: Agent) -> None:
     """Raises ConfigError, one line naming the key."""
     chosen = config.llm.name != NO_LLM
@@ -71,6 +84,8 @@ def _validate_llm(llm: LLMConfig) -> None:
         raise ConfigError(
             f"llm.model must be provider/model, such as openai/gpt-x or ollama_chat/qwen, not {llm.model!r}"
         )
+    if not llm.model.isascii():
+        raise ConfigError(f"llm.model={llm.model!r}: expected ASCII letters, signs and digits only")
     if not (llm.key_variable or llm.api_base or llm.scripted.wire):
         raise ConfigError("llm.api_base must say where the model is, or llm.key_variable which key its provider wants")
     if not 1 <= llm.max_output_tokens < llm.context_tokens:
@@ -117,6 +132,13 @@ def _validate_extra(llm: LLMConfig) -> None:
             f"llm.extra.{secret} would be written into the session: export the key and give its variable's name as "
             "llm.key_variable; other headers cannot be sent"
         )
+    window = llm.extra.get("num_ctx")
+    ollama = str(llm.model).partition("/")[0] in ("ollama", "ollama_chat") and llm.scripted.wire is None
+    if ollama and not (isinstance(window, int) and window >= llm.context_tokens):
+        raise ConfigError(
+            f"llm.extra.num_ctx={window} must be at least llm.context_tokens={llm.context_tokens}: Ollama cuts longer "
+            "prompts without a word"
+        )
     if "tool_choice" in llm.extra and not llm.tools:
         raise ConfigError("llm.extra.tool_choice goes with llm.tools=true only: the text form has no tools to choose")
 
@@ -149,7 +171,7 @@ def _refuse_caps(config: Config, agent: Agent) -> None:
     for name in ("max_cost_usd", "max_llm_tokens"):
         if getattr(config.session, name) is not None:
             raise ConfigError(
-                f"session.{name} does not bind agent={agent.name}, whose program asks its own model: set the program's "
-                "own limit (agent=claude_code: agent.options.arguments=[--max-budget-usd,'5']), session.max_hours or "
-                "agent.options.max_turn_seconds"
+                f"session.{name} does not bind agent={agent.name}, whose program asks its own model: set "
+                "session.max_hours, agent.options.max_turn_seconds or the program's own limit (agent=claude_code: "
+                "'agent.options.arguments=[--max-budget-usd,\"5\"]', all quotes included)"
             )

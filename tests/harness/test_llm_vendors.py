@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 from llm_bench import STOCK
 from test_conversation import said, talk
@@ -18,7 +22,7 @@ from harness.agents._conversation import _size
 from harness.compose import compose
 from harness.config import LLMConfig, PriceConfig
 from harness.errors import ConfigError, LLMError
-from harness.llm import cli, client, doctor, estimate, failures, price
+from harness.llm import cli, client, doctor, estimate, failures, line, price
 from harness.llm.exchange import UNREADABLE, CallFailed, Model, Outcome, Reply, Request
 from harness.records import Proposal, Stop
 from harness.scripted_llm.script import Script
@@ -136,6 +140,14 @@ def test_a_request_that_no_minute_has_room_for_is_not_waited_for() -> None:
     litellm, words = client.load(), "Request too large for gpt-x on tokens per min (TPM): Limit 10000, Requested 33000"
     became = failures._by_status(litellm, RuntimeError(words), 429, words, named("openai/x"))
     assert became.outcome is Outcome.REFUSED and "lower llm.max_output_tokens" in str(became)
+
+
+@pytest.mark.parametrize(
+    "words", ["tools param requires --jinja flag", "registry.ollama.ai/library/x does not support tools"]
+)
+def test_a_server_without_tool_calls_is_not_asked_for_an_hour(words: str) -> None:
+    became = failures._by_status(client.load(), RuntimeError(words), 500, words, named("openai/x"))
+    assert became.outcome is Outcome.REFUSED and "llm.tools=false" in str(became)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +312,49 @@ def test_the_model_is_asked_with_the_tools_of_a_session_before_hours_begin(capsy
         cli.agree(compose(["agent=llm", "llm=scripted", "+llm.extra.top_k=5"]), yes=True)
         assert len(server.served) == 3
     assert "llm.extra.top_k is set" in (told := capsys.readouterr().err) and "will not be ranked" in told
+
+
+def test_a_server_of_ones_own_that_nobody_started_is_told_before_hours_begin() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    where = ("agent=llm", "llm=openai_compatible", "llm.model=openai/it", f"llm.api_base=http://127.0.0.1:{port}/v1")
+    with pytest.raises(ConfigError, match=r"nobody listens at .*; nothing was started"):
+        cli.agree(compose(where), yes=True)
+
+
+@pytest.mark.parametrize("name", ["ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE", "USE_LITELLM_PROXY"])
+def test_a_variable_that_leads_to_another_server_is_refused(name: str) -> None:
+    """LiteLLM would follow it, and the session would name its provider."""
+    config = compose(["agent=llm", "llm=claude_sonnet"]).llm
+    key = {"ANTHROPIC_API_KEY": "k"}
+    line.check(config, {**key, "OPENAI_BASE_URL": "http://elsewhere"})
+    with pytest.raises(ConfigError, match=f"{name} is set, so anthropic/.* would be asked there"):
+        line.check(config, {**key, name: "http://elsewhere"})
+    config.api_base = "http://elsewhere"
+    line.check(config, {**key, name: "http://elsewhere"})
+
+
+def test_a_proxy_does_not_get_what_is_said_to_a_model_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    client.load()
+    assert "no_proxy" not in os.environ
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    monkeypatch.setenv("NO_PROXY", "example.org, localhost")
+    monkeypatch.setenv("no_proxy", "x")  # so that what is set there now is taken back
+    monkeypatch.delenv("no_proxy")
+    client.load()
+    with ScriptedServer(Script(steps=({},))) as server:
+        assert httpx.post(f"{server.url}/v1/chat/completions", json={"messages": [], "model": "it"}).status_code == 200
+    assert os.environ["no_proxy"].split(",") == ["example.org", "localhost", "127.0.0.1", "::1"]
+
+
+def test_a_limit_in_tokens_below_one_call_is_refused_at_once() -> None:
+    for limit, words in ((40_000, "session.max_llm_tokens=40000: one call"), (200_000, None)):
+        config = compose(["agent=llm", "llm=claude_sonnet", f"session.max_llm_tokens={limit}"])
+        with pytest.raises(ConfigError, match=words) if words else contextlib.nullcontext():
+            estimate.check_cap(config, scaffold.make())
 
 
 def test_a_limit_below_the_price_of_one_call_is_refused_at_once() -> None:

@@ -70,7 +70,8 @@ def test_what_is_wrong_with_a_program_is_said() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "argv must be the program"),
         ({"argv": ["x"], "parser": "guess"}, "parser must be one of none, claude_code, codex"),
-        ({"argv": ["x", 3]}, "lists of strings"),
+        ({"argv": ["x", 3]}, "argv must be a list of strings, and 3 is none: write 'agent.options.argv=\\[\"3\"\\]'"),
+        ({"argv": ["x", "{arguments}"], "arguments": ["--limit", 5]}, "arguments must be a list of strings, and 5 is"),
         ({"argv": ["x"], "environment": ["MY_API_KEY=12345678"]}, "MY_API_KEY=... .*: export it and give its name"),
         ({"argv": ["x"], "environment": ["HTTPS_PROXY=http://me:secret@proxy"]}, "HTTPS_PROXY=... .*: export it"),
         ({"argv": ["x", "--api-key", "sk-12345678"]}, "the value of --api-key would be written into the session"),
