@@ -15,7 +15,7 @@ from harness import rate
 from harness.clock import ClockEvaded
 from harness.ending import Watch, claimed
 from harness.errors import HarnessError
-from harness.folders import used_bytes
+from harness.folders import MAX_DISK_BYTES, used_bytes
 from harness.gate import SnapshotRefused, copy_snapshot, token_dtype
 from harness.protocols import Process
 from harness.records import CurvePoint, Progress, Status
@@ -29,7 +29,6 @@ MAX_MESSAGES = 200_000
 MEMORY_POLL_SECONDS = 0.1
 DISK_POLL_SECONDS = 0.5
 MAX_GAP_SECONDS = 30.0  # between two looks at a run; a busy machine has some tenths
-MAX_DISK_BYTES = 4 << 30  # in the folders of a run
 # Failures of the disk that we write to. Everything else that fails about a snapshot is taken for the child's doing.
 _OUR_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.codec import from_json
 from harness.errors import HarnessError, JournalError
-from harness.folders import fresh
+from harness.folders import MAX_DISK_BYTES, fresh, used_bytes
 from harness.integrity import DataCanary, Witness
 from harness.protocols import Launch, OnProgress, Process, Sandbox
 from harness.records import Audit, Progress, Status
@@ -30,6 +30,7 @@ from harness.work import counts, work_seconds
 # Beyond its own limit the scorer ends by itself; this only catches a scorer that hangs.
 SCORER_GRACE_SECONDS = 60.0
 UNTIMED_EVAL_SECONDS = 600.0
+POLL_SECONDS = 0.5  # how often a model server's memory and files are looked at
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,16 @@ class Evaluator:
     def converse(
         self, channel: Channel, servers: Servers, run_id: str, started: float, limits: Limits
     ) -> dict[str, Any] | None:
-        limit = (limits.seconds or UNTIMED_EVAL_SECONDS) + SCORER_GRACE_SECONDS
+        ends = started + (limits.seconds or UNTIMED_EVAL_SECONDS) + SCORER_GRACE_SECONDS
         while True:
-            left = started + limit - time.monotonic()
-            received = channel.receive(timeout_seconds=max(0.01, left))
+            if (excess := servers.excess()) is not None:
+                return excess
+            try:
+                received = channel.receive(max(0.01, min(POLL_SECONDS, ends - time.monotonic())))
+            except TimeoutError:
+                if time.monotonic() >= ends:
+                    raise
+                continue
             if received is None:
                 return None
             message, _ = received
@@ -156,6 +163,7 @@ class Servers:
         self.run_dir = run_dir
         self.run_id = run_id
         self.source = source
+        self.home = run_dir / "server_home"
         self.canary: DataCanary | None = None
         self.process: Process | None = None
         self.channel: Channel | None = None
@@ -170,8 +178,8 @@ class Servers:
         for path in box.iterdir():
             path.chmod(0o444)
         box.chmod(0o755)  # whatever the umask: behind the walls it may be another user's
-        home = fresh(self.run_dir / "server_home")
-        self.canary = DataCanary(home)
+        fresh(self.home)
+        self.canary = DataCanary(self.home)
         self.channel, theirs = Channel.pair()
         with theirs:
             self.process = self.evaluator.sandbox.launch(
@@ -180,7 +188,7 @@ class Servers:
                     cwd=box,
                     env={
                         **self.evaluator.environment,
-                        **private_folders(home),
+                        **private_folders(self.home),
                         "BPBENCH_FD": str(theirs.fileno()),
                     },
                     fds=(theirs.fileno(),),
@@ -188,10 +196,28 @@ class Servers:
                     log_path=self.run_dir / "server.txt",
                     max_log_bytes=MAX_LOG_BYTES,
                     max_memory_bytes=self.evaluator.max_memory_bytes,
-                    writable=(home,),
+                    writable=(self.home,),
                 )
             )
         return self.channel.sock
+
+    def excess(self) -> dict[str, Any] | None:
+        """The result of a model whose processes take more than a run may have; None: they do not.
+
+        The limits of the system are for each process and each file, so nobody else counts a tree or a folder.
+        """
+        used = self.process.memory_bytes() if self.process else None
+        if used is not None and used > (limit := self.evaluator.max_memory_bytes):
+            # Not how much: a model that has seen what it is asked could say something by it.
+            reason = f"used more than {limit / 2**30:.1f} GiB of memory, the limit, when it was evaluated"
+            return {"status": Status.OOM, "reason": reason}
+        written = used_bytes((self.home,)) if self.process else 0
+        if written is None or written > MAX_DISK_BYTES:
+            found = "too many files" if written is None else f"{written / 2**30:.1f} GiB of files"
+            self.evaluator.witness.note(self.run_id, "disk_limit", f"{found} in the evaluation")
+            reason = f"wrote more than {MAX_DISK_BYTES / 2**30:.0f} GiB of files when it was evaluated"
+            return {"status": Status.CRASH, "reason": reason}
+        return None
 
     def work_seconds(self) -> float | None:
         """What this server has used of the device so far: of processors all their time, else that of the wall."""

@@ -17,6 +17,7 @@ _UNLOCK = (
     *((["chflags", "-R", "nouchg,nouappnd"], ["chmod", "-R", "-N"]) if sys.platform == "darwin" else ()),
     ["chmod", "-R", "u+rwX", "--"],
 )
+MAX_DISK_BYTES = 4 << 30  # in the folders of a run, and in those of its evaluation
 MAX_ENTRIES = 100_000  # a folder with more is as full as one without space
 
 
