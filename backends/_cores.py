@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from backends import _tools
 
 _CPUS = Path("/sys/devices/system/cpu")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
@@ -19,17 +21,41 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def affordable(path: Path = _QUOTA) -> int | None:
+    """Cores that a container may keep busy, however many it sees (cgroup v2, cpu.max); None: as many as it sees.
+
+    With more threads than that all of them are held back together, at every barrier.
+    """
+    try:
+        most, period = path.read_text(encoding="ascii").split()
+        return None if most == "max" else max(1, math.floor(int(most) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The cores that `pin` chooses, for the harness: behind its walls a process may not choose for itself."""
+    cores = _own(threads)
+    return {"BPBENCH_CORES": ",".join(map(str, sorted(cores)))} if cores else {}
+
+
+def _own(threads: int) -> set[int] | None:
+    """The cores for so many threads; None: those that there are.
+
+    Also under a quota, which gives no core: every container of a machine would choose the first ones.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    return choose(allowed, threads) if threads < len(allowed) and affordable() is None else None
+
+
 def pin(threads: int) -> None:
     """Keep this process, and what it starts, on `threads` of its cores; always the same ones.
 
     Where it uses all of them, or the system has no such call (macOS), nothing changes.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    allowed = os.sched_getaffinity(0)
-    if threads < len(allowed):
-        with suppress(PermissionError):  # a sandbox may forbid it: then the scheduler chooses
-            os.sched_setaffinity(0, choose(allowed, threads))
+    if (cores := _own(threads)) is not None:
+        with suppress(PermissionError):  # a sandbox forbids it, and has seen to it itself
+            os.sched_setaffinity(0, cores)
 
 
 def choose(allowed: set[int], count: int, cpus: Path = _CPUS) -> set[int]:

@@ -106,13 +106,13 @@ def resolve_dtype(name: str, dtype: str, supported: tuple[str, ...]) -> str:
 
 
 def resolve_threads(threads: int | None, available: int) -> int:
-    """`threads`, or all `available` ones; ValueError with one line if there are not that many.
+    """`threads`, or all `available` ones that may be kept busy; ValueError with one line if there are not that many.
 
     On Apple silicon only the performance cores, unless more are asked for: torch divides work into equal shares, and
     every barrier would wait for the slow cores. torch itself does so (`intraop_default_num_threads`).
     """
     if threads is None:
-        return min(available, _cores.num_performance() or available)
+        return min(available, _cores.num_performance() or available, _cores.affordable() or available)
     if not 1 <= threads <= available:
         raise ValueError(f"backend.threads={threads}: expected 1 to {available}, the cores this process may use")
     return threads

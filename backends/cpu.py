@@ -90,6 +90,7 @@ class Backend:
 
     def environment(self) -> dict[str, str]:
         return {
+            **_cores.environment(self.threads),
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
             "VECLIB_MAXIMUM_THREADS": str(self.threads),  # Apple's Accelerate, which heeds neither of these nor torch
@@ -98,7 +99,7 @@ class Backend:
             "GOMP_SPINCOUNT": "3000",
             # glibc returns every large activation to the kernel and faults it in again at the next step: keeping
             # the memory made a training step 20-30 % faster.
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+            "MALLOC_MMAP_THRESHOLD_": str(mmap_threshold()),
             "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         }
 
@@ -116,6 +117,13 @@ def peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int:
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
+
+
+def mmap_threshold(libc: str | None = None) -> int:
+    """From how many bytes on glibc maps memory anew. Before 2.35 it takes no more than 32 MiB, and ignores the rest."""
+    named = libc or (os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else None)
+    found = re.match(r"glibc (\d+)\.(\d+)", named or "")
+    return 1 << 25 if found and (int(found[1]), int(found[2])) < (2, 35) else 1 << 30
 
 
 def power_state(sys_root: Path = Path("/sys/devices/system/cpu")) -> dict[str, Any] | None:

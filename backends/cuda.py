@@ -52,7 +52,8 @@ def unavailable(cuda: Any = torch.cuda, version: Any = torch.version) -> str | N
     if getattr(version, "hip", None):
         return "this torch is built for ROCm; use backend=rocm"
     if not version.cuda:
-        return f"torch {torch.__version__} is built without CUDA: install the CUDA build of torch=={torch.__version__}"
+        plain = torch.__version__.partition("+")[0]
+        return f"torch {torch.__version__} is built without CUDA: install the CUDA build of torch=={plain}"
     if not cuda.is_available():
         return "torch finds no CUDA device: check that `nvidia-smi` lists one and that CUDA_VISIBLE_DEVICES names it"
     return None
@@ -75,7 +76,7 @@ class Backend:
 
     def setup(self) -> None:
         torch.set_num_threads(self.threads)
-        # Products that stay in float32 may use TF32: the stock script's parameters are float32, its products are not.
+        # Products that stay in float32 may use TF32: with dtype=float32 all of them, else those that autocast leaves.
         torch.set_float32_matmul_precision("high")
         self._cuda.set_per_process_memory_fraction(MEMORY_SHARE, 0)
 

@@ -30,7 +30,8 @@ _HERTZ_PER_MHZ = 1e6
 def unavailable(device_module: Any = torch.cuda, version: Any = torch.version) -> str | None:
     """Why this backend cannot be used here; None: it can."""
     if not getattr(version, "hip", None):
-        return f"torch {torch.__version__} is built without ROCm: install the ROCm build of torch=={torch.__version__}"
+        plain = torch.__version__.partition("+")[0]
+        return f"torch {torch.__version__} is built without ROCm: install the ROCm build of torch=={plain}"
     if not device_module.is_available():
         return "torch finds no ROCm device: check `rocminfo`, that you are in the groups render and video, and /dev/kfd"
     return None
@@ -62,8 +63,9 @@ class Backend(cuda.Backend):
         properties = self._cuda.get_device_properties(0)
         facts = {
             "performance_level": read(self.pci_folder(properties) / "power_dpm_force_performance_level"),
-            "temperature_celsius": scaled(self.sensor(properties, "temp1_input"), _MILLIDEGREES),
-            "power_watts": scaled(self.sensor(properties, "power1_average"), _MICROWATTS),
+            # Instinct cards tell neither the edge's temperature nor average power, but the junction's and that of now.
+            "temperature_celsius": scaled(self.sensor(properties, "temp2_input", "temp1_input"), _MILLIDEGREES),
+            "power_watts": scaled(self.sensor(properties, "power1_average", "power1_input"), _MICROWATTS),
             "clock_mhz": scaled(self.sensor(properties, "freq1_input"), _HERTZ_PER_MHZ),
         }
         return facts if any(value is not None for value in facts.values()) else None
@@ -71,7 +73,8 @@ class Backend(cuda.Backend):
     def device_nodes(self) -> list[str]:
         """The compute driver's node, and the one card's render node."""
         drm = self.pci_folder(self._cuda.get_device_properties(0)) / "drm"
-        names = ["kfd", *sorted(f"dri/{path.name}" for path in drm.glob("renderD*"))]
+        # The last: the one node of Windows' driver in WSL.
+        names = ["kfd", *sorted(f"dri/{path.name}" for path in drm.glob("renderD*")), "dxg"]
         return [f"/dev/{name}" for name in names if (self._root / "dev" / name).exists()]
 
     def environment(self) -> dict[str, str]:
@@ -96,10 +99,11 @@ class Backend(cuda.Backend):
     def pci_folder(self, properties: Any) -> Path:
         return self._root / "sys/bus/pci/devices" / cuda.pci_address(properties)
 
-    def sensor(self, properties: Any, name: str) -> str | None:
-        """A file of the device's hwmon folder, whose number differs from boot to boot."""
-        found = sorted((self.pci_folder(properties) / "hwmon").glob(f"hwmon*/{name}"))
-        return read(found[0]) if found else None
+    def sensor(self, properties: Any, *names: str) -> str | None:
+        """The first of these files that can be read in the device's hwmon folder, whose number differs by boot."""
+        folder = self.pci_folder(properties) / "hwmon"
+        values = (read(path) for name in names for path in sorted(folder.glob(f"hwmon*/{name}")))
+        return next((value for value in values if value is not None), None)
 
 
 def by_number() -> dict[str, str]:

@@ -42,6 +42,7 @@ class BubblewrapSandbox:
         cgroup = limits.make_cgroup(bounds)
         plan: dict[str, Any] = {
             "cgroups": [str(folder) for folder in cgroup.folders] if cgroup else [],
+            "cores": limits.cores(launch),
             "rlimits": limits.rlimits(bounds, own_user=self.user is not None, accelerator=bool(self.devices)),
         }
         if self.user is not None:
@@ -50,7 +51,7 @@ class BubblewrapSandbox:
             plan["groups"] = runtime.groups_of(self.devices)
         filter_fd = os.memfd_create("seccomp")
         try:
-            os.write(filter_fd, seccomp.program(unix_sockets=True, same_user=False))
+            os.write(filter_fd, seccomp.program(unix_sockets=True, same_user=False, keep_cores=not self.devices))
             os.lseek(filter_fd, 0, os.SEEK_SET)
             fds = (*launch.fds, filter_fd)
             ready_fd = next(fd for fd in range(3, 10) if fd not in fds)  # a plain shell knows numbers of one digit

@@ -33,13 +33,15 @@ _NET_ALL, _SCOPE_ALL = 3, 3  # bind and connect of TCP; abstract sockets and sig
 def enter(plan: Mapping[str, Any]) -> None:
     """Put this process behind the walls of `plan`; raises OSError where one cannot be built.
 
-    Keys, all optional: `cgroups` (folders to join), `user` (uid to become, its group too) with `reveal` (paths which
-    that user must reach although a folder above is closed to it) and `groups` (that it belongs to), `rlimits` ({name:
-    value}), `landlock` ({"execute", "read", "write": paths}), `seccomp` (hex).
+    Keys, all optional: `cgroups` (folders to join), `cores` (to stay on), `user` (uid to become, its group too) with
+    `reveal` (paths which that user must reach although a folder above is closed to it) and `groups` (that it belongs
+    to), `rlimits` ({name: value}), `landlock` ({"execute", "read", "write": paths}), `seccomp` (hex).
     """
     for folder in plan.get("cgroups", ()):
         with open(f"{folder}/cgroup.procs", "w") as file:
             file.write("0")
+    if cores := plan.get("cores"):
+        os.sched_setaffinity(0, cores)
     if (user := plan.get("user")) is not None:
         reveal(plan.get("reveal", ()))
         os.setgroups(plan.get("groups", ()))

@@ -51,12 +51,14 @@ class LandlockSandbox:
         own_user, accelerator = self.user is not None, bool(self.devices)
         plan: dict[str, Any] = {
             "cgroups": [str(folder) for folder in cgroup.folders] if cgroup else [],
+            "cores": limits.cores(launch),
             "rlimits": limits.rlimits(bounds, own_user=own_user, accelerator=accelerator),
             "landlock": self.rules(launch),
             "seccomp": seccomp.program(
                 unix_sockets=False,
                 packet_sockets=self.beside_nvidia and enter.landlock_abi() >= _SCOPES_ABI,
                 same_user=not own_user,
+                keep_cores=not accelerator,
             ).hex(),
         }
         if self.user is not None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from harness.protocols import Launch
+
 MEMORY_SLACK = 1.125  # the runner kills at the limit itself, and says so; this is for what is faster than its polls
 DATA_FACTOR = 2  # of address space over memory: allocators reserve more than they use
 MAX_OPEN_FILES = 4096
@@ -26,6 +28,11 @@ _counter = itertools.count()
 class Limits:
     max_memory_bytes: int | None
     max_processes: int  # threads count
+
+
+def cores(launch: Launch) -> list[int]:
+    """Those that the device setting names (backends/_cores.py); empty: as this process."""
+    return [int(core) for core in launch.env.get("BPBENCH_CORES", "").split(",") if core]
 
 
 def rlimits(limits: Limits, *, own_user: bool, accelerator: bool) -> dict[str, int]:

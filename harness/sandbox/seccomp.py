@@ -49,6 +49,9 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469), "truncate": (76, 45),
     # which pages of a file are in memory: what one process reads or drops there, the next one could look up
     "mincore": (27, 232), "cachestat": (451, 451),
+    # what makes the kernel write to the disk at a moment of the code's choosing, in threads that nobody accounts for
+    "sync": (162, 81), "syncfs": (306, 267), "fsync": (74, 82), "fdatasync": (75, 83), "msync": (26, 227),
+    "sync_file_range": (277, 84), "pwritev2": (328, 287),
     # looked at more closely below
     "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "kill": (62, 129), "tkill": (200, 130),
     "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
@@ -68,9 +71,10 @@ _SIGNALLERS = {
 }  # fmt: skip
 # At the same user these reach any process of the user; the number is which argument names it (0: this one).
 _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity": 0}
+_SYNCS = ("sync", "syncfs", "fsync", "fdatasync", "sync_file_range")
 _EXAMINED = {
-    "clone", "clone3", "socket", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2", "rt_sigaction",
-    *_SIGNALLERS, *_AIMED
+    "clone", "clone3", "socket", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2", "pwritev2", "msync",
+    "rt_sigaction", *_SYNCS, *_SIGNALLERS, *_AIMED
 }  # fmt: skip
 
 _AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
@@ -80,6 +84,7 @@ _F_SET_RW_HINT, _F_SET_FILE_RW_HINT = 1036, 1038
 # whether a file can be written to any more (linux/fsverity.h) or is encrypted (linux/fscrypt.h).
 _SET_ATTRIBUTES = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602, 0x40086604, 0x40806685, 0x800C6613)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _CLONE_PARENT = 1, 36, 0x8000
+_MS_SYNC = 4
 _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
 _POSIX_FADV_DONTNEED, _MADV_COLD, _MADV_PAGEOUT = 4, 20, 21
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -97,12 +102,13 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def program(*, unix_sockets: bool, same_user: bool, packet_sockets: bool = False) -> bytes:
+def program(*, unix_sockets: bool, same_user: bool, packet_sockets: bool = False, keep_cores: bool = True) -> bytes:
     """The filter as an array of struct sock_filter for this machine.
 
     Args:
         unix_sockets: allow socket(AF_UNIX), where the file system and the network are namespaces of their own.
         packet_sockets: without that, allow socket(AF_UNIX, SOCK_SEQPACKET): NVIDIA's driver shares memory over one.
+        keep_cores: a process stays on the cores that it was given; drivers of accelerators choose for their threads.
         same_user: the code runs as the user of the harness, so whatever reaches other processes or files by name is
             refused too.
 
@@ -119,6 +125,9 @@ def program(*, unix_sockets: bool, same_user: bool, packet_sockets: bool = False
     if column == 0:
         code += [(_JUMP_AT_LEAST, 0, 1, 0x40000000), _refuse(ENOSYS)]  # x32
     rules = _rules(unix_sockets, packet_sockets, same_user)
+    if keep_cores:
+        rules = [rule for rule in rules if rule[0] != "sched_setaffinity"]
+        rules.append(("sched_setaffinity", [_refuse(EPERM)]))
     for name in sorted(set(_NUMBERS) - _EXAMINED - (set() if same_user else set(_ATTRIBUTES))):
         rules.append((name, [_refuse(EPERM)]))
     for name, body in rules:
@@ -146,6 +155,12 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         ("preadv2", [*_argument(5), *_refuse_unless([0])]),  # no flags: RWF_NOWAIT says what is in memory
         ("rt_sigaction", _default_sigchld()),
     ]  # fmt: skip
+    # Whoever asks is told that it was done: all that a run writes is thrown away.
+    rules += [(name, [_refuse(0)]) for name in _SYNCS]
+    rules += [
+        ("msync", [*_argument(2), (_JUMP_ANY_BIT, 1, 0, _MS_SYNC), _allow(), _refuse(0)]),
+        ("pwritev2", [*_argument(5), *_refuse_unless([0])]),  # no flags: RWF_DSYNC and RWF_SYNC write to the disk
+    ]
     rules += [(name, [*_argument(n), *_refuse_if([signal.SIGCONT])]) for name, n in _SIGNALLERS.items()]
     if same_user:
         rules += [(name, [*_argument(n), *_refuse_unless([0])]) for name, n in _AIMED.items()]

@@ -96,7 +96,8 @@ def amd_card(root: Path) -> Path:
     (pci / "hwmon/hwmon7").mkdir(parents=True)
     (pci / "unique_id").write_text("8f2c5b1e0d3a4c67\n")
     (pci / "power_dpm_force_performance_level").write_text("auto\n")
-    for name, value in {"power1_cap": 750_000_000, "temp1_input": 54_000, "freq1_input": 2_100_000_000}.items():
+    sensors = {"power1_cap": 750_000_000, "temp2_input": 54_000, "power1_input": 310_000_000}
+    for name, value in {**sensors, "freq1_input": 2_100_000_000}.items():
         (pci / "hwmon/hwmon7" / name).write_text(f"{value}\n")
     (root / "sys/module/amdgpu").mkdir(parents=True)
     (root / "sys/module/amdgpu/version").write_text("6.12.12\n")

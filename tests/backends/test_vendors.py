@@ -6,13 +6,14 @@ None of this replaces a run on such a device: README says which were run.
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 import torch
 from stand_ins import MAC, NVIDIA_SMI, Card, FakeCuda, FakeMps, make
 
-from backends import _cores, _processor, cpu, cuda, mps
+from backends import _cores, _processor, base, cpu, cuda, mps
 
 
 def test_a_cuda_device_in_its_vendors_words(tools, tmp_path):
@@ -120,7 +121,7 @@ def test_an_amd_card_by_its_drivers_files(tmp_path):
     assert backend.power_state() == {
         "performance_level": "auto",
         "temperature_celsius": 54.0,
-        "power_watts": None,
+        "power_watts": 310.0,
         "clock_mhz": 2100.0,
     }
 
@@ -154,6 +155,33 @@ def test_the_processor_of_a_mac(tools, tmp_path):
     tools(**MAC)
     assert _cores.num_performance("darwin") == 4 and _cores.num_performance("linux") is None
     assert _processor.model(tmp_path / "none", "darwin") == "Apple M3"
+
+
+def test_a_container_has_as_many_cores_as_it_may_keep_busy(tmp_path, monkeypatch):
+    quota = tmp_path / "cpu.max"
+    for written, cores in (("max 100000", None), ("250000 100000", 2), ("50000 100000", 1), ("none", None)):
+        quota.write_text(written)
+        assert _cores.affordable(quota) == cores
+    assert _cores.affordable(tmp_path / "nothing") is None
+    monkeypatch.setattr(_cores, "affordable", lambda: 2)
+    assert base.resolve_threads(None, 32) == 2 and base.resolve_threads(4, 32) == 4
+    assert base.resolve_threads(None, 1) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system keeps nobody on a core")
+def test_the_harness_is_told_on_which_cores_to_put_a_run(monkeypatch):
+    monkeypatch.setattr(_cores, "affordable", lambda: None)
+    allowed = os.sched_getaffinity(0)
+    assert _cores.environment(len(allowed)) == {}
+    if len(allowed) > 1:
+        assert _cores.environment(1) == {"BPBENCH_CORES": str(min(allowed))}
+        monkeypatch.setattr(_cores, "affordable", lambda: 1)
+        assert _cores.environment(1) == {}  # a quota gives no core of its own
+
+
+def test_older_libraries_map_memory_anew_from_32_mib_at_most():
+    assert cpu.mmap_threshold("glibc 2.34") == 1 << 25
+    assert cpu.mmap_threshold("glibc 2.35") == cpu.mmap_threshold("musl") == 1 << 30
 
 
 def test_peak_memory_on_a_mac_is_sampled():

@@ -71,6 +71,12 @@ def verdict(program: bytes, number: int, *arguments: int, architecture: int = X8
         (165, (), EPERM),  # mount
         (425, (), EPERM),  # io_uring_setup
         (222, (), EPERM),  # timer_create
+        (203, (0, 8), EPERM),  # sched_setaffinity
+        (74, (3,), 0x00050000),  # fsync: done, it is said
+        (26, (0, 4096, 4), 0x00050000),  # msync(MS_SYNC)
+        (26, (0, 4096, 1), ALLOW),  # msync(MS_ASYNC)
+        (328, (3, 0, 1, 0, 0, 2), EPERM),  # pwritev2(RWF_DSYNC)
+        (328, (3, 0, 1, 0, 0, 0), ALLOW),  # pwritev2
         (283, (), EPERM),  # timerfd_create
         (286, (), EPERM),  # timerfd_settime
         (435, (), ENOSYS),  # clone3
