@@ -1,7 +1,7 @@
 """Model server: answers windows of tokens with logits. Agent code runs here, so nothing here is trusted.
 
 Run as `python -m trainer.server` in a folder with train.py and model.safetensors. The messages are in
-docs/architecture.md. What it prints is thrown away: it has seen evaluation text.
+docs/architecture.md. What it prints stays with the session, unseen by a researcher: it has seen evaluation text.
 """
 
 from __future__ import annotations

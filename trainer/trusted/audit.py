@@ -208,16 +208,20 @@ def summarise(differences: NDArray[np.float64], targeted: NDArray[np.bool_]) -> 
 
 
 def verdict(audit: Audit) -> tuple[str, str] | None:
-    """Code and reason if the claims cannot be trusted."""
+    """Code and reason if the claims cannot be trusted.
+
+    Without figures, which the record has: a researcher reads the reason, and a model that has seen what it is asked
+    could say something by them.
+    """
     if audit.lower_nats > MAX_LEAK_NATS:
         return "leak_uniform", (
-            f"predictions depend on later tokens or other windows: without them tokens cost {audit.mean_nats:.4f} nats "
-            f"more (surely above {audit.lower_nats:.4f}, allowed {MAX_LEAK_NATS})"
+            "predictions depend on later tokens or other windows: without them a token costs over "
+            f"{MAX_LEAK_NATS} nats more"
         )
     if sign_test_p(audit.num_large_positive, audit.num_large_negative) < MAX_SIGN_P:
         return "leak_targeted", (
-            f"some predictions depend on later tokens or other windows: without them {audit.num_large_positive} of "
-            f"{audit.num_targeted} unusually good ones got worse, {audit.num_large_negative} better"
+            "some predictions depend on later tokens or other windows: without them unusually good ones got worse far "
+            "more often than better"
         )
     return None
 
@@ -227,10 +231,10 @@ def unsteady(audit: Audit) -> str | None:
     num_large = audit.num_large_uniform + audit.num_large_positive + audit.num_large_negative
     num_cuts = audit.num_uniform + audit.num_targeted
     if num_large > max(MIN_LARGE_ALLOWED, int(MAX_LARGE_SHARE * num_cuts)):
-        return f"when asked again, {num_large} of {num_cuts} answers of forward lay more than {LARGE_NATS} nats apart"
+        return f"when asked again, too many answers of forward lay more than {LARGE_NATS} nats apart"
     # Nobody honest does better when asked again: such a model remembers what the audit asked before.
     if audit.upper_nats < -MAX_LEAK_NATS:
-        return f"forward knew more when asked again, by {-audit.mean_nats:.4f} nats a token"
+        return "forward knew more when asked again"
     return None
 
 
