@@ -35,9 +35,10 @@ SHORTEST_INTERVAL_SECONDS = 0.4
 LARGEST_SHARE = 0.2  # of the time in bursts, on a device that needs it
 MAX_BURSTS_PER_RUN = 500  # a run's record holds them
 PILOT_SLICES = 64
-LOOK_AGAIN = 1.25  # times as many slices
+LOOK_AGAIN = 1.25  # times as many slices, or blocks
 MAX_METERED_BUDGETS = 15  # so many budgets, and
 MAX_METERED_SECONDS = 600.0  # no longer than this
+FEWER_CORES = ", or fewer cores: `taskset -c 0,1 bpbench ...`"  # the way to a board whose task is small
 
 
 def calibrate(
@@ -84,16 +85,21 @@ def calibrate_wall(
     block_seconds = min(LONGEST_BLOCK_SECONDS, max(SHORTEST_BLOCK_SECONDS, expected / 60))
     longest = rate.SETTLE_SECONDS + (MAX_BLOCKS + 4) * block_seconds
     seen: list[CurvePoint] = []  # all points: the record of a run keeps only some
+    next_look = BLOCKS
 
     def stop(watch: Watch) -> bool:
+        nonlocal next_look
         curve = watch.curve
         seen[len(seen) :] = curve[len(seen) :]
         # Only look when another block can be complete: this runs between two messages.
         if not curve or curve[-1].seconds <= rate.SETTLE_SECONDS + BLOCKS * block_seconds:
             return False
         done = rate.assess(rate.block_rates(curve, block_seconds), task, sigma_bpb)
-        enough = done is not None and (done.calibrated or len(done.block_tokens_per_second) >= MAX_BLOCKS)
-        return enough
+        num_blocks = 0 if done is None else len(done.block_tokens_per_second)
+        if done is None or num_blocks < min(next_look, MAX_BLOCKS):
+            return False  # whoever looks after every block stops at the first one that looks good by chance
+        next_look = math.ceil(LOOK_AGAIN * num_blocks)
+        return done.calibrated or num_blocks >= MAX_BLOCKS
 
     check_trained(runner.train(replace(request, stop=stop, budget_seconds=longest), run_dir), run_dir)
     result = rate.assess(rate.block_rates(seen, block_seconds), task, sigma_bpb)
@@ -223,9 +229,9 @@ def check_budget(calibration: Calibration, task: TaskConfig) -> None:
     budget = calibration.budget_seconds
     if task.min_budget_seconds <= budget <= task.max_budget_seconds:
         return
-    speed = "too fast" if budget < task.min_budget_seconds else "too slow"
+    too_fast = budget < task.min_budget_seconds
     raise DeviceError(
-        f"task={task.name}: this device is {speed}: {budget:.1f} s for {task.reference_tokens:,} tokens, expected "
-        f"{task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; "
-        f"{sizes.advice(task, calibration.tokens_per_second)}"
+        f"task={task.name}: this device is {'too fast' if too_fast else 'too slow'}: {budget:.1f} s for "
+        f"{task.reference_tokens:,} tokens, expected {task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; "
+        f"{sizes.advice(task, calibration.tokens_per_second)}" + FEWER_CORES * (too_fast and task.clock == "metered")
     )

@@ -1,6 +1,6 @@
 """Every calibration made on a kind of device, kept: what `bpbench tasks` predicts from and new ones are compared with.
 
-One JSON file per (device fingerprint, task, torch version, stock script, compiled or not) under
+One JSON file per (device fingerprint, task, torch version, stock script, shape, compiled or not) under
 $BPBENCH_HOME/calibration. A session never reads them: it calibrates anew and carries its own.
 """
 
@@ -35,17 +35,19 @@ class Key:
     torch_version: str
     stock_sha256: str
     compiled: bool
+    shape: tuple[int, int]  # vocabulary and sequence length, which the command line may set
 
     @classmethod
     def of(cls, device: Device, task: TaskConfig) -> Key:
-        compiled = device.compiles(task)
-        return cls(device.fingerprint, task.name, device.torch_version, stock_sha256(task), compiled)
+        compiled, shape = device.compiles(task), (task.vocab_size, task.sequence_length)
+        return cls(device.fingerprint, task.name, device.torch_version, stock_sha256(task), compiled, shape)
 
     @property
     def path(self) -> Path:
         torch = re.sub(r"[^A-Za-z0-9.]", "_", self.torch_version)
         how = "compiled" if self.compiled else "eager"
-        return home() / "calibration" / f"{self.task}-{self.fingerprint}-{torch}-{self.stock_sha256[:12]}-{how}.json"
+        script = f"{self.stock_sha256[:12]}-{'x'.join(map(str, self.shape))}"
+        return home() / "calibration" / f"{self.task}-{self.fingerprint}-{torch}-{script}-{how}.json"
 
 
 @dataclass(frozen=True)

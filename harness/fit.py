@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from harness import calibrations, predict, sizes
 from harness.calibrations import Key
@@ -23,7 +24,8 @@ FIRST_TASK = "demo"  # what `bpbench run` takes where nothing is said
 @contextmanager
 def alone(config: BackendConfig, on_progress: OnProgress) -> Iterator[Device]:
     """The device, with its micro-probes, held while the context lasts: whoever holds it is waited for."""
-    first = probe(config)
+    # Which dtype is fast is measured, on a device that somebody may hold; for its name any will do.
+    first = probe(replace(config, dtype=config.dtype or "float32"))
 
     def wait(who: str) -> None:
         on_progress(Progress(phase="wait", run_id=who))

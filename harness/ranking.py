@@ -6,8 +6,10 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
-from harness.records import RunResult, SessionState
+from harness.drift import excess_drift
+from harness.records import RunResult, SessionState, Status
 
 # A mean correction outside means another device than the one calibrated: on a machine whose second core is busy all
 # the time (0.46), a candidate of one thread would gain on the stock script of two. Faster than calibrated is what the
@@ -19,6 +21,12 @@ MIN_CORRECTION, MAX_CORRECTION = 0.8, 1.5
 # quarter, the candidate itself was in the way.
 CONFIRM_DIFFERENCE, MAX_CONFIRM_DIFFERENCE = 0.1, 0.25
 CHANCE = 3.0  # standard errors
+# Under the wall clock nothing corrects a budget: what the stock script trained on, by its own count, as a share of what
+# the task means; and in how many runs the device may be another than calibrated although they were made twice.
+TRAINED_SHARE = (0.8, 1.25)
+MAX_DRIFTED_SHARE = 0.2
+_TASK_NUMBERS = ("reference_tokens", "slope_bpb_per_percent", "sigma_prior_bpb")
+_MOST = 1e15  # far beyond what a journal may honestly hold
 MIN_SQUARES = 4  # as three baselines and three pairs give; fewer say little of chance
 
 
@@ -58,6 +66,35 @@ def _of_the_clock(state: SessionState) -> Iterator[str]:
         yield "uncalibrated: the device's rate was too noisy for the task's gate"
     yield from beyond_limits(mean_correction(state))
     yield from other_speeds(state.confirm_baseline, state.confirm_candidate, state.baseline)
+    yield from _of_the_wall_clock(state)
+
+
+def _of_the_wall_clock(state: SessionState) -> Iterator[str]:
+    task = state.config.get("task")
+    numbers: list[Any] = [task.get(name) for name in _TASK_NUMBERS] if isinstance(task, dict) else []
+    made = state.calibration
+    if made is None or made.pattern or not numbers or not all(map(_is_positive, numbers)):
+        return
+    reference_tokens, slope, sigma = numbers
+    told = [run.curve[-1].tokens for run in (*state.baseline, *state.confirm_baseline) if run.curve]
+    known = [tokens for tokens in told if tokens is not None and 0 <= tokens < _MOST]
+    share = statistics.fmean(known) / reference_tokens if known else 1.0
+    if not TRAINED_SHARE[0] <= share <= TRAINED_SHARE[1]:
+        yield (
+            f"the stock script trained on {100 * share:.0f} % of the task's tokens, expected "
+            f"{100 * TRAINED_SHARE[0]:.0f} to {100 * TRAINED_SHARE[1]:.0f} %: the device is not as it was calibrated"
+        )
+    if made.sentinel is None or not _is_positive(made.sentinel.tokens_per_second):
+        return
+    runs = [run for run in all_runs(state) if run.status is Status.OK]
+    drifted = sum(excess_drift(made, run.sentinel, slope, sigma) is not None for run in runs)
+    if drifted > MAX_DRIFTED_SHARE * len(runs):
+        yield f"around {drifted} of {len(runs)} runs the device was not as fast as it was calibrated"
+
+
+def _is_positive(value: object) -> bool:
+    """Also of a journal that a stranger wrote."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _MOST
 
 
 def other_speeds(

@@ -74,7 +74,7 @@ class Sentinel:
             self._read_steps(self.settle_seconds)
         finally:
             os.close(tokens_fd)  # by now it has arrived: macOS may lose one that is closed on its way
-        self._process.stop()
+        self._halt()
 
     @property
     def home(self) -> Path:
@@ -87,8 +87,13 @@ class Sentinel:
         before, started = self._tokens, time.monotonic()
         self._process.resume()
         ended = self._read_steps(seconds)
-        self._process.stop()
+        self._halt()
         return (self._tokens - before) / (ended - started)
+
+    def _halt(self) -> None:
+        """Else it would go on training beside the run that it measures."""
+        if self._process is not None and not (self._process.stop() or self._process.stop()):
+            raise self._broken("it could not be stopped")
 
     def close(self) -> None:
         """End the process. A later burst starts it again."""

@@ -23,10 +23,6 @@ from leaderboard.official import Official
 from leaderboard.plausible import BPB_BAND
 from leaderboard.standard import group
 
-_NO_RESEARCHER = {
-    "replay": "agent=replay repeats another session",
-    "scripted": "agent=scripted applies edits that were prepared before",
-}
 # Of config.task: words about it, and the clock, which `auto` resolves for each device and which the key has.
 _NOT_NUMBERS = ("clock", "ticks", "study", "device_class", "data", "measured_on", "reference_bpb")
 _CONFIRMING = (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE)
@@ -57,11 +53,11 @@ def outdated(whole: Bundle) -> str:
 
 
 def _derived(whole: Bundle, boards: Sequence[Official]) -> Iterator[str]:
-    from harness.opening import pinned_torch
+    from harness.opening import NO_RESEARCHER, pinned_torch
 
     state, agent = whole.state, group(whole.state, "agent").get("name")
-    if isinstance(agent, str) and agent in _NO_RESEARCHER:
-        yield _NO_RESEARCHER[agent]
+    if isinstance(agent, str) and agent in NO_RESEARCHER:
+        yield NO_RESEARCHER[agent]
     if agent == "external":
         yield "agent=external: its network is not limited to its model's provider"
     if group(state, "data").get("source") == "synthetic":
@@ -84,7 +80,7 @@ def _derived(whole: Bundle, boards: Sequence[Official]) -> Iterator[str]:
     for torch in (str(version) for version in used if str(version).partition("+")[0] != pinned_torch()):
         yield f"torch {torch}: install torch=={pinned_torch()}, the version that rows are compared on"
     yield from _other_numbers(group(state, "task"))
-    yield from _chosen(whole.records)
+    yield from cut_off_too_often(whole.records)
     yield from standard.reasons(whole)
 
 
@@ -110,7 +106,7 @@ def _absurd(state: SessionState) -> Iterator[str]:
             yield f"{what}: a number that no session has"
 
 
-def _chosen(records: Sequence[Record]) -> Iterator[str]:
+def cut_off_too_often(records: Sequence[Record]) -> Iterator[str]:
     """Confirmation runs that were cut off again and again: who ends them when they look bad chooses among results.
 
     Once each is forgiven, for power cuts happen.

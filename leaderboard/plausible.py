@@ -7,16 +7,18 @@ import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 
+from harness.ranking import TRAINED_SHARE
 from harness.records import STOCK_ROLES, Status
 from harness.views import text
+from leaderboard import installed
 from leaderboard.case import Case, Finding, odd
 from leaderboard.inference import standard_deviation
 
 BPB_BAND = (0.2, 8.0)  # 8: every byte equally likely; below 0.2 text would have to repeat itself
-STOCK_TOKENS_SHARE = (0.8, 1.25)  # of reference_tokens: the design's limits for a device that changes its speed
 MAX_GAIN_SHARE = 0.3  # of the baseline
 MAX_PAYLOAD_BYTES, MAX_PAYLOAD_SHARE = 1024, 0.5  # compressed
 MAX_SPREAD_SIGMAS = 5.0
+BAND_SLACK_SIGMAS = 3.0  # beyond the task's reference_bpb: other devices differ a little more than those measured
 WALL_SLACK_SECONDS, WALL_SLACK_SHARE = 5.0, 0.05
 
 
@@ -33,12 +35,26 @@ def _scores(case: Case) -> Iterator[Finding]:
         bpb = run.result.bpb if run.result else None
         if bpb is not None and not BPB_BAND[0] < bpb < BPB_BAND[1]:
             yield odd(run.identity.run_id, f"{bpb:g} bits per byte")
+    yield from _band(case)
     values = [run.bpb for run in case.state.baseline if run.bpb is not None]
     if len(values) > 1 and (scatter := standard_deviation(values)) > MAX_SPREAD_SIGMAS * case.task.sigma_prior_bpb:
         yield odd("baseline", f"its seeds scatter by {scatter:.4f} bpb")
     gain, baseline = case.state.gain, case.state.baseline_bpb
     if gain and gain.mean_bpb is not None and baseline and gain.mean_bpb > MAX_GAIN_SHARE * baseline:
         yield odd("confirmation", f"a gain of {100 * gain.mean_bpb / baseline:.0f} % of the baseline")
+
+
+def _band(case: Case) -> Iterator[Finding]:
+    """Where the baseline of this task and text has been so far, on whatever device."""
+    here, data = installed.task(case.task.name), case.state.config.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    band = here.reference_bpb.get(str(source)) if here else None
+    value = case.state.baseline_bpb
+    if not here or not band or value is None:
+        return
+    slack = BAND_SLACK_SIGMAS * here.sigma_prior_bpb
+    if not band[0] - slack <= value <= band[1] + slack:
+        yield odd("baseline", f"{value:.4f} bpb on val, where it was {band[0]:g} to {band[1]:g} so far")
 
 
 def _payload(case: Case) -> Iterator[Finding]:
@@ -62,7 +78,7 @@ def _speed(case: Case) -> Iterator[Finding]:
     """The stock script's own count of tokens, on a device that was calibrated to let it see reference_tokens."""
     if case.task.clock == "ticks":
         return
-    low, high = STOCK_TOKENS_SHARE
+    low, high = TRAINED_SHARE
     for run in case.finished:
         result = run.result
         if run.identity.role not in STOCK_ROLES or result is None or result.status is not Status.OK:

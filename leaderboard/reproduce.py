@@ -29,6 +29,7 @@ from harness.records import Walls
 from harness.sandbox import canaries
 from harness.sizes import stock_of
 from harness.views import text
+from leaderboard import eligible, entry, standard
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold, other_numbers, terms
 from leaderboard.verdict import Verdict, Word
@@ -36,6 +37,7 @@ from leaderboard.verify import verify
 
 ROOT = Path("reproductions")
 NO_VERDICT = "no verdict"
+_AS_IT_WAS_MADE = "use the version of bpbench and the overrides (KEY=VALUE) that it was made with"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 
 
@@ -81,10 +83,14 @@ def reproduce(path: Path, *, num_pairs: int | None, overrides: Sequence[str], ro
             say(f"{why}; so this cannot be attested")
         journal, records = open_journal(folder)
         with journal, open_bench(config, folder, data, device, stock, chosen, Witness(), lambda _: None) as bench:
-            records = begin(journal, records, whole, device, terms(config.task, walls), pairs)
+            under = {**terms(config.task, walls), "backend": to_json(config.backend)}
+            records = begin(journal, records, whole, device, under, pairs)
             again = Reproduction(subject, config.task, journal, records, bench, say, walls=walls)
             verdict = again.run(pairs)
-            for why in ranking.other_speeds(again.state.baseline, again.state.winner):
+            for why in (
+                *ranking.other_speeds(again.state.baseline, again.state.winner),
+                *eligible.cut_off_too_often(again.records),
+            ):
                 say(f"{why}; so this cannot be attested")
     return Reproduced(path, folder, verdict, None)
 
@@ -95,6 +101,7 @@ def _not_attested(whole: Bundle, config: Config, walls: Walls) -> Iterator[str]:
         yield f"of the task, {text.line(', '.join(others), 80)}: not as in the session"
     if config.task.clock != "ticks":
         yield from canaries.missing(walls)
+        yield from standard.devices_own(to_json(config.backend))
 
 
 def ready(whole: Bundle, config: Config, stock: str) -> tuple[Device, DataInfo]:
@@ -130,9 +137,14 @@ def reproduce_all(paths: Iterable[Path], attempt: Callable[[Path], Reproduced], 
     return results
 
 
-def bundles_in(folder: Path) -> list[Path]:
-    """The bundles of a folder, by name. Raises ConfigError where there are none."""
+def bundles_in(folder: Path, say: Say) -> list[Path]:
+    """The bundles of a folder, by name; says of entries whose is not there. Raises ConfigError for none."""
     found = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    here = {path.name.removesuffix(SUFFIX) for path in found}
+    names = (path.name.removesuffix(entry.SUFFIX) for path in folder.glob(f"*{entry.SUFFIX}"))
+    if away := [name for name in names if entry.NAME.fullmatch(name) and name not in here]:
+        whose = text.count(len(away), "entry's bundle lies", "entries' bundles lie")
+        say(f"{whose} elsewhere: `bpbench check --download` fetches them, docs/leaderboard.md says where to")
     if not found:
         raise ConfigError(f"--all {folder}: expected a folder with files *{SUFFIX}, as `bpbench bundle` makes them")
     return found
@@ -159,10 +171,10 @@ def check_key(whole: Bundle, here: dict[str, Any]) -> None:
     there = whole.state.opened["key"]
     for name, value in here.items():
         if there.get(name) != value:
-            raise ConfigError(
-                f"the bundle is of another key: {name} is {text.line(repr(there.get(name)), 80)}, here {value!r}; "
-                "use the version of bpbench and the overrides (KEY=VALUE) that it was made with"
-            )
+            on_processor = (name, there.get(name)) == ("clock", "metered")
+            how = "it was made on a processor: add backend=cpu" if on_processor else _AS_IT_WAS_MADE
+            was = text.line(repr(there.get(name)), 80)
+            raise ConfigError(f"the bundle is of another key: {name} is {was}, here {value!r}; {how}")
 
 
 def subject_of(whole: Bundle, session_seed: int) -> Subject:

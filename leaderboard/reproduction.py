@@ -1,8 +1,9 @@
 """One reproduction: the winner and the stock script retrained here in turns, journaled, resumable at any line.
 
 Its journal has the form of a session's (harness/journal.py) and records of its own: `reproduction_open`,
-`calibration`, `run_started`, `run_finished`, `resumed`, `extended` (more pairs were asked for), `verdict`. Whenever it
-begins or goes on it says under what: the walls, as they were tried from inside, and the task's configuration.
+`calibration`, `run_started`, `run_finished`, `run_drifted` (it is made again), `resumed`, `extended` (more pairs were
+asked for), `verdict`. Whenever it begins or goes on it says under what: the walls, as they were tried from inside, and
+the configuration of task and backend.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from harness import seeds
 from harness.codec import part_from_json, to_json
 from harness.config import TaskConfig
+from harness.drift import excess_drift
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
 from harness.protocols import Bench
@@ -61,6 +63,7 @@ class State:
     calibration: Calibration | None
     baseline: tuple[RunResult, ...]
     winner: tuple[RunResult, ...]
+    drifted: frozenset[tuple[Role, int]]  # runs that are made twice, for the device was not as it was calibrated
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -76,18 +79,29 @@ def fold(records: Sequence[Record]) -> State:
     num_pairs, calibration = int(opened["num_pairs"]), None
     runs: dict[Role, list[RunResult]] = {role: [] for role in _NAMES}
     verdicts = []
+    drifted: set[tuple[Role, int]] = set()
     for record in records:
         if record.type == "calibration":
             calibration = part_from_json(Calibration, record.data)
         elif record.type == "run_finished":
             done = part_from_json(_Finished, record.data)
             runs[done.role].append(done.result)
+        elif record.type == "run_drifted":
+            once = part_from_json(_Finished, record.data)
+            drifted.add((once.role, once.index))
         elif record.type == "extended":
             num_pairs = int(record.data["num_pairs"])
         elif record.type == "verdict":
             verdicts.append(part_from_json(_Verdict, record.data).verdict)
     base, winner = (tuple(runs[role]) for role in _NAMES)
-    return State(num_pairs, str(opened["nonce"]), calibration, base, winner, tuple(verdicts))
+    return State(num_pairs, str(opened["nonce"]), calibration, base, winner, frozenset(drifted), tuple(verdicts))
+
+
+def drift_of(state: State, run: RunResult, slope_bpb_per_percent: float, sigma_bpb: float) -> float | None:
+    """How far the device's speed around a run was from the calibrated one, where that is too far to count it."""
+    if run.status not in (Status.OK, Status.TIMEOUT):  # as in a session: a failure is none of the device's
+        return None
+    return excess_drift(state.calibration, run.sentinel, slope_bpb_per_percent, sigma_bpb)
 
 
 def terms(task: TaskConfig, walls: Walls) -> dict[str, Any]:
@@ -170,6 +184,15 @@ class Reproduction:
                 f"the stock train.py failed here ({result.status}: {result.reason}); see runs/{identity['run_id']}, "
                 "then give the same command again"
             )
+        drifted = drift_of(state, result, self.task.slope_bpb_per_percent, self.task.sigma_prior_bpb)
+        if drifted is not None and (role, index) in state.drifted:
+            self.say("the device is off its calibrated speed again; so this cannot be attested")
+        elif drifted is not None:
+            self._write("run_drifted", **identity, split="test", drift=drifted, result=to_json(result))
+            self.say(f"the device was {100 * drifted:+.0f} % off its calibrated speed: once more")
+            bench.cool_down()
+            self._measure(role, index)
+            return
         self._write("run_finished", **identity, split="test", result=to_json(result))
         shown = text.bpb(result.bpb) if result.bpb is not None else f"{result.status}: {text.line(result.reason or '')}"
         self.say(f"pair {index + 1} of {state.num_pairs}, {_NAMES[role]}: {shown}")

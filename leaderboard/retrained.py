@@ -21,14 +21,14 @@ from harness.opening import pinned_torch
 from harness.records import Gain, RunResult, Status, Walls
 from harness.sandbox import canaries
 from harness.views import rows, text
-from leaderboard import eligible
+from leaderboard import eligible, standard
 from leaderboard.bundle import Bundle
 from leaderboard.case import Identity
 from leaderboard.checks import same
 from leaderboard.figures import impossible
 from leaderboard.plausible import BPB_BAND
 from leaderboard.published import Retrained
-from leaderboard.reproduction import State, fold, other_numbers
+from leaderboard.reproduction import State, drift_of, fold, other_numbers
 from leaderboard.runs import audit_problems
 from leaderboard.verdict import Verdict, differences, judge
 
@@ -36,7 +36,7 @@ MAX_JOURNAL_BYTES = 4 << 20  # a pair has about 20 KB
 MAX_LINES = 2_000
 WHO = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?")  # as accounts are called there, in lower case
 _LISTED_BYTES = 64 << 10
-_RUNS = ("run_started", "run_finished")
+_RUNS = ("run_started", "run_finished", "run_drifted")
 _KNOWN = {"reproduction_open", "calibration", "resumed", "extended", "verdict", *_RUNS}
 _BEGINNINGS = ("reproduction_open", "resumed", "extended")
 MIN_LEVEL = 2  # of isolation
@@ -169,6 +169,9 @@ def _wrong_terms(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         if not isinstance(stated, dict) or not isinstance(task, dict):
             yield f"record {record.seq}: does not say under which walls and numbers it ran; reproduce it again"
             return
+        backend = record.data.get("backend")  # older ones do not say
+        for why in standard.devices_own(backend) if isinstance(backend, dict) else ():
+            yield f"record {record.seq}: {why}"
         walls = from_json(Walls, stated)
         weakest = canaries.weakest(weakest, walls) if weakest else walls
         for name in other_numbers(whole.state.config.get("task"), task):
@@ -192,7 +195,7 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     opened, key = records[0].data, whole.state.opened["key"]
     session = whole.state.config["session"]
     started: Identity | None = None
-    done = 0
+    done, repeated = 0, set[str]()
     for record in records:
         if record.type not in _RUNS:
             continue
@@ -206,7 +209,15 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
             continue
         if started != identity:
             yield f"record {record.seq}: finished without having been announced"
-        started, done = None, done + 1
+        if record.type == "run_drifted":
+            if identity.run_id in repeated:
+                yield f"record {record.seq}: made again more than once"
+            repeated.add(identity.run_id)
+            if _drift(fold(records), from_json(RunResult, record.data.get("result")), whole) is None:
+                # Else who does not like a result could make it again.
+                yield f"record {record.seq}: made again although the device's speed had not changed"
+        started, done = None, done + (record.type == "run_finished")
+    yield from eligible.cut_off_too_often(records)
     state = fold(records)
     for run in (*state.baseline, *state.winner):
         yield from _wrong_result(run, whole.state.config["task"]["audit_cuts"])
@@ -214,6 +225,14 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
         yield "a run of the stock script failed"
     yield from ranking.beyond_limits(ranking.correction_of((*state.baseline, *state.winner)))
     yield from ranking.other_speeds(state.baseline, state.winner)
+    for run in (*state.baseline, *state.winner):
+        if _drift(state, run, whole) is not None:
+            yield "around a run, made again, the device was not as fast as it was calibrated"
+
+
+def _drift(state: State, run: RunResult, whole: Bundle) -> float | None:
+    task = whole.state.config["task"]
+    return drift_of(state, run, task["slope_bpb_per_percent"], task["sigma_prior_bpb"])
 
 
 def _wrong_result(run: RunResult, audit_cuts: int) -> Iterator[str]:

@@ -219,6 +219,27 @@ def at_speed(beside_stock: float, beside_candidate: float) -> Callable[[Lines], 
     return change
 
 
+def cut_off_twice(lines: Lines) -> None:
+    first = next(place for place, line in enumerate(lines) if line["type"] == "run_started")
+    lines[first:first] = [lines[first]] * 2
+
+
+def made_again(times: int, *speeds: float) -> Callable[[Lines], None]:
+    """The first run, because the device had these speeds around it."""
+
+    def change(lines: Lines) -> None:
+        first = next(place for place, line in enumerate(lines) if line["type"] == "run_started")
+        result = {**finished(lines, lines[first]["data"]["run_id"]), "sentinel": list(speeds)}
+        drifted = {
+            **lines[first],
+            "type": "run_drifted",
+            "data": {**lines[first]["data"], "drift": -0.3, "result": result},
+        }
+        lines[first:first] = [lines[first], drifted] * times
+
+    return change
+
+
 REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
     "another session": (opened(session_head="0" * 64), "its session_head is not that of the entry"),
     "another bundle": (opened(bundle_sha256="0" * 64), "its bundle_sha256 is not that of the entry"),
@@ -245,6 +266,14 @@ REFUSED: dict[str, tuple[Callable[[Lines], object], str]] = {
     "no score of text": (lambda x: finished(x, "confirm_candidate-000").update(bpb=9.0), "with the score 9.0"),
     "a busy device": (at_speed(0.5, 0.5), "ran at 50 % of its calibrated speed"),
     "a device held up": (at_speed(1.1, 0.8), "27 % slower beside the candidate than beside the stock script"),
+    "another device setting": (opened(backend={"name": "cpu", "threads": 1, "dtype": None}), "backend.threads is set"),
+    "cut off twice": (cut_off_twice, "was cut off 2 times and made again"),
+    "made again for nothing": (made_again(1, 1000.0, 1001.0), "although the device's speed had not changed"),
+    "made again and again": (made_again(2, 1000.0, 400.0), "made again more than once"),
+    "another device at the end": (
+        lambda x: finished(x, "confirm_candidate-000").update(sentinel=[1000.0, 400.0]),
+        "the device was not as fast as it was calibrated",
+    ),
     "another torch": (went_on(torch="2.12.0"), "made with torch 2.12.0, expected 2.13.0"),
     "memory": (lambda x: finished(x, "confirm_candidate-000").update(peak_memory_bytes=2**61), "peak_memory_bytes is"),
     "another nonce": (opened(nonce="0" * 32), "not the run, seed and split that the rules call for"),
@@ -280,6 +309,12 @@ def test_what_does_not_follow_from_its_runs(root: Path, whole: Bundle, case: str
 def test_it_may_go_on_under_the_terms_of_its_beginning(root: Path, whole: Bundle) -> None:
     lines = lines_of(read(root / "true" / "journal.jsonl")[0])
     went_on()(lines)
+    assert examine(chained(lines), "x", "ann", whole).retrained.verdict.word is Word.REPRODUCED
+
+
+def test_a_run_beside_which_the_device_had_changed_is_made_again(root: Path, whole: Bundle) -> None:
+    lines = lines_of(read(root / "true" / "journal.jsonl")[0])
+    made_again(1, 1000.0, 400.0)(lines)
     assert examine(chained(lines), "x", "ann", whole).retrained.verdict.word is Word.REPRODUCED
 
 

@@ -141,6 +141,15 @@ def test_runs_are_paired_interleaved_and_on_test(tmp_path: Path) -> None:
     assert all(("0.6" in source) == ("candidate" in run_id) for run_id, _, source in bench.runs)
 
 
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_run_beside_which_the_device_had_changed_is_made_again_once(tmp_path: Path, times: int) -> None:
+    made, bench = attempt(tmp_path / "a", drifting={"confirm_candidate-000": times})
+    assert made.word is Word.REPRODUCED and bench.cooled == 1
+    assert [run_id for run_id, *_ in bench.runs].count("confirm_candidate-000") == 2 and len(bench.runs) == 7
+    kinds = [record.type for record in read(tmp_path / "a" / "journal.jsonl")[0]]
+    assert kinds.count("run_drifted") == 1 and kinds.count("run_finished") == 6
+
+
 def test_a_claim_that_is_not_true_is_not_reproduced(tmp_path: Path) -> None:
     assert attempt(tmp_path / "a", worth=0.0)[0].word is Word.NOT_REPRODUCED
     assert attempt(tmp_path / "b", worth=0.0, sigma=0.05)[0].word is Word.INCONCLUSIVE
@@ -248,7 +257,7 @@ def test_a_folder_of_bundles_with_a_report(tiny: Path, tmp_path: Path, capsys: p
     shutil.copy(tiny, folder / "b.bundle.tar")
     (folder / "a.bundle.tar").write_bytes(b"nonsense")
     results = reproduce.reproduce_all(
-        reproduce.bundles_in(folder),
+        reproduce.bundles_in(folder, print),
         lambda path: reproduce.reproduce(path, num_pairs=2, overrides=["task=demo"], root=root, say=print),
         print,
     )
@@ -266,6 +275,16 @@ def test_a_bundle_of_another_key_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the bundle is of another key: stock_sha256"):
         reproduce.reproduce(tiny, num_pairs=2, overrides=(), root=tmp_path, say=print)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_session_on_a_processor_is_not_reproduced_on_a_gpu(session: Path, tmp_path: Path) -> None:
+    whole = bundle.read(bundle.write(session, tmp_path / "one.bundle.tar"))
+    opened = {**whole.state.opened, "key": {**whole.state.opened["key"], "clock": "metered"}}
+    metered = replace(whole, state=replace(whole.state, opened=opened))
+    with pytest.raises(
+        ConfigError, match="clock is 'metered', here 'wall'; it was made on a processor: add backend=cpu"
+    ):
+        reproduce.check_key(metered, {"clock": "wall"})
 
 
 def test_what_cannot_be_reproduced_is_refused_before_anything_is_made(session: Path, tmp_path: Path) -> None:

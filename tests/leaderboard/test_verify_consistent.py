@@ -41,6 +41,12 @@ def payload(lines: Lines) -> None:
     proposal["source"] += f"\nWORDS = {noise!r}\n"
 
 
+def of_demo(lines: Lines) -> None:
+    """Baselines of 2.0 where the task's have been 1.5."""
+    config = data(lines, "session_open")["config"]
+    config["task"]["name"], config["data"]["source"] = "demo", "pypi"
+
+
 ODDITIES: dict[str, tuple[Callable[[Lines], object], str]] = {
     "speed": (lambda x: finished(x, "baseline-001")["curve"][-1].update(tokens=2_048), "10 % of reference_tokens"),
     "no count": (lambda x: finished(x, "baseline-001").update(curve=[]), "told no count"),
@@ -59,7 +65,11 @@ def test_what_is_only_odd_stays_consistent_and_is_told(records: list[Record], na
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [(resumed, "1 time, after 7 s without a record"), (payload, "bytes of new lines that compress to")],
+    [
+        (resumed, "1 time, after 7 s without a record"),
+        (of_demo, "bpb on val, where it was 1.48 to 1.52"),
+        (payload, "bytes of new lines that compress to"),
+    ],
 )
 def test_what_a_reader_should_look_at_is_told(
     records: list[Record], change: Callable[[Lines], None], expected: str
