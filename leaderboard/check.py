@@ -132,7 +132,7 @@ def _gaps(sessions: Sequence[Published], absent: Sequence[str], elsewhere: Colle
             own = (str(item) for item in left_out if item.session.head == session.outcome.head)
             why = next(own, f"seed {session.outcome.session_seed} does not count")
             hint = f" ({len(absent)} entries are elsewhere: `--download` fetches them)" if absent else ""
-            yield Problem(
+            yield problem(
                 session.name + entry.SUFFIX,
                 f"{text.line(session.outcome.label, 40)}, {why}: session seeds of a researcher on a device are "
                 f"0, 1, 2, ..., each once; add what is missing or remove this one{hint}",

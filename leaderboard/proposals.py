@@ -24,21 +24,13 @@ from harness.errors import EditRefused, HarnessError
 from harness.journal import Record
 from harness.llm.exchange import Reply
 from harness.llm.store import REDACTED
-from harness.opening import packages
 from harness.protocols import Agent
 from harness.records import Experiment, Proposal, SessionState, View
 from harness.sizes import stock_of
 from leaderboard import installed, transcripts
 from leaderboard.case import Case, Finding, broken, odd, unknown
-from leaderboard.standard import agent_here, answered, ended_by_limit, group, same
+from leaderboard.standard import LIBRARIES, agent_here, answered, ended_by_limit, group, other_versions, same
 
-# What a control computes with: another version may compute something else.
-_LIBRARIES = {
-    "noop": (),
-    "random": ("numpy", "optuna"),
-    "tpe": ("numpy", "optuna"),
-    "cmaes": ("numpy", "optuna", "cmaes"),
-}
 MAX_EXPERIMENTS = 60  # that are proposed again: each reads all before it
 
 
@@ -46,7 +38,7 @@ def check_controls(case: Case) -> Iterator[Finding]:
     """Each script of a control is what that control makes of its seed and of all that it had seen."""
     agent = group(case.state, "agent")
     name = agent.get("name")
-    if name not in _LIBRARIES or case.state.baseline_bpb is None:
+    if not isinstance(name, str) or name not in LIBRARIES or case.state.baseline_bpb is None:
         return
     if (why := _not_here(case, name, agent)) is not None:
         yield unknown("proposals", f"{why}: they cannot be made again")
@@ -80,21 +72,8 @@ def _not_here(case: Case, name: str, agent: Mapping[str, Any]) -> str | None:
         return f"agent={name} with options that it has not here"
     if task is None or stock_of(task) != case.opening.stock_source:
         return "made from a stock script that is not here"
-    other = _other_versions(case, _LIBRARIES[name])
+    other = other_versions(case.records, LIBRARIES[name])
     return f"made with {', '.join(other)}" if other else None
-
-
-def _other_versions(case: Case, libraries: Sequence[str]) -> list[str]:
-    """The libraries of which the session had another version than there is here, at its beginning or later."""
-    here, found = packages(), dict[str, None]()
-    told = [case.state.opened.get("packages")]
-    told += [
-        record.data["packages"] for record in case.records if record.type == "resumed" and "packages" in record.data
-    ]
-    for used in told:
-        versions = used if isinstance(used, dict) else {}
-        found |= {f"{name} {versions.get(name)}": None for name in libraries if versions.get(name) != here[name]}
-    return list(found)
 
 
 def _view(case: Case, control: Agent, item: Experiment, best: str) -> View:

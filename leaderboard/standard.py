@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.config import AgentConfig
 from harness.journal import Record, canonical
@@ -22,7 +23,14 @@ from harness.views import text
 from leaderboard import transcripts
 from leaderboard.bundle import Bundle
 
-AGENTS = ("llm", "random", "tpe", "cmaes", "noop")
+# What a control computes with: another version may compute something else.
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "random": ("numpy", "optuna"),
+    "tpe": ("numpy", "optuna"),
+    "cmaes": ("numpy", "optuna", "cmaes"),
+    "noop": (),
+}
+AGENTS = ("llm", *LIBRARIES)
 # Of config.session: names of folders, the seed, and the submitter's own limits. A session that one of these ended
 # counts like one that its researcher ended: refused, it could be run again, and a model that spends most where it gets
 # nowhere would lose its bad seeds.
@@ -40,6 +48,14 @@ _REPEATED = {
     "top_p": "top_p",
     "max_output_tokens": "max_output_tokens",
     "window_tokens": "context_tokens",
+}
+# Where providers answer; of others it is not known.
+HOSTS = {
+    "anthropic": "api.anthropic.com",
+    "openai": "api.openai.com",
+    "gemini": "generativelanguage.googleapis.com",
+    "deepseek": "api.deepseek.com",
+    "openrouter": "openrouter.ai",
 }
 # And those of the day it was run.
 WHEN = ("price_as_of", "litellm_version", "date")
@@ -61,7 +77,7 @@ def reasons(whole: Bundle) -> Iterator[str]:
         yield "a limit ended it before its first experiment: it is no session of its researcher"
     if any(item.recorded is not None for item in whole.state.experiments):
         yield "an experiment repeats one of another session"
-    yield from _model(whole) if name == "llm" else _no_model(whole.state)
+    yield from _model(whole) if name == "llm" else _control(whole, name)
 
 
 def agent_here(name: str) -> Mapping[str, Any]:
@@ -121,13 +137,34 @@ def _session(state: SessionState) -> Iterator[str]:
     for name in (*here, *(name for name in session if name not in here)):
         if name not in _FREE and not (name in session and name in here and same(session[name], here[name])):
             yield f"session.{text.line(str(name), 40)} is {_shown(session.get(name))}, by default {here.get(name)!r}"
+    yield from devices_own(group(state, "backend"))
+
+
+def devices_own(backend: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that a ranked session, and a reproduction that counts, leave to the device."""
     for name in _DEVICES_OWN:
-        if group(state, "backend").get(name) is not None:
+        if backend.get(name) is not None:
             yield f"backend.{name} is set: leave it to the device"
 
 
-def _no_model(state: SessionState) -> Iterator[str]:
-    """A control asks no model, and is not shown as if it did."""
+def other_versions(records: Sequence[Record], libraries: Iterable[str]) -> list[str]:
+    """The libraries of which a session had another version than there is here, at its beginning or later."""
+    from harness.opening import packages
+
+    here, found = packages(), dict[str, None]()
+    told = [records[0].data.get("packages")]
+    told += [record.data["packages"] for record in records if record.type == "resumed" and "packages" in record.data]
+    for used in told:
+        versions = used if isinstance(used, dict) else {}
+        found |= {f"{name} {versions.get(name)}": None for name in libraries if versions.get(name) != here[name]}
+    return list(found)
+
+
+def _control(whole: Bundle, name: str) -> Iterator[str]:
+    """A control is made to propose again, which other libraries could keep from being checked; and it asks no model."""
+    state = whole.state
+    for other in other_versions(whole.records, LIBRARIES[name]):
+        yield f"agent={name} made with {_shown(other)}: only what bpbench's own versions propose can be checked"
     if not same(group(state, "llm"), _groups_here("noop")["llm"]):
         yield "its llm group names a model, and its researcher asks none"
     if state.opened.get("researcher") is not None or state.llm.num_calls:
@@ -140,6 +177,8 @@ def _model(whole: Bundle) -> Iterator[str]:
     if llm.get("seed") is not None:
         yield "llm.seed is set: the provider's own sampling is what is compared"
     yield from settings.unranked(llm)
+    if not str(llm.get("model")).isascii():
+        yield f"llm.model is {_shown(llm.get('model'))}: letters that look like others make no other model"
     if not isinstance(facts, dict):
         yield "nothing says which scaffold it was; run it again with this version"
         return
@@ -157,6 +196,35 @@ def _model(whole: Bundle) -> Iterator[str]:
         if name not in facts or not same(facts[name], llm.get(key)):
             yield f"says {name}={_shown(facts.get(name))} of its model, the configuration {_shown(llm.get(key))}"
     yield from _unasked(whole, llm.get("model"))
+    yield from _asked_elsewhere(whole, llm)
+
+
+def _asked_elsewhere(whole: Bundle, llm: Mapping[str, Any]) -> Iterator[str]:
+    """Hosts that answered and are not the model's: a variable of the environment can lead to another one."""
+    scripted = llm.get("scripted")
+    if isinstance(scripted, dict) and scripted.get("wire"):
+        return  # a script of bpbench's own, which is refused anyway
+    base, provider = llm.get("api_base"), str(llm.get("model")).partition("/")[0]
+    try:
+        expected = urlsplit(base).hostname if isinstance(base, str) else HOSTS.get(provider)
+    except ValueError:
+        yield f"llm.api_base is {_shown(base)}, which is no address"
+        return
+    for _, _, reply in answered(whole.records) if expected else ():
+        host = _host(whole.said.get(transcripts.file_name("replies", reply)))
+        if host is not None and host != expected and not host.endswith(f".{expected}"):
+            yield f"answered by {text.line(host, 60)}: {_shown(llm.get('model'))} is at {text.line(str(expected), 60)}"
+            return
+
+
+def _host(reply: bytes | None) -> str | None:
+    """Where a request went, as an answer that is in the bundle says; None where it does not."""
+    try:
+        sent = json.loads(reply or b"{}").get("sent")
+        host = sent.get("host") if isinstance(sent, dict) else None
+    except (ValueError, RecursionError, AttributeError):
+        return None
+    return host if isinstance(host, str) else None
 
 
 def _unasked(whole: Bundle, model: Any) -> Iterator[str]:

@@ -102,6 +102,8 @@ def remarks(row: Row, *, contested: bool) -> Iterator[str]:
         yield f"{text.count(row.num_sessions, 'session')}, no verdict below {MIN_SESSIONS}"
     if row.idle:
         yield "changed nothing in any session: its gain is chance"
+    if row.num_attempts:
+        yield f"{text.count(row.num_attempts, 'attempt')} on record: evidence, no judgement"
     if row.num_restarts:
         yield f"resumed {text.count(row.num_restarts, 'time')}"
     yield from left_out(row)

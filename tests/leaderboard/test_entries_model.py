@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -86,6 +87,7 @@ OTHERWISE: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "a fact of its own": (facts(lucky=1), "says lucky of its model, which no session does"),
     "a setting of its own": (config("llm", lucky=1), "llm.lucky is no setting"),
     "a script beside a model": (config("llm", scripted={"wire": None, "fault_rate": 0.01}), "llm.scripted: a script"),
+    "look-alike": (config("llm", model="openai/scr\u0456pted"), "letters that look like others"),
     "elsewhere": (config("llm", model="anthropic/x", api_base="http://localhost"), "models of anthropic are asked"),
 }
 
@@ -136,6 +138,27 @@ def test_what_was_asked_and_answered_must_be_there(spoken: Bundle) -> None:
     for kind in ("/requests/", "/replies/"):
         less = {name: content for name, content in spoken.said.items() if kind not in name}
         assert "experiment 1: no request to" in of_model(spoken, said=less)
+
+
+@pytest.mark.parametrize(
+    ("host", "base", "refused"),
+    [
+        ("api.openai.com", None, False),
+        ("eu.api.openai.com", None, False),
+        (None, None, False),  # where LiteLLM does not tell
+        ("localhost", None, True),
+        ("api.openai.com.evil.org", None, True),
+        ("localhost", "http://localhost:8080/v1", False),
+    ],
+)
+def test_who_answered_must_be_the_models_own(spoken: Bundle, host: str | None, base: str | None, refused: bool) -> None:
+    """A variable of the environment can lead LiteLLM to another server, which the configuration does not show."""
+    said = {}
+    for name, content in spoken.said.items():
+        answer = json.loads(content)
+        said[name] = json.dumps({**answer, "sent": {"host": host}}).encode() if "/replies/" in name else content
+    why = of_model(spoken, config("llm", api_base=base, scripted={"wire": None}), said=said)
+    assert (f"answered by {host}: 'openai/scripted' is at" in why) is refused
 
 
 def test_what_a_model_may_be_told_beside_its_prompt(spoken: Bundle) -> None:

@@ -84,6 +84,14 @@ REFUSED: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "a model's name": (config("llm", model="openai/best"), "its llm group names a model"),
     "a model's facts": (lambda x: opened(x).update(researcher={"model": "openai/best"}), "says it asked a model"),
     "versions": (lambda x: opened(x).update(versions=["2.13.0"]), "torch None"),
+    "another optuna": (
+        lambda x: opened(x)["packages"].update(optuna="9.9"),
+        "agent=random made with 'optuna 9.9': only what",
+    ),
+    "another numpy later": (
+        lambda x: x.insert(2, {"time": x[1]["time"], "type": "resumed", "data": {"reason": "x", "packages": {}}}),
+        "made with 'numpy None'",
+    ),
     "another torch later": (resumed_with("2.12.0"), "torch 2.12.0: install torch=="),
     "low score": (lambda x: finished(x, "baseline-000").update(bpb=0.01), "a score of 0.01 bits per byte"),
     "high score": (lambda x: finished(x, "baseline-000").update(bpb=9.0), "a score of 9 bits per byte"),

@@ -57,7 +57,7 @@ def test_a_session_that_was_chained_again_is_not_submitted_twice(bundles: list[P
     folder = tmp_path / "entries"
     submit.write(prepared(folder, bundles[:1]), folder)
     lines = lines_of(read(bundles[0].parent / "session0" / "journal.jsonl")[0])
-    data(lines, "session_open")["packages"] = {"other": "1"}
+    data(lines, "session_open")["packages"].update(other="1")
     with pytest.raises(ConfigError, match=r"this session is demo-random-s0-.* already"):
         prepared(folder, [publishing.repacked(lines, tmp_path / "again.bundle.tar")])
 
@@ -191,7 +191,14 @@ def test_a_folder_of_entries_is_a_folder_of_bundles(bundles: list[Path], tmp_pat
     from leaderboard.reproduce import bundles_in
 
     submit.write(prepared(tmp_path / "entries", bundles), tmp_path / "entries")
-    assert len(bundles_in(tmp_path / "entries")) == 3
+    told: list[str] = []
+    found = bundles_in(tmp_path / "entries", told.append)
+    assert len(found) == 3 and told == []
+    found[0].unlink()
+    assert bundles_in(tmp_path / "entries", told.append) == found[1:]
+    assert told == [
+        "1 entry's bundle lies elsewhere: `bpbench check --download` fetches them, docs/leaderboard.md says where to"
+    ]
 
 
 def test_who_submits_is_asked_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def problems(folder: Path, base: Path | None = None, **options: Any) -> str:
 def test_a_session_that_was_chained_again_is_still_the_same(root: Path, folder: Path) -> None:
     """Another note in the record gives other hashes throughout, and no other measurement."""
     lines = lines_of(read(root / "session0" / "journal.jsonl")[0])
-    data(lines, "session_open")["packages"] = {"other": "1"}
+    data(lines, "session_open")["packages"].update(other="1")
     publishing.publish(folder, publishing.repacked(lines, folder.parent / "again.bundle.tar"))
     assert "the same session as demo-random-s0-" in problems(folder)
 

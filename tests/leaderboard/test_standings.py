@@ -134,6 +134,20 @@ def test_what_was_found_is_pooled_by_pairs_on_the_sessions_own_kind_of_device() 
     assert not excess()
 
 
+def test_claims_that_differ_among_themselves_are_no_shelter() -> None:
+    """By their own scatter an excess of 0.16 bpb is not sure; by that of who retrained them it is."""
+
+    def claimed(gains: Sequence[float], half_width: float) -> list[Published]:
+        lost = replace(LOST, low_bpb=-half_width, high_bpb=half_width)
+        again = (Retrained("ann", "cpu", "here", 0.0, lost),)
+        return [replace(item, retrained=again) for item in sessions("llm x", gains)]
+
+    wide = [0.01, 0.05, 0.08, 0.12, 0.3, 0.4]
+    assert overclaims(claimed(wide, 0.01)) and overclaims(claimed([0.16] * 6, 0.01))
+    assert not overclaims(claimed(wide, 1.0)), "who retrains them cannot tell either"
+    assert not overclaims(claimed([value / 20 for value in wide], 0.0)), "never surer than the task's own sigma"
+
+
 def named(group: Sequence[Published]) -> list[Published]:
     """As entries are named."""
     return [replace(item, name=f"demo-best-s{seed}-0123abcd") for seed, item in enumerate(group)]
