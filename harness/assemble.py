@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
-import secrets
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from harness import agents, baselines, compose, fit, sandbox, seeds, tracking, views
 from harness.bench import LocalBench
-from harness.config import AgentConfig, BackendConfig, Config, LLMConfig, TaskConfig
+from harness.config import AgentConfig, BackendConfig, Config, LLMConfig
 from harness.data import DataInfo, prepare
 from harness.device import PROCESSORS, Device, probe
 from harness.errors import ConfigError, HarnessError
@@ -39,6 +32,7 @@ from harness.sandbox.landlock import LandlockSandbox
 from harness.sandbox.process import ProcessSandbox
 from harness.sentinel import Sentinel
 from harness.session import Session, asks_more
+from harness.session_folder import check_path, new_folder, open_session, read_nonce, session_name
 from harness.surroundings import child_environment
 from harness.workspace import Workspace
 
@@ -58,7 +52,7 @@ def run_session(config: Config | None, *, resume: Path | None = None, tracker: T
             journal, records = Journal.open(resume / "journal.jsonl")
             started = (resume, stack.enter_context(journal), records)
             if not records:
-                raise HarnessError(f"{resume}: the session never opened; remove that folder, and start it again")
+                raise HarnessError(f"{resume}: the session never opened: start it again as it was started")
             state = fold(records)
             config = compose.from_dict(state.config)
             asking = asks_more(state, config.session.experiments)
@@ -185,7 +179,7 @@ def begin(config: Config, data: DataInfo, device: Device, agent: Agent, walls: W
 
 
 def choose_clock(config: Config, device: Device) -> str:
-    """What `auto` means here. Processors are shared with other programs and wander; a GPU is nobody else's."""
+    """What `auto` means here. Processors are shared with other programs and wander; a GPU seldom is."""
     clock = config.task.clock if config.budget.clock == "auto" else config.budget.clock
     if clock == "metered" and device.name not in PROCESSORS:
         # A stopped process leaves what it has queued to the GPU, which then works while its clock stands.
@@ -213,63 +207,6 @@ def tried(chosen: Sandbox | None, data: DataInfo) -> Walls:
 def stage_progress(event: dict[str, Any]) -> Progress:
     total = event.get("total")
     return Progress(phase="prepare", run_id=str(event["stage"]), fraction=event["done"] / total if total else None)
-
-
-def session_name(config: Config) -> str:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    researcher = config.agent.name if config.llm.name == "none" else config.llm.name
-    return config.session.name or f"{stamp}-{config.task.name}-{researcher}-s{config.session.seed}"
-
-
-def check_path(folder: Path, task: TaskConfig, device: Device) -> None:
-    """Raises ConfigError where a path of this machine would be taken apart."""
-    for what, path in (("the folder of sessions", folder), ("the environment of Python", Path(sys.prefix))):
-        if ":" in str(path):  # which stands between the folders where Python looks for packages
-            raise ConfigError(f"{what} is {path}: expected a path without colons")
-        # torch writes the command line of the C++ compiler without quotes.
-        if device.name in PROCESSORS and device.compiles(task) and re.search(r"[\s'\"\\]", str(path)):
-            raise ConfigError(f"{what} is {path}: tasks that compile need a path without spaces and quotes")
-
-
-def new_folder(config: Config) -> Path:
-    name = session_name(config)
-    folder = Path(config.session.root) / name
-    if Path(name).name != name or name.startswith("."):
-        raise ConfigError(f"session.name={name!r}: expected a plain folder name; session.root says where it lies")
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ConfigError(
-            f"session.name={name}: {folder} exists already; resume it with `bpbench resume {folder}` or "
-            "choose another name"
-        ) from None
-    return folder
-
-
-def open_session(folder: Path, config: Config, facts: dict[str, Any]) -> tuple[Journal, list[Record]]:
-    """Write down what the session is, before anything happens in it."""
-    # The step clock makes a session repeatable to the last digit, so its nonce is no secret either.
-    ticking = config.task.clock == "ticks"
-    nonce = f"{seeds.derive('nonce', config.session.seed):032x}" if ticking else secrets.token_hex(16)
-    secret = folder / "secret.json"
-    with secret.open("x") as file:
-        secret.chmod(0o600)
-        json.dump({"nonce": nonce}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(facts["config"])))
-    journal = Journal.create(folder / "journal.jsonl")
-    return journal, [journal.append("session_open", nonce_sha256=seeds.commitment(nonce), **facts)]
-
-
-def read_nonce(folder: Path) -> str:
-    """Raises HarnessError where the session came without its secret."""
-    try:
-        return str(json.loads((folder / "secret.json").read_text())["nonce"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HarnessError(
-            f"{folder / 'secret.json'}: missing or damaged, and seeds follow from it: a session goes on where it began"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -183,12 +183,13 @@ def _run_or_go_on(config: Config, yes: bool) -> int:
 
 
 def _run_new(config: Config, yes: bool) -> int:
-    from harness.assemble import run_session, session_name
+    from harness.assemble import run_session
+    from harness.session_folder import free_folder, session_name
 
-    cli_llm.agree(config, yes=yes)
     # Named here, so that it is known where to resume whatever happens.
     config.session.name = session_name(config)
-    folder = Path(config.session.root) / config.session.name
+    folder = free_folder(config)  # before a model is asked, which may cost something
+    cli_llm.agree(config, yes=yes)
     with _saying_how_to_resume(folder):
         run_session(config)
     _print_session(folder)

@@ -17,8 +17,10 @@ from omegaconf import OmegaConf
 
 from harness.config import Config
 from harness.errors import DataError
+from harness.sandbox.runtime import PACKAGES, PROJECT
 
 SYSTEM_LIB = (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"), Path("/usr/local/lib64"))
+NIX_STORE = Path("/nix/store")
 OnStage = Callable[[dict[str, Any]], None]  # {"stage", "done", "total", "unit"}
 
 
@@ -33,17 +35,22 @@ def home() -> Path:
     return Path(os.environ.get("BPBENCH_HOME") or Path.home() / ".cache" / "bpbench").expanduser().absolute()
 
 
-def runtime_paths(lib: Sequence[Path] = SYSTEM_LIB) -> list[str]:
-    """Python packages that the sandbox will let agent code read.
+def runtime_paths(lib: Sequence[Path] = SYSTEM_LIB, more: str | None = None) -> list[str]:
+    """Text that the sandbox (harness/sandbox/runtime.py) will let agent code read: Python packages above all.
 
-    The interpreter's library and what is installed, of a virtual environment and of what it was made from; and what
-    the system's package manager installs for its own Python, since the folders in `lib` are open for their libraries.
+    The interpreter's library and what is installed, of a virtual environment and of what it was made from; what
+    the system's package manager installs for its own Python, since the folders in `lib` are open for their libraries;
+    this project's own packages; and the folders in `more`, by default LD_LIBRARY_PATH, which are open as a whole.
     """
     own = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    homes = [*own, *(folder for root in lib for folder in sorted(root.glob("python3*")))]
+    system = [*lib, *NIX_STORE.glob("*/lib")] if NIX_STORE.is_dir() else lib
+    homes = [*own, *(folder for root in system for folder in sorted(root.glob("python3*")))]
     # Those inside a library are named too: a change is seen in the names at the top of a folder.
     nested = [home / name for home in homes for name in ("site-packages", "dist-packages")]
-    return sorted({str(path) for path in [*homes, *nested] if path.is_dir()})
+    listed = os.environ.get("LD_LIBRARY_PATH", "") if more is None else more
+    opened = [Path(name) for name in listed.split(":") if name.startswith("/")]
+    ours = [PROJECT / name for name in PACKAGES]
+    return sorted({str(path) for path in [*homes, *nested, *opened, *ours] if path.is_dir()})
 
 
 def request_of(config: Config) -> dict[str, Any]:

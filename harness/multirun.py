@@ -21,6 +21,7 @@ from harness.journal import canonical, read
 from harness.opening import PROTOCOL_VERSION, instructions, plain
 from harness.protocols import Repeats
 from harness.records import SessionState
+from harness.session_folder import is_unopened
 from harness.sizes import stock_of
 
 
@@ -75,12 +76,12 @@ def begun(config: Config) -> tuple[Path, SessionState] | None:
     if config.session.name is None:
         return None
     folder = Path(config.session.root) / config.session.name
-    if not folder.exists():
+    if not folder.exists() or is_unopened(folder):
         return None
     path = folder / "journal.jsonl"
     state = fold(read(path)[0]) if path.is_file() else SessionState()
     if not state.opened:
-        raise ConfigError(f"{folder} holds no session, it was stopped before: remove it, then the same command again")
+        raise ConfigError(f"{folder} holds no session and other files: choose another name, or move them away")
     different = next(_differences(state, config), None)
     if different is not None:
         raise ConfigError(

@@ -26,6 +26,10 @@ from harness.records import SessionState, Walls
 from harness.sandbox import canaries
 
 PROTOCOL_VERSION = 3
+NO_RESEARCHER = {
+    "replay": "agent=replay repeats another session",
+    "scripted": "agent=scripted applies edits that were prepared before",
+}
 ROOT = Path(__file__).resolve().parent.parent
 # In a clone it lies at the top, in an installation beside this file.
 PROGRAM = next(path for path in (ROOT / "program.md", Path(__file__).with_name("program.md")) if path.is_file())
@@ -111,10 +115,17 @@ def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
     if torch_version.partition("+")[0] != pinned:  # 2.13.0+cu130 is 2.13.0 for another device
         yield f"torch {torch_version}: install torch=={pinned}, the version that rows are compared on"
     yield from canaries.missing(walls)
+    for name in ("threads", "dtype"):
+        if config.task.clock != "ticks" and getattr(config.backend, name) is not None:
+            yield f"backend.{name} is set: leave it to the device"
     if config.llm.scripted != ScriptedConfig():
         yield "llm.scripted: a script, no language model"
     if config.llm.name != settings.NO_LLM:
         yield from settings.unranked(asdict(config.llm))
+        if config.llm.seed is not None:
+            yield "llm.seed is set: the provider's own sampling is what is compared"
+    if config.agent.name in NO_RESEARCHER:
+        yield NO_RESEARCHER[config.agent.name]
     if config.agent.name == "external":
         yield (
             "agent=external: its program runs outside the walls and can read the evaluation text, the session's seeds "
@@ -171,6 +182,10 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
             f"{device.identity.get('cpu_model', device.name)} ({device.fingerprint}): resume it there, or "
             "start a new one"
         )
+    compiled, compiles = state.opened["task_view"]["compile"], bool(device.identity.get("has_compiler"))
+    if not state.closed and state.config["task"]["compile"] and compiled != compiles:
+        then, now = ("compiled", "there is no compiler") if compiled else ("ran eagerly", "there is a compiler")
+        raise DeviceError(f"this session {then}, which its calibration rests on, and {now} now: resume it as it began")
     began, here = state.opened["versions"]["torch"], device.torch_version
     if not state.closed and began != here:
         raise ConfigError(f"this session began with torch {began}, this is {here}: resume it with that one")

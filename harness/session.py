@@ -188,11 +188,13 @@ class Session:
     def _propose(self, index: int) -> bool:
         """Ask the researcher; False when it has stopped."""
         if (reason := self._out_of_time()) is not None:
+            self._testify()
             self._write("stopped", reason=reason)
             return False
         self._write("proposal_started", index=index)
         proposal = self._ask(self._view(index))
         if proposal is None or isinstance(proposal, Stop):
+            self._testify()
             self._write("stopped", reason=proposal.reason if proposal else f"{self.agent.name} proposed nothing more")
             return False
         outcome = self._through_the_door(index, proposal)

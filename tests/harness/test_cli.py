@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.assemble import check_path
 from harness.cli import find_session, main
 from harness.compose import compose
 from harness.device import Device
 from harness.errors import ConfigError
 from harness.journal import Journal
 from harness.llm import cli as cli_llm
+from harness.session_folder import check_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -200,7 +200,16 @@ def test_a_session_that_never_opened_says_so(tmp_path, monkeypatch, capsys):
     (tmp_path / "sessions/it").mkdir(parents=True)
     (tmp_path / "sessions/it/journal.jsonl").touch()
     assert main(["resume", "it"]) == cli.EXIT_ERROR
-    assert "never opened; remove that folder" in capsys.readouterr().err
+    assert "never opened: start it again" in capsys.readouterr().err
+
+
+def test_no_model_is_asked_for_a_session_whose_name_is_taken(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sessions/it/runs").mkdir(parents=True)
+    monkeypatch.setattr(cli_llm, "ask_once", lambda _: pytest.fail("it was asked"))
+    where = ["llm=openai_compatible", "llm.model=openai/it", "llm.api_base=http://localhost/v1"]
+    assert main(["run", "--yes", "agent=llm", *where, "session.name=it"]) == cli.EXIT_USAGE
+    assert "exists already; resume it" in capsys.readouterr().err
 
 
 def test_nothing_is_left_of_a_session_that_could_not_be_opened(tmp_path, monkeypatch, capsys, bpbench_home):

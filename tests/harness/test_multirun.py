@@ -17,6 +17,7 @@ from harness.fold import fold
 from harness.journal import read
 from harness.multirun import run_multirun
 from harness.records import SessionState
+from harness.session_folder import new_folder
 from harness.views import text
 
 
@@ -164,16 +165,22 @@ def test_an_unnamed_session_is_a_new_one(tiny_overrides: list[str]) -> None:
     assert multirun.begun(compose.compose(tiny_overrides)) is None
 
 
-@pytest.mark.parametrize("journal", [None, b""])
-def test_a_folder_without_a_session_says_what_to_do(
+@pytest.mark.parametrize("journal", [None, b"", b'{"seq": 0, "ty'])
+def test_a_session_that_was_killed_while_it_opened_is_begun_again(
     tiny_overrides: list[str], tmp_path: Path, journal: bytes | None
 ) -> None:
-    (tmp_path / "early").mkdir()
+    folder = tmp_path / "early"
+    folder.mkdir()
+    (folder / "secret.json").write_text("{}")
     if journal is not None:
-        (tmp_path / "early" / "journal.jsonl").write_bytes(journal)
+        (folder / "journal.jsonl").write_bytes(journal)
     config = compose.compose([*tiny_overrides, f"session.root={tmp_path}", "session.name=early"])
-    with pytest.raises(ConfigError, match="early holds no session, it was stopped before: remove it"):
+    assert multirun.begun(config) is None and new_folder(config) == folder and list(folder.iterdir()) == []
+    (folder / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="early holds no session and other files: choose another name"):
         multirun.begun(config)
+    with pytest.raises(ConfigError, match="exists already"):
+        new_folder(config)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from no_repository import NoRepository
 from rich.console import Console
 
-from harness import agents
+from harness import agents, cli
 from harness.assemble import check_scaffold, run_session
 from harness.compose import compose
 from harness.config import AgentConfig, Config
@@ -288,10 +288,8 @@ def moments(rng: random.Random, num_records: int, num_kills: int) -> list[tuple[
 
 
 def start_or_resume(folder: Path, overrides: list[str]) -> subprocess.Popen[str]:
-    if (folder / "journal.jsonl").exists():
-        return start(["resume", str(folder)])
-    shutil.rmtree(folder, ignore_errors=True)
-    return start(["run", *overrides])
+    journal = folder / "journal.jsonl"
+    return start(["resume", str(folder)] if journal.exists() and read(journal)[0] else ["run", *overrides])
 
 
 def wait_for_lines(path: Path, num_lines: int, process: subprocess.Popen[str]) -> None:
@@ -305,7 +303,23 @@ def scores(state: SessionState) -> object:
     return state.baseline_bpb, experiments, state.gain, state.stopped_early
 
 
-@pytest.mark.slow
+def test_its_best_script_and_how_it_came_about_leave_as_a_repository(whole: Path, tmp_path: Path, capsys: Any) -> None:
+    state, target = fold(read(whole / "journal.jsonl")[0]), tmp_path / "out"
+    assert cli.main(["export", str(whole), str(target)]) == 0 and state.incumbent is not None
+    assert f"experiment {state.incumbent.index + 1};" in capsys.readouterr().out
+    assert (target / "train.py").read_text() == state.incumbent.source
+
+    def git(*words: str) -> list[str]:
+        return subprocess.run(["git", "-C", target, *words], capture_output=True, text=True, check=True).stdout.split()
+
+    kept = [item.commit for item in state.experiments if item.kept]
+    assert git("log", "--format=%H", "--reverse", "main")[1:] == kept
+    others = {item.commit for item in state.experiments if item.commit}
+    assert set(git("for-each-ref", "--format=%(objectname)", "refs/experiments")) == others
+    assert cli.main(["export", str(whole), str(target)]) == cli.EXIT_USAGE
+    assert "exists already" in capsys.readouterr().err
+
+
 def test_two_kills(config: Config, whole: Path, tmp_path: Path) -> None:
     """One while it starts, one later. Every run of the tests tries other moments."""
     killed_session(config, whole, tmp_path, num_kills=2, seed=int(time.time()))
@@ -313,7 +327,7 @@ def test_two_kills(config: Config, whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(10))
 def test_five_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> None:
     killed_session(config, whole, tmp_path, num_kills=5, seed=seed)
 
@@ -325,6 +339,7 @@ def test_five_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> N
         ({"versions": {"torch": "2.12.0"}}, ConfigError, "began with torch 2.12.0, this is 2.13.0"),
         ({"key": {"protocol": 1}}, ConfigError, "began under version 1 of the protocol"),
         ({"data": {"data_sha256": "1" * 64}}, DataError, "start a new session"),
+        ({"task_view": {"compile": True}}, DeviceError, "this session compiled, .* and there is no compiler now"),
     ],
 )
 def test_a_session_goes_on_under_what_it_began_under(
@@ -338,10 +353,12 @@ def test_a_session_goes_on_under_what_it_began_under(
         "versions": {"torch": "2.13.0"},
         "key": {"protocol": PROTOCOL_VERSION},
         "data": {"data_sha256": "0" * 64},
+        "task_view": {"compile": False},  # for want of a compiler
     }
-    check_same(SessionState(opened=opened), data, device)
+    config = {"task": {"compile": True}}
+    check_same(SessionState(config=config, opened=opened), data, device)
     with pytest.raises(error, match=words):
-        check_same(SessionState(opened={**opened, **changed}), data, device)
+        check_same(SessionState(config=config, opened={**opened, **changed}), data, device)
 
 
 def test_a_model_is_told_in_one_way_throughout() -> None:

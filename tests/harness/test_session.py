@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from harness.codec import to_json
 from harness.config import Config, SessionConfig, TaskConfig
 from harness.errors import HarnessError
+from harness.integrity import Witness
 from harness.journal import Journal, read
 from harness.records import Calibration, Edit, Proposal, Role, RunResult, SessionState, Status, StockTimes, View
 from harness.session import Session
@@ -81,14 +84,18 @@ def run(
     folder: Path,
     scores: dict[tuple[Role, int], float | Status],
     *,
-    experiments: int = 3,
+    experiments: int | None = 3,
     proposals: Iterable[Proposal | None] = (),
+    max_hours: float | None = None,
+    clock: Callable[[], float] = time.time,
+    witness: Witness | None = None,
+    agent: Script | None = None,
 ) -> tuple[SessionState, WrittenBench, Script]:
     config = Config(
         task=TaskConfig(name="demo", sigma_prior_bpb=0.01, confirm_seeds=2),
-        session=SessionConfig(experiments=experiments),
+        session=SessionConfig(experiments=experiments, max_hours=max_hours),
     )
-    bench, agent = WrittenBench(scores), Script(list(proposals))
+    bench, agent = WrittenBench(scores), agent or Script(list(proposals))
     facts: dict[str, Any] = {
         "config": to_json(config),
         "stock_source": STOCK,
@@ -96,7 +103,7 @@ def run(
         "device": {},
         "program": "",
     }
-    with Journal.create(folder / "journal.jsonl") as journal:
+    with Journal.create(folder / "journal.jsonl", clock=clock) as journal:
         opened = journal.append("session_open", **facts, num_baseline=2, num_confirm=2, unranked=[])
         session = Session(
             config,
@@ -107,6 +114,7 @@ def run(
             workspace=Workspace(folder / "workspace"),
             trackers=[],
             nonce="nonce",
+            witness=witness,
         )
         return session.run(), bench, agent
 
@@ -130,6 +138,28 @@ def test_a_gain_must_be_drawn_twice(tmp_path: Path) -> None:
     assert sum(role is Role.RERUN for role, *_ in bench.calls) == 2
     assert agent.views[2].incumbent_bpb == 1.95 and "RATE = 3.0" in agent.views[2].incumbent_source
     assert "RATE = 3.0" in (tmp_path / "workspace" / "train.py").read_text()
+
+
+def test_a_session_of_hours_ends_when_they_are_over_and_confirms(tmp_path: Path) -> None:
+    """As `session=overnight`: no number of experiments; what counts is the time between records."""
+    minutes = count(0.0, 300.0)
+    state, _, agent = run(tmp_path, {}, experiments=None, max_hours=1.0, clock=lambda: next(minutes))
+    assert state.stopped_early == "session.max_hours=1 was reached"
+    assert 0 < len(state.experiments) < 6 and state.closed and state.gain is not None
+    assert {view.num_experiments for view in agent.views} == {None}
+
+
+def test_what_was_attempted_before_a_stop_is_written_before_it(tmp_path: Path) -> None:
+    witness = Witness()
+
+    class Cheat(Script):
+        def propose(self, view: View) -> Proposal | None:
+            witness.note("proposal-000", "edit_path", "../harness/stats.py")
+            return None
+
+    run(tmp_path, {}, witness=witness, agent=Cheat())
+    kinds = [record.type for record in read(tmp_path / "journal.jsonl")[0]]
+    assert kinds.index("stopped") == kinds.index("integrity") + 1
 
 
 def test_an_equal_score_is_no_gain(tmp_path: Path) -> None:

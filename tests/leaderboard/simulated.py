@@ -231,7 +231,7 @@ def nonce_of(folder: Path) -> str:
 def open_simulated(
     folder: Path, config: Config, opening: dict[str, Any], bench: SimulatedBench
 ) -> tuple[Journal, list[Record]]:
-    """As harness.assemble.open_session, on the bench's clock and with a nonce that the folder's name gives."""
+    """As harness.session_folder.open_session, on the bench's clock and with a nonce that the folder's name gives."""
     journal = Journal.create(folder / "journal.jsonl", clock=lambda: 1_750_000_000.0 + bench.clock)
     commitment = seeds.commitment(nonce_of(folder))
     return journal, [journal.append("session_open", nonce_sha256=commitment, **opening)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from trainer.data import tokenizer
 from trainer.data.corpus import open_corpus
-from trainer.data.prepare import prepare, throttled
+from trainer.data.prepare import _words, prepare, throttled
 from trainer.data.source import DataError
 from trainer.data.storage import folder_sha256
 
@@ -222,6 +223,11 @@ def test_an_error_is_one_event_and_status_1(tmp_path: Path, content: str) -> Non
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == ""
     assert json.loads(done.stdout)["event"] == "error"
+
+
+def test_a_full_disk_says_what_to_do() -> None:
+    assert "let BPBENCH_HOME be a folder elsewhere" in _words(OSError(errno.ENOSPC, "No space left on device"))
+    assert _words(OSError(errno.ENOSPC, "No space left on device", "/a/b")).endswith("No space left on device: '/a/b'")
 
 
 def test_progress_is_throttled_but_keeps_the_ends_of_stages() -> None:

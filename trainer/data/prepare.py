@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -88,9 +89,14 @@ def prepare(request: Mapping[str, Any], report: Report) -> tuple[Path, dict[str,
 
 def runtime_fingerprint(runtime_paths: Iterable[Path]) -> str:
     """Changes when a package is installed, updated or removed: those show in the names at the top of site-packages."""
-    return canonical_hash(
-        [[str(path), sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []] for path in runtime_paths]
-    )
+    return canonical_hash([[str(path), _names_at_the_top(path)] for path in runtime_paths])
+
+
+def _names_at_the_top(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.iterdir() if entry.name != "__pycache__")
+    except (NotADirectoryError, FileNotFoundError, PermissionError):  # less privileged code cannot read it either
+        return []
 
 
 def _check_runtime(corpus: Corpus, runtime_paths: Sequence[Path], report: Report) -> dict[str, Any]:
@@ -178,6 +184,12 @@ def _emit(event: Mapping[str, Any]) -> None:
     print(json.dumps(event), flush=True)
 
 
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:  # a write does not say where
+        return "no space is left for the data: free some, or let BPBENCH_HOME be a folder elsewhere; nothing is lost"
+    return str(error)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     try:
@@ -186,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         request = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
         path, meta = prepare(request, throttled(_emit, time.monotonic))
     except (DataError, OSError, json.JSONDecodeError) as error:
-        _emit({"event": "error", "message": " ".join(str(error).split())})
+        _emit({"event": "error", "message": " ".join(_words(error).split())})
         return 1
     except Exception as error:  # a file may hold what no reader of its kind expected
         traceback.print_exc()
