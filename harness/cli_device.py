@@ -65,5 +65,5 @@ def _tasks(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(tasks.as_json(found, predictions, experiments), indent=1))
     else:
-        device.tasks(found.identity, found.microprobes, predictions, experiments, Stdout())
+        device.tasks(found.identity, found.microprobes, predictions, experiments, config.backend.name, Stdout())
     return 0

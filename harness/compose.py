@@ -36,7 +36,7 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 SANDBOX_LEVELS = ("auto", "3", "2", "1", "0")
 _CLOCKS = ("auto", "wall", "metered", "ticks")
 _BUDGET_CLOCKS = ("auto", "wall", "metered")
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16")
 _NOT_A_STRING = re.compile(r"(?<![\w'\".-])(null|true|false|[-+]?[\d.]+)(?![\w'\".-])", re.IGNORECASE)
 _BYTE_TOKENS = 256  # a byte-level tokenizer cannot have fewer, and needs one more for <|bos|>
 
@@ -136,7 +136,12 @@ def explain(error: Exception) -> ConfigError:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return ConfigError(f"unknown {group}={option}; {choose_from(option, error.options)}")
     if isinstance(error, OverrideParseException):
-        return ConfigError(f"cannot read the override '{error.override}': expected KEY=VALUE, such as agent=random")
+        key, equals, value = str(error.override).partition("=")
+        quoted = f"; a value with other signs than letters, digits and -_./ is written '{key}=\"{value}\"', both quotes"
+        return ConfigError(
+            f"cannot read the override '{error.override}': expected KEY=VALUE, such as agent=random"
+            + quoted * bool(key and equals and not set(value) & set("\"'"))
+        )
     text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", text):
         return ConfigError(f"{ambiguous.group(1)} lists several values: `bpbench run -m` runs a session for each")

@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 @dataclass
 class TaskConfig:
-    """A size of problem. Everything here is part of what makes results comparable: it is hashed into the key."""
+    """A size of problem. Its numbers make results comparable: boards take those of the task of that name only."""
 
     name: str = MISSING
     reference_tokens: int = MISSING  # N: how many training tokens the stock train.py sees in its budget

@@ -117,6 +117,8 @@ def load(path: Path) -> TaskConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: not a task ({str(error).splitlines()[0]}); see harness/config.py") from error
     assert isinstance(task, TaskConfig)
+    if task.name != path.stem:
+        raise ConfigError(f"{path}: its name is {task.name}, expected {path.stem}: a task is called as its file is")
     return task
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from leaderboard.reproduce import Reproduced
 
 _SESSION = f"the session's folder, or its name under {cli.DEFAULT_ROOT}/"
+_NO_SESSIONS = ("multirun", "portability", "sweep")  # what bpbench itself puts beside sessions, for sessions/* has them
 _SOURCES = f"sessions (folders, or names under {cli.DEFAULT_ROOT}/) and bundles"
 
 
@@ -99,7 +100,7 @@ def _reproduce(arguments: Namespace) -> int:
         for line in show.verdict(attempt(bundles[0])):
             print(line)
         return 0
-    results = reproduce.reproduce_all(reproduce.bundles_in(arguments.folder), attempt, _say)
+    results = reproduce.reproduce_all(reproduce.bundles_in(arguments.folder, _say), attempt, _say)
     _show_all(results, arguments.root or reproduce.ROOT)
     return 0 if all(result.verdict for result in results) else cli.EXIT_ERROR
 
@@ -146,13 +147,16 @@ def _power(arguments: Namespace) -> int:
 
 def _boards(sources: Sequence[str]) -> list[Board]:
     from harness.journal import read
+    from harness.views import text
     from leaderboard.aggregate import aggregate
     from leaderboard.outcome import outcome
     from leaderboard.verify import verify
 
     outcomes = []
     for source in sources:
-        if Path(source).is_file():
+        if Path(source).name in _NO_SESSIONS and not (Path(source) / "journal.jsonl").exists():
+            text.say(f"{source} is no session: passed over")
+        elif Path(source).is_file():
             checked = verify(Path(source))
             if not checked.consistent:
                 raise HarnessError(f"{source} is not consistent: see `bpbench verify {source}`")

@@ -110,7 +110,7 @@ def _say_how_on(prepared: list[Prepared], written: list[Path]) -> None:
     print(f"  git switch -c entries-{prepared[0].name}")
     print(f"  git add {' '.join(map(str, written))}")
     print(f"  git commit -m 'Publish {words}'")
-    print("  bpbench check      # what the pull request's workflow runs")
+    print("  bpbench check      # what a clone can tell; the pull request's workflow also compares accounts")
     print("  git push -u origin HEAD\n")
     print("docs/leaderboard.md says what is checked and what becomes of it.")
 

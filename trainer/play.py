@@ -37,7 +37,10 @@ STOCK = Path(__file__).with_name("train.py")
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if (args.budget_seconds is None) == (args.ticks == 0):
+        parser.error("give one of --budget-seconds and --ticks: without either a run would never end")
     task = Task.from_message(json.loads(args.task.read_text()))
     source = set_knobs(args.train.read_text(), dict(item.split("=", 1) for item in args.set))
     try:

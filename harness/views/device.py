@@ -31,9 +31,10 @@ def tasks(
     microprobes: Mapping[str, float | None] | None,
     predictions: Sequence[Prediction],
     experiments: int,
+    backend: str,
     console: Console,
 ) -> None:
-    """The table of `bpbench tasks`, and below it which one to use."""
+    """The table of `bpbench tasks`, and below it which one to use. `backend`: as it was asked for, `auto` perhaps."""
     console.print(Text(text.line(rows.device_name(identity)), style="bold"))
     if line := probes(microprobes):
         console.print(Text(line, style="bright_black"), soft_wrap=True)
@@ -42,7 +43,7 @@ def tasks(
     console.print()
     console.print(table(predictions, experiments))
     console.print()
-    for sentence in advice(predictions):
+    for sentence in advice(predictions, backend):
         console.print(Text(sentence), soft_wrap=True)
 
 
@@ -67,19 +68,20 @@ def table(predictions: Sequence[Prediction], experiments: int) -> Table:
     return shown
 
 
-def advice(predictions: Sequence[Prediction]) -> Iterator[str]:
+def advice(predictions: Sequence[Prediction], backend: str) -> Iterator[str]:
     use = predict.best(predictions)
     if use is None:
         yield "No task fits this device."
         return
     task = use.size.task
     data = f" data={task.data}" if task.data else ""
-    yield f"Use: bpbench run task={task.name}{data}"
+    here = f" backend={backend}" if backend != "auto" else ""
+    yield f"Use: bpbench run task={task.name}{data}{here}"
     if task.measured_on is None:
         made_for = f"the device it is made for ({task.device_class})"
         yield f"task={task.name} has never been run on {made_for}; its numbers are priors."
     if use.source is predict.Source.ESTIMATED:
-        yield f"Its budget is an estimate: `bpbench calibrate task={task.name}` measures it."
+        yield f"Its budget is an estimate: `bpbench calibrate task={task.name}{here}` measures it."
 
 
 def calibrated(found: Calibrated, console: Console) -> None:

@@ -121,7 +121,7 @@ def _run_facts(run: RunResult) -> list[tuple[str, str]]:
         ("training", text.duration(run.train_seconds)),
         ("setup", text.duration(run.setup_seconds)),
         ("evaluation", text.duration(run.eval_seconds)),
-        ("memory", _memory(run.peak_memory_bytes)),
+        ("host memory", _memory(run.peak_memory_bytes)),
     ]
     if run.audit:
         facts.append(("audit, upper bound", f"{text.fixed(run.audit.upper_nats, 5, sign=True)} nats"))

@@ -150,10 +150,21 @@ def sentences(state: SessionState) -> list[str]:
             f"{text.duration(state.working_seconds)} of work, {text.percent(times['budget_share'])} inside budgets, "
             f"{text.percent(times['evaluation_share'])} evaluating."
         )
-    lines += [line for line in (rows.walls_sentence(state), rows.integrity_sentence(state)) if line]
+    lines += [
+        line for line in (audit_sentence(state), rows.walls_sentence(state), rows.integrity_sentence(state)) if line
+    ]
     if reasons := unranked(state):
         lines.append("Not ranked: " + "; ".join(reasons) + ".")
     return lines
+
+
+def audit_sentence(state: SessionState) -> str | None:
+    """What looking ahead may be worth in the gain at most, as far as the audits of the confirmation tell."""
+    bounds = [run.audit.upper_nats for run in state.confirm_candidate if run.audit]
+    if not bounds:
+        return None
+    bound = text.fixed(max(0.0, *bounds), 5)
+    return f"Audited: what later tokens may have told the candidate is worth at most {bound} nats a token."
 
 
 def write(session_dir: Path) -> Path:

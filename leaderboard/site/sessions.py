@@ -176,6 +176,7 @@ def _sentences(state: SessionState) -> list[str]:
         _llm_sentence(state),
         summary.stopped_sentence(state),
         _resumed(state),
+        summary.audit_sentence(state),
         rows.walls_sentence(state),
         rows.integrity_sentence(state),
     ]

@@ -135,8 +135,18 @@ def devices(found: Mapping[str, Ledger]) -> str:
             made = (ledger.calibrations or {}).get(key, ())
             budget = number(made[-1].budget_seconds, 1) if made else "-"
             overhead = number(statistics.median(beside), 1) if beside else "-"
-            rows.append((task, place.label, place.clock, budget, overhead, str(len(runs))))
-    header = ("task", "device", "clock", "budget, s", "stock: beside budget and bursts, s", "runs")
+            stopped = [(run.stopped_seconds or 0) / run.wall_seconds for run in stock if run.wall_seconds]
+            bursts = f"{100 * statistics.median(stopped):.0f} %" if stopped else "-"
+            rows.append((task, place.label, place.clock, budget, overhead, bursts, str(len(runs))))
+    header = (
+        "task",
+        "device",
+        "clock",
+        "budget, s",
+        "stock: beside budget and bursts, s",
+        "bursts, of wall time",
+        "runs",
+    )
     return table(header, rows)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import synthetic_journal
 
-from harness import assemble, compose, data
+from harness import assemble, compose, data, sizes
 from harness.compose import CONF_DIR, GROUPS
 from harness.errors import ConfigError
 
@@ -110,6 +110,7 @@ def test_null_stays_no_value_elsewhere():
         ("agent.options.startup_trials=abc", "agent.options.startup_trials must be int, not 'abc'"),
         ("agent", "cannot read the override 'agent': expected KEY=VALUE"),
         ("session={", "cannot read the override 'session={': expected KEY=VALUE"),
+        ("data.options.path=~/texts", "-_./ is written 'data.options.path=\"~/texts\"', both quotes"),
         ("session.seed=0,1", "session.seed=0,1 lists several values: `bpbench run -m`"),
         ("~agent", "agent.name has no value"),
         ("task.reference_tokens=5", "task.reference_tokens makes a task what it is"),
@@ -126,7 +127,7 @@ def test_null_stays_no_value_elsewhere():
         ("budget.clock=ticks", "budget.clock must be one of auto, wall, metered, not 'ticks'"),
         ("task.max_budget_seconds=1", "task.max_budget_seconds must be at least min_budget_seconds"),
         ("backend.threads=0", "backend.threads must be at least 1"),
-        ("backend.dtype=int8", "backend.dtype must be one of float32, bfloat16, float16, not 'int8'"),
+        ("backend.dtype=int8", "backend.dtype must be one of float32, bfloat16, not 'int8'"),
         ("backend=null", "backend=null counts steps, task=demo counts seconds: use task=tiny"),
         ("task=tiny", "task=tiny counts steps, not seconds: it needs backend=null, not auto"),
         ("agent=scripted", "agent=scripted needs agent.options.patches=FOLDER"),
@@ -169,6 +170,9 @@ def test_a_wrong_override_is_one_line_that_names_it(override, expected):
         ("llm=llamacpp session.max_cost_usd=3", "session.max_cost_usd cannot be kept with llm=llamacpp"),
         ("llm=scripted agent.options.repairs=99", "agent.options.repairs must be from 0 to 20"),
         ("llm=scripted agent.options.context_tokens=10", "agent.options.context_tokens must be at least 1000"),
+        ("llm=ollama llm.model=ollama_chat/q llm.context_tokens=40000", "num_ctx=32768 must be at least llm.context_"),
+        ("llm=ollama llm.model=ollama_chat/q llm.extra.num_ctx=null", "llm.extra.num_ctx=None must be at least"),
+        ("llm=claude_sonnet llm.model='anthropic/cl\u0430ude'", "expected ASCII letters"),
         ("llm=gpt llm.temprature=1", "unknown key 'temprature' in llm; did you mean 'temperature'?"),
     ],
 )
@@ -239,3 +243,6 @@ def test_the_systems_python_packages_are_looked_through_too(tmp_path):
         "local/python3.11",
         "local/python3.11/site-packages",
     ]
+    opened = data.runtime_paths([], f"relative:{tmp_path / 'lib'}:{tmp_path / 'none'}:")
+    assert str(tmp_path / "lib") in opened and not {"relative", str(tmp_path / "none")} & set(opened)
+    assert {str(sizes.STOCK.parent), str(sizes.STOCK.parents[1] / "backends")} <= set(opened)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import synthetic_journal
 from rich.console import Console
 
 from harness import calibrations, cli, fit, predict, sizes, tasks
@@ -21,6 +22,7 @@ from harness.errors import ConfigError, DeviceError, TaskMisfit
 from harness.opening import pinned_torch, unranked
 from harness.predict import GUESS_FACTOR, UTILISATION, Known, Source
 from harness.records import Calibration, Walls
+from harness.sandbox import canaries
 from harness.views import device as view
 
 SIZES = sizes.known()
@@ -106,6 +108,12 @@ def test_where_nothing_fits_it_says_so():
         check_budget(Calibration(1.0, 1.0, 1.0, (1.0,), 1.0, 6e6, 0.0, True), task)
 
 
+def test_a_processor_that_is_too_fast_for_a_board_is_told_the_way_to_it():
+    task = replace(BY_NAME["demo"].task, clock="metered")
+    with pytest.raises(DeviceError, match=r"too fast: 1.0 s for .*, or fewer cores: `taskset -c 0,1 bpbench"):
+        check_budget(Calibration(1e6, 1e6, 1e6, (1e6,), 1.0, 1.0, 0.0, True), task)
+
+
 def test_kept_calibrations_are_found_and_damaged_ones_ignored(tmp_path, monkeypatch):
     monkeypatch.setenv("BPBENCH_HOME", str(tmp_path))
     made = Calibration(100.0, 99.0, 101.0, (100.0,), 1.0, 15.0, 0.001, True)
@@ -124,7 +132,7 @@ def test_the_table_says_what_each_row_rests_on():
     found = predict.predict(SIZES, known, LAPTOP)
     out = io.StringIO()
     identity = {"name": "cpu", "cpu_model": "a \x1b[2J[bold]model", "compile_hint": "torch.compile is off: why"}
-    view.tasks(identity, LAPTOP, found, 6, Console(file=out, width=140))
+    view.tasks(identity, LAPTOP, found, 6, "auto", Console(file=out, width=140))
     shown = out.getvalue()
     assert "calibrated: 3 kept" in shown and "estimated: scaled from nano" in shown and "torch.compile is off" in shown
     assert "[bold]model" in shown and "\x1b" not in shown
@@ -132,6 +140,17 @@ def test_the_table_says_what_each_row_rests_on():
     assert [line.split()[0] for line in shown.splitlines() if "GiB" in line] == list(BY_NAME)
     answer = tasks.as_json(replace(DEVICE, identity=identity), found, 6)
     assert answer["use"] == "nano" and [row["fits"] for row in answer["tasks"]] == [True, True, False, False, False]
+
+
+def test_the_command_that_is_advised_is_for_the_same_backend():
+    found = predict.predict(SIZES, {"demo": Known(100_000.0, Source.CALIBRATED, num_runs=3)}, LAPTOP)
+    assert next(view.advice(found, "cpu")) == next(view.advice(found, "auto")) + " backend=cpu"
+
+
+def test_a_task_is_called_as_its_file_is(tmp_path):
+    (tmp_path / "mine.yaml").write_text((sizes.TASKS / "demo.yaml").read_text())
+    with pytest.raises(ConfigError, match=r"mine.yaml: its name is demo, expected mine"):
+        sizes.known(tmp_path)
 
 
 def test_a_refusal_comes_with_the_table(tmp_path, monkeypatch, capsys):
@@ -175,6 +194,23 @@ def test_where_nothing_is_kept_the_quickest_task_is_run(tmp_path, monkeypatch):
 def test_a_step_clock_has_nothing_to_calibrate():
     with pytest.raises(ConfigError, match="task=demo or larger"):
         tasks.calibrate(compose(["task=tiny", "backend=null", "data=synthetic"]), lambda progress: None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["backend.threads=1"], "backend.threads is set: leave it to the device"),
+        (["backend.dtype=float32"], "backend.dtype is set: leave it to the device"),
+        (["agent=llm", "llm=gpt", "llm.seed=1"], "llm.seed is set: the provider's own sampling is what is compared"),
+        (["agent=replay", "agent.options.session=SESSION"], "agent=replay repeats another session"),
+        ([], None),
+    ],
+)
+def test_what_keeps_a_session_from_being_ranked_is_said_when_it_opens(overrides, reason, tmp_path):
+    synthetic_journal.write(tmp_path / "journal.jsonl")
+    overrides = [word.replace("SESSION", str(tmp_path)) for word in overrides]
+    walls = Walls("bubblewrap", 3, dict.fromkeys(canaries.NEEDED, canaries.HELD))
+    assert list(unranked(compose(overrides), walls, "2.13.0")) == ([reason] if reason else [])
 
 
 @pytest.mark.parametrize(("version", "ranked"), [("2.13.0", True), ("2.13.0+cu130", True), ("2.12.1", False)])

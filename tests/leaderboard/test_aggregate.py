@@ -293,6 +293,13 @@ def test_a_name_that_is_nothing_is_a_line(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.count("\n") == 2
 
 
+def test_what_bpbench_puts_beside_sessions_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`bpbench compare sessions/*` after `bpbench run -m`."""
+    (tmp_path / "multirun").mkdir()
+    assert cli._boards([str(tmp_path / "multirun")]) == []
+    assert "multirun is no session: passed over" in capsys.readouterr().err
+
+
 def test_who_changed_nothing_cannot_differ_from_who_changed_nothing() -> None:
     """All their sessions compare the stock script with itself: what lies between them is chance."""
     spread = [0.0001 * place for place in range(5)]
