@@ -159,12 +159,12 @@ def sentences(state: SessionState) -> list[str]:
 
 
 def audit_sentence(state: SessionState) -> str | None:
-    """What looking ahead may be worth in the gain at most, as far as the audits of the confirmation tell."""
+    """What the audits of the confirmation say of looking ahead: the largest of their bounds."""
     bounds = [run.audit.upper_nats for run in state.confirm_candidate if run.audit]
     if not bounds:
         return None
     bound = text.fixed(max(0.0, *bounds), 5)
-    return f"Audited: what later tokens may have told the candidate is worth at most {bound} nats a token."
+    return f"Audited: without later tokens the candidate's answers lost at most {bound} nats a token (99.9 % bound)."
 
 
 def write(session_dir: Path) -> Path:
