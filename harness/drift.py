@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from harness.records import Calibration
+from harness.records import Calibration, RunResult, Status
 
 SENTINEL_SHARE = 0.04  # of the budget
 SHORTEST_SENTINEL_SECONDS = 0.4
@@ -58,3 +58,12 @@ def excess_drift(
         return None
     limit, found = drift_limit(calibration, slope_bpb_per_percent, sigma_bpb), drift(calibration, sentinel)
     return found if limit is not None and found is not None and abs(found) > limit else None
+
+
+def run_drift(
+    calibration: Calibration | None, run: RunResult, slope_bpb_per_percent: float, sigma_bpb: float
+) -> float | None:
+    """As `excess_drift`, of a run that may be made again for it; one that ended in a failure is not."""
+    if run.status not in (Status.OK, Status.TIMEOUT):
+        return None
+    return excess_drift(calibration, run.sentinel, slope_bpb_per_percent, sigma_bpb)

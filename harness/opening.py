@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -115,15 +115,12 @@ def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
     if torch_version.partition("+")[0] != pinned:  # 2.13.0+cu130 is 2.13.0 for another device
         yield f"torch {torch_version}: install torch=={pinned}, the version that rows are compared on"
     yield from canaries.missing(walls)
-    for name in ("threads", "dtype"):
-        if config.task.clock != "ticks" and getattr(config.backend, name) is not None:
-            yield f"backend.{name} is set: leave it to the device"
+    if config.task.clock != "ticks":
+        yield from devices_own(asdict(config.backend))
     if config.llm.scripted != ScriptedConfig():
         yield "llm.scripted: a script, no language model"
     if config.llm.name != settings.NO_LLM:
         yield from settings.unranked(asdict(config.llm))
-        if config.llm.seed is not None:
-            yield "llm.seed is set: the provider's own sampling is what is compared"
     if config.agent.name in NO_RESEARCHER:
         yield NO_RESEARCHER[config.agent.name]
     if config.agent.name == "external":
@@ -132,6 +129,16 @@ def unranked(config: Config, walls: Walls, torch_version: str) -> Iterator[str]:
             "and its user's keys"
         )
         yield "agent=external: its network is not limited to its model's provider"
+
+
+def devices_own(backend: Mapping[str, Any]) -> Iterator[str]:
+    """What of a configuration's group `backend` a ranked session, and a reproduction that counts, leave to the device.
+
+    With a choice of its own the device has another fingerprint, under which seeds begin at 0 again.
+    """
+    for name in ("threads", "dtype"):
+        if backend.get(name) is not None:
+            yield f"backend.{name} is set: leave it to the device"
 
 
 def task_view(config: Config, data: DataInfo, device: Device) -> dict[str, Any]:

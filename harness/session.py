@@ -16,7 +16,7 @@ from harness.codec import to_json
 from harness.commits import commit_experiment, rebuild
 from harness.config import Config
 from harness.desk import CapReached, Line, SessionDesk
-from harness.drift import excess_drift, max_repeats
+from harness.drift import max_repeats, run_drift
 from harness.edits import apply_edit
 from harness.errors import EditRefused, ExperimentFailed, HarnessError
 from harness.fold import apply, fold
@@ -180,10 +180,8 @@ class Session:
 
     def _drifted(self, result: RunResult) -> float | None:
         """How far the device was from its calibrated speed around a run, where that is too far."""
-        if result.status not in (Status.OK, Status.TIMEOUT):
-            return None
-        made, task = self.state.calibration, self.config.task
-        return excess_drift(made, result.sentinel, task.slope_bpb_per_percent, task.sigma_prior_bpb)
+        task = self.config.task
+        return run_drift(self.state.calibration, result, task.slope_bpb_per_percent, task.sigma_prior_bpb)
 
     def _propose(self, index: int) -> bool:
         """Ask the researcher; False when it has stopped."""

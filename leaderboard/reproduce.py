@@ -24,12 +24,12 @@ from harness.errors import ConfigError, DeviceError, HarnessError, of_system
 from harness.integrity import Witness
 from harness.journal import Journal, Record, read
 from harness.lease import lease, physical_name
-from harness.opening import key
+from harness.opening import devices_own, key
 from harness.records import Walls
 from harness.sandbox import canaries
 from harness.sizes import stock_of
 from harness.views import text
-from leaderboard import eligible, entry, standard
+from leaderboard import eligible, entry
 from leaderboard.bundle import SUFFIX, Bundle
 from leaderboard.reproduction import Reproduction, Say, Subject, fold, other_numbers, terms
 from leaderboard.verdict import Verdict, Word
@@ -101,7 +101,7 @@ def _not_attested(whole: Bundle, config: Config, walls: Walls) -> Iterator[str]:
         yield f"of the task, {text.line(', '.join(others), 80)}: not as in the session"
     if config.task.clock != "ticks":
         yield from canaries.missing(walls)
-        yield from standard.devices_own(to_json(config.backend))
+        yield from devices_own(to_json(config.backend))
 
 
 def ready(whole: Bundle, config: Config, stock: str) -> tuple[Device, DataInfo]:

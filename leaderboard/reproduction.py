@@ -15,7 +15,7 @@ from typing import Any
 from harness import seeds
 from harness.codec import part_from_json, to_json
 from harness.config import TaskConfig
-from harness.drift import excess_drift
+from harness.drift import run_drift
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
 from harness.protocols import Bench
@@ -95,13 +95,6 @@ def fold(records: Sequence[Record]) -> State:
             verdicts.append(part_from_json(_Verdict, record.data).verdict)
     base, winner = (tuple(runs[role]) for role in _NAMES)
     return State(num_pairs, str(opened["nonce"]), calibration, base, winner, frozenset(drifted), tuple(verdicts))
-
-
-def drift_of(state: State, run: RunResult, slope_bpb_per_percent: float, sigma_bpb: float) -> float | None:
-    """How far the device's speed around a run was from the calibrated one, where that is too far to count it."""
-    if run.status not in (Status.OK, Status.TIMEOUT):  # as in a session: a failure is none of the device's
-        return None
-    return excess_drift(state.calibration, run.sentinel, slope_bpb_per_percent, sigma_bpb)
 
 
 def terms(task: TaskConfig, walls: Walls) -> dict[str, Any]:
@@ -184,7 +177,7 @@ class Reproduction:
                 f"the stock train.py failed here ({result.status}: {result.reason}); see runs/{identity['run_id']}, "
                 "then give the same command again"
             )
-        drifted = drift_of(state, result, self.task.slope_bpb_per_percent, self.task.sigma_prior_bpb)
+        drifted = run_drift(state.calibration, result, self.task.slope_bpb_per_percent, self.task.sigma_prior_bpb)
         if drifted is not None and (role, index) in state.drifted:
             self.say("the device is off its calibrated speed again; so this cannot be attested")
         elif drifted is not None:

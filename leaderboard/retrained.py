@@ -15,20 +15,21 @@ from typing import Any
 
 from harness import ranking, seeds
 from harness.codec import from_json, part_from_json, to_json
+from harness.drift import run_drift
 from harness.errors import ConfigError, HarnessError
 from harness.journal import Record, parse
-from harness.opening import pinned_torch
+from harness.opening import devices_own, pinned_torch
 from harness.records import Gain, RunResult, Status, Walls
 from harness.sandbox import canaries
 from harness.views import rows, text
-from leaderboard import eligible, standard
+from leaderboard import eligible
 from leaderboard.bundle import Bundle
 from leaderboard.case import Identity
 from leaderboard.checks import same
 from leaderboard.figures import impossible
 from leaderboard.plausible import BPB_BAND
 from leaderboard.published import Retrained
-from leaderboard.reproduction import State, drift_of, fold, other_numbers
+from leaderboard.reproduction import State, fold, other_numbers
 from leaderboard.runs import audit_problems
 from leaderboard.verdict import Verdict, differences, judge
 
@@ -170,7 +171,7 @@ def _wrong_terms(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
             yield f"record {record.seq}: does not say under which walls and numbers it ran; reproduce it again"
             return
         backend = record.data.get("backend")  # older ones do not say
-        for why in standard.devices_own(backend) if isinstance(backend, dict) else ():
+        for why in devices_own(backend) if isinstance(backend, dict) else ():
             yield f"record {record.seq}: {why}"
         walls = from_json(Walls, stated)
         weakest = canaries.weakest(weakest, walls) if weakest else walls
@@ -194,6 +195,7 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
     """Every run announced before, in ABBA order, under the seed that its nonce gives, with a score that can be."""
     opened, key = records[0].data, whole.state.opened["key"]
     session = whole.state.config["session"]
+    state = fold(records)
     started: Identity | None = None
     done, repeated = 0, set[str]()
     for record in records:
@@ -213,12 +215,11 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
             if identity.run_id in repeated:
                 yield f"record {record.seq}: made again more than once"
             repeated.add(identity.run_id)
-            if _drift(fold(records), from_json(RunResult, record.data.get("result")), whole) is None:
+            if _drift(state, from_json(RunResult, record.data.get("result")), whole) is None:
                 # Else who does not like a result could make it again.
                 yield f"record {record.seq}: made again although the device's speed had not changed"
         started, done = None, done + (record.type == "run_finished")
     yield from eligible.cut_off_too_often(records)
-    state = fold(records)
     for run in (*state.baseline, *state.winner):
         yield from _wrong_result(run, whole.state.config["task"]["audit_cuts"])
     if any(run.status is not Status.OK for run in state.baseline):
@@ -232,7 +233,7 @@ def _wrong_runs(records: Sequence[Record], whole: Bundle) -> Iterator[str]:
 
 def _drift(state: State, run: RunResult, whole: Bundle) -> float | None:
     task = whole.state.config["task"]
-    return drift_of(state, run, task["slope_bpb_per_percent"], task["sigma_prior_bpb"])
+    return run_drift(state.calibration, run, task["slope_bpb_per_percent"], task["sigma_prior_bpb"])
 
 
 def _wrong_result(run: RunResult, audit_cuts: int) -> Iterator[str]:

@@ -36,8 +36,6 @@ AGENTS = ("llm", *LIBRARIES)
 # nowhere would lose its bad seeds.
 _LIMITS = ("max_hours", "max_cost_usd", "max_llm_tokens")
 _FREE = ("seed", "name", "root", *_LIMITS)
-# Of config.backend: with a choice of its own the device has another fingerprint, under which seeds begin at 0 again.
-_DEVICES_OWN = ("threads", "dtype")
 # Of the opening record's facts of the researcher: those that repeat the configuration, and what they are called there.
 _REPEATED = {
     "llm": "name",
@@ -49,6 +47,8 @@ _REPEATED = {
     "max_output_tokens": "max_output_tokens",
     "window_tokens": "context_tokens",
 }
+# And those of the day it was run.
+WHEN = ("price_as_of", "litellm_version", "date")
 # Where providers answer; of others it is not known.
 HOSTS = {
     "anthropic": "api.anthropic.com",
@@ -57,8 +57,6 @@ HOSTS = {
     "deepseek": "api.deepseek.com",
     "openrouter": "openrouter.ai",
 }
-# And those of the day it was run.
-WHEN = ("price_as_of", "litellm_version", "date")
 
 
 def reasons(whole: Bundle) -> Iterator[str]:
@@ -133,18 +131,13 @@ def _scaffold() -> Mapping[str, Any]:
 
 def _session(state: SessionState) -> Iterator[str]:
     """The session's rules."""
+    from harness.opening import devices_own
+
     session, here = group(state, "session"), _groups_here("noop")["session"]
     for name in (*here, *(name for name in session if name not in here)):
         if name not in _FREE and not (name in session and name in here and same(session[name], here[name])):
             yield f"session.{text.line(str(name), 40)} is {_shown(session.get(name))}, by default {here.get(name)!r}"
     yield from devices_own(group(state, "backend"))
-
-
-def devices_own(backend: Mapping[str, Any]) -> Iterator[str]:
-    """Settings that a ranked session, and a reproduction that counts, leave to the device."""
-    for name in _DEVICES_OWN:
-        if backend.get(name) is not None:
-            yield f"backend.{name} is set: leave it to the device"
 
 
 def other_versions(records: Sequence[Record], libraries: Iterable[str]) -> list[str]:
@@ -174,8 +167,6 @@ def _control(whole: Bundle, name: str) -> Iterator[str]:
 def _model(whole: Bundle) -> Iterator[str]:
     """The standard scaffold, and a model that was really asked for every proposal."""
     llm, facts = group(whole.state, "llm"), whole.state.opened.get("researcher")
-    if llm.get("seed") is not None:
-        yield "llm.seed is set: the provider's own sampling is what is compared"
     yield from settings.unranked(llm)
     if not str(llm.get("model")).isascii():
         yield f"llm.model is {_shown(llm.get('model'))}: letters that look like others make no other model"

@@ -39,6 +39,8 @@ _NO_SECRETS = ("prompt_cache_key", "tokenizer")  # whatever they sound like
 
 def unranked(llm: Mapping[str, Any]) -> Iterator[str]:
     """What would make the model of a configuration's group `llm` another than its name says."""
+    if llm.get("seed") is not None:
+        yield "llm.seed is set: the provider's own sampling is what is compared"
     provider = str(llm.get("model")).partition("/")[0]
     if llm.get("api_base") is not None and provider not in SERVED_ANYWHERE:
         yield f"llm.api_base is set: models of {text.line(provider, 40)} are asked at their provider's own address"
