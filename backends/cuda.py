@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,19 @@ def unavailable(cuda: Any = torch.cuda, version: Any = torch.version) -> str | N
     if not version.cuda:
         plain = torch.__version__.partition("+")[0]
         return f"torch {torch.__version__} is built without CUDA: install the CUDA build of torch=={plain}"
-    if not cuda.is_available():
-        return "torch finds no CUDA device: check that `nvidia-smi` lists one and that CUDA_VISIBLE_DEVICES names it"
-    return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = cuda.is_available()
+    if available:
+        return None
+    # Of a driver that is too old for this build torch says so in a warning, and nowhere else.
+    if old := next((words for each in caught if "too old" in (words := str(each.message))), None):
+        plain = torch.__version__.partition("+")[0]
+        return (
+            f"{old.partition('. ')[0].removeprefix('CUDA initialization: ')}: update it, or install the build of "
+            f"torch=={plain} for an older CUDA (pytorch.org has the command)"
+        )
+    return "torch finds no CUDA device: check that `nvidia-smi` lists one and that CUDA_VISIBLE_DEVICES names it"
 
 
 class Backend:

@@ -38,7 +38,6 @@ PILOT_SLICES = 64
 LOOK_AGAIN = 1.25  # times as many slices, or blocks
 MAX_METERED_BUDGETS = 15  # so many budgets, and
 MAX_METERED_SECONDS = 900.0  # no longer than this; 600 was too short for `nano` by a tenth (docs/calibration.md)
-FEWER_CORES = ", or fewer cores: `taskset -c 0,1 bpbench ...`"  # the way to a board whose task is small
 
 
 def calibrate(
@@ -233,5 +232,7 @@ def check_budget(calibration: Calibration, task: TaskConfig) -> None:
     raise DeviceError(
         f"task={task.name}: this device is {'too fast' if too_fast else 'too slow'}: {budget:.1f} s for "
         f"{task.reference_tokens:,} tokens, expected {task.min_budget_seconds:g} to {task.max_budget_seconds:g} s; "
-        f"{sizes.advice(task, calibration.tokens_per_second)}" + FEWER_CORES * (too_fast and task.clock == "metered")
+        f"{sizes.advice(task, calibration.tokens_per_second)}"
+        + sizes.FEWER_CORES
+        * (too_fast and task.clock == "metered")
     )

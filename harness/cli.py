@@ -20,6 +20,7 @@ from harness.views import text
 
 if TYPE_CHECKING:
     from harness.config import Config
+    from harness.records import SessionState
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -177,9 +178,17 @@ def _run_or_go_on(config: Config, yes: bool) -> int:
         return _run_new(config, yes)
     folder, state = known
     if state.closed and (folder / "report.html").is_file():  # which is written last
-        text.say(f"{folder} is finished already")
+        text.say(f"{folder} is finished already{_not_ranked(state)}")
         return 0
     return _go_on(folder)
+
+
+def _not_ranked(state: SessionState) -> str:
+    from harness.views.summary import unranked
+
+    if not (reasons := unranked(state)):
+        return ""
+    return f", and cannot be ranked ({reasons[0]}): move it away to run its seed again"
 
 
 def _run_new(config: Config, yes: bool) -> int:
@@ -275,10 +284,16 @@ def _saying_how_to_resume(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (folder / "journal.jsonl").is_file():
-            text.say(f"stopped; nothing is lost, continue with: bpbench resume {folder}")
+            text.say(f"stopped; nothing is lost, continue with: {_same_cores()}bpbench resume {folder}")
         else:
             text.say("stopped before the session began; run the same command again")
         raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _same_cores() -> str:
+    """A session goes on with the cores that it had: what gives them again, where they are not all of the machine."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return f"taskset -c {','.join(map(str, cores))} " if 0 < len(cores) < (os.cpu_count() or 1) else ""
 
 
 def _interrupt(*_: object) -> None:

@@ -40,6 +40,7 @@ class TaskConfig:
         default_factory=dict
     )  # their search ranges, where the stock ones are for smaller models
     study: bool = False  # for studies of the benchmark itself: never advised
+    first_look: bool = False  # budgets of seconds, which decide nothing about language models
     device_class: str | None = None  # what it is made for, in words
     data: str | None = None  # the data source whose text is long enough for it; None: the default
     measured_on: str | None = None  # where its numbers come from; None: it has never run on such a device

@@ -20,7 +20,7 @@ from harness.device import Device, probe
 from harness.errors import ConfigError, DeviceError
 from harness.protocols import Checked, Sandbox
 from harness.records import Walls
-from harness.sandbox import bubblewrap, canaries, ladder
+from harness.sandbox import bubblewrap, canaries, enter, ladder
 from harness.sandbox.bait import Targets
 from harness.views import rows, text
 
@@ -50,6 +50,14 @@ _CONTAINER_GROUPS = re.compile(r"docker|libpod|kubepods|containerd|lxc")
 _IN_CONTAINER = (
     "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined (Docker's; it then holds less back), on a host that allows user namespaces"
+)
+
+
+# NVIDIA's container toolkit puts mounts there, and beneath such the kernel gives no process a /proc of its own
+# (github.com/NVIDIA/nvidia-container-toolkit issue 168). Not tried here.
+_DRIVERS_FOLDER = "/proc/driver/nvidia"
+_NVIDIAS_MOUNTS = (
+    f"run bpbench outside the container, or `umount -R {_DRIVERS_FOLDER}` in it (as root, with --cap-add SYS_ADMIN)"
 )
 
 
@@ -133,12 +141,34 @@ def remedy(best: ladder.Probed) -> str | None:
     if bubblewrap.version() is None:
         installer = next((command for tool, command in _INSTALLERS.items() if shutil.which(tool)), None)
         return f"{sudo}{installer}" if installer else None
+    if (number := bubblewrap.number()) is not None and number < bubblewrap.LEAST:
+        return (
+            f"install bubblewrap {'.'.join(map(str, bubblewrap.LEAST))} or later (Debian 12 and Ubuntu 24.04 have it)"
+        )
+    return _lifted(best, sudo)
+
+
+def _lifted(best: ladder.Probed, sudo: str) -> str | None:
+    """What takes a protection of the host, or of its container, out of the way."""
+    if best.why_not and enter.CLOSED in best.why_not:
+        return None  # that says it all
+    if nvidias_mounts():
+        return _NVIDIAS_MOUNTS
     if in_container():
         return _IN_CONTAINER  # /proc/sys is read-only here
     for file, forbidding, command in _SWITCHES:
         if Path(file).exists() and Path(file).read_text().strip() == forbidding:
             return f"{sudo}{command}"
     return None
+
+
+def nvidias_mounts(mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether something is mounted at or below the folder of NVIDIA's driver in /proc."""
+    try:
+        places = [line.split()[1] for line in mounts.read_text().splitlines() if " " in line]
+    except OSError:
+        return False
+    return any(place == _DRIVERS_FOLDER or place.startswith(f"{_DRIVERS_FOLDER}/") for place in places)
 
 
 def in_container() -> bool:
@@ -178,6 +208,8 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         if diagnosis.usable
         else "no session can run here",
     )
+    if diagnosis.rankable and diagnosis.device is not None and diagnosis.device.name != "cpu":
+        yield _line("", "  published boards are of processors so far (docs/leaderboard.md): backend=cpu has them")
 
 
 def _walls(walls: Walls, better_level: str | None) -> Iterator[str]:

@@ -41,9 +41,20 @@ def check(task: TaskConfig, device: Device) -> None:
     try:
         predict.check(task, predict.predict(ordered, kept(device), device.microprobes))
     except TaskMisfit as misfit:
-        if device.name == "cpu" or task.name != FIRST_TASK:
+        other = _smaller_device(task, device, misfit)
+        if not other:
             raise
-        raise TaskMisfit(f"{misfit}, or backend=cpu for a first look", misfit.predictions) from None
+        raise TaskMisfit(f"{misfit}{other}", misfit.predictions) from None
+
+
+def _smaller_device(task: TaskConfig, device: Device, misfit: TaskMisfit) -> str:
+    """The way to the board of a task that is too small for this device; empty where there is none."""
+    mine = next((item for item in misfit.predictions if item.size.task.name == task.name), None)
+    if mine is None or mine.verdict != "too small":
+        return ""
+    if device.name != "cpu":
+        return ", or backend=cpu" + " for a first look" * (task.name == FIRST_TASK)
+    return sizes.FEWER_CORES
 
 
 def kept(device: Device) -> dict[str, Known]:

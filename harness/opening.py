@@ -180,6 +180,14 @@ def resuming_facts(journal: Journal, records: list[Record], walls: Walls, torch_
     }
 
 
+def fewer_cores(began_on: Mapping[str, Any], device: Device) -> str:
+    """What makes `device` the one that something began on, where that had been given a part of its cores."""
+    then, now = began_on.get("num_cores"), device.identity.get("num_cores")
+    if not isinstance(then, int) or not isinstance(now, int) or not 0 < then < now:
+        return ""
+    return f"; there it had {then} of the cores, here {now}: `taskset -c 0-{then - 1} bpbench ...` gives as many"
+
+
 def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
     """A session ends on the device and the text on which it began."""
     began_on = state.opened["device"]
@@ -187,7 +195,7 @@ def check_same(state: SessionState, data: DataInfo, device: Device) -> None:
         raise DeviceError(
             f"this session began on {began_on.get('cpu_model', began_on['name'])} ({began_on['fingerprint']}), this is "
             f"{device.identity.get('cpu_model', device.name)} ({device.fingerprint}): resume it there, or "
-            "start a new one"
+            f"start a new one{fewer_cores(began_on, device)}"
         )
     compiled, compiles = state.opened["task_view"]["compile"], bool(device.identity.get("has_compiler"))
     if not state.closed and state.config["task"]["compile"] and compiled != compiles:

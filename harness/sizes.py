@@ -23,6 +23,8 @@ _ROOT = Path(__file__).resolve().parent.parent
 STOCK = _ROOT / "trainer" / "train.py"
 TASKS = _ROOT / "conf" / "task"
 
+FEWER_CORES = ", or fewer cores: `taskset -c 0,1 bpbench ...`"  # the way to a board whose task is small
+
 # A product forward, and twice that backward, two operations each.
 _FLOPS_PER_WEIGHT = 6
 # Weight, gradient and the two moments of AdamW, float32 each.

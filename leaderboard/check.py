@@ -70,7 +70,9 @@ def check(
     missed, unreached = _fetch(listing(folder), old, cache, fetch) if fetch else ([], [])
     found = scan(folder, cache, reproducers, boards)
     absent = tuple(session.name for session in found.sessions if session.bundle is None)
-    elsewhere = [name for name in absent if old.get(name) == found.entries[name]]
+    # Without a base nothing says which are new: each may be published, and who keeps its bundle from being had is no
+    # reason to refuse everybody else's. The pull request's check has a base.
+    elsewhere = [name for name in absent if before is None or old.get(name) == found.entries[name]]
     problems = [*found.problems, *missed, *doubles(found), *_gaps(found.sessions, absent, elsewhere)]
     problems += [*_returned(found), *_dates(found, old, today), *_unbuilt(found)]
     if before:
@@ -180,4 +182,5 @@ def _odd(found: Scan, old: Mapping[str, Entry]) -> Iterator[Problem]:
 def missing_seeds(found: Scan, more: Mapping[str, Published]) -> list[str]:
     """What would be missing if `more` came to `found`, in words."""
     sessions = {session.name: session for session in found.sessions} | dict(more)
-    return [each.what.partition(": session seeds")[0] for each in _gaps(list(sessions.values()), ())]
+    absent = tuple(name for name, session in sessions.items() if session.bundle is None)
+    return [each.what.partition(": session seeds")[0] for each in _gaps(list(sessions.values()), absent, absent)]

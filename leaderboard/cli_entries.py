@@ -97,7 +97,8 @@ def _submit(arguments: Namespace) -> int:
         if item.entry.url is not None:
             print(f"{item.name}: put the bundle at {item.entry.url} before you open the pull request")
     if submit.account_of(wish) is None:
-        print("Still to do: no account is named, and the pull request's check asks for yours: give --account ACCOUNT")
+        where = "that .json file" if len(written) < 3 else "those .json files"
+        print(f"Still to do: the pull request's check asks for your account: put it into `account` in {where}")
     for line in submit.warnings(prepared, found):
         print(f"Still to do: {line}")
     _say_how_on(prepared, written)

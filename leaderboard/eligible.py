@@ -24,7 +24,7 @@ from leaderboard.plausible import BPB_BAND
 from leaderboard.standard import group
 
 # Of config.task: words about it, and the clock, which `auto` resolves for each device and which the key has.
-_NOT_NUMBERS = ("clock", "ticks", "study", "device_class", "data", "measured_on", "reference_bpb")
+_NOT_NUMBERS = ("clock", "ticks", "study", "first_look", "device_class", "data", "measured_on", "reference_bpb")
 _CONFIRMING = (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE)
 _RUN_ENDS = ("run_started", "run_finished", "run_drifted")
 _MOST = 1e12  # of seconds, tokens, dollars: far beyond every session, and a number that pages and sums can hold
@@ -71,7 +71,7 @@ def _derived(whole: Bundle, boards: Sequence[Official]) -> Iterator[str]:
         yield from canaries.missing(state.walls)
     yield from _absurd(state)
     if not official.lists(boards, state.opened["key"]):
-        yield official.refusal(state.opened["key"])
+        yield official.refusal(boards, state.opened["key"])
     if not is_current(whole):
         return  # it was checked by the rules of its own version when it came
     versions = state.opened.get("versions")

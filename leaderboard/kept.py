@@ -47,7 +47,9 @@ def of_others(found: Scan, before: Listing, author: str) -> Iterator[Problem]:
     for name, made in sorted(found.entries.items()):
         account = made.submitted_by.account
         if name not in before.entries and account != author.lower():
-            what = f"names the account {account or 'of nobody'}, and is proposed by {author}: submit it with --account"
+            what = (
+                f"names the account {account or 'of nobody'}, and is proposed by {author}: put that into its `account`"
+            )
             yield problem(name + entry.SUFFIX, what)
         old = before.entries.get(name)
         if old is not None and made.url not in (None, old.url) and account != author.lower():

@@ -7,7 +7,7 @@ bad, anybody gains much; so a board is published only where those two are the on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,27 @@ def lists(boards: Iterable[Official], key: Mapping[str, Any]) -> bool:
     return any(canonical(board.key) == wanted for board in boards)
 
 
-def refusal(key: Mapping[str, Any]) -> str:
-    """Why a session of this key is not published."""
-    stock, data = (text.line(str(key.get(name)), 12) for name in ("stock_sha256", "data_sha256"))
-    return f"its key is no official board: stock script {stock}, text {data}; leaderboard/official.json has them"
+def refusal(boards: Sequence[Official], key: Mapping[str, Any]) -> str:
+    """Why a session of this key is not published: what the board of its task has otherwise."""
+    task = text.line(repr(key.get("task")), 40)
+    mine = [board.key for board in boards if board.key["task"] == key.get("task")]
+    if not mine:
+        there = ", ".join(dict.fromkeys(text.line(str(board.key["task"]), 40) for board in boards))
+        return f"its key is no official board: task {task} has none; there are {there or 'none yet'}"
+    nearest = min(mine, key=lambda known: len(_differences(known, key)))
+    return f"its key is no official board: {'; '.join(_differences(nearest, key))}"
+
+
+def _differences(board: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]:
+    """In words, by field, what `key` has and what the board has; the clock first, for that can be chosen."""
+    names = sorted({*board, *key}, key=lambda name: (name != "clock", name))
+    return [
+        f"{text.line(name, 20)} is {_value(key.get(name))}, the board's {_value(board.get(name))}"
+        + " (`backend=cpu` has it)" * (name == "clock" and board.get(name) == "metered")
+        for name in names
+        if canonical(key.get(name)) != canonical(board.get(name))
+    ]
+
+
+def _value(value: Any) -> str:
+    return text.line(repr(value)[:14], 14)

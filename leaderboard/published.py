@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +82,7 @@ class Collection:
     folder: Path
     sessions: tuple[Published, ...]
     boards: tuple[Board, ...]
+    withdrawn: Mapping[str, str] = field(default_factory=dict)  # names of entries that were taken back: the reason
 
     def of(self, outcome: Outcome) -> Published:
         """The published session behind a board's outcome. Raises KeyError where it is not published."""
@@ -160,4 +161,4 @@ def load(
     if found.problems:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         raise HarnessError(f"{found.problems[0]}{more}; `bpbench check {folder}` lists what is wrong")
-    return Collection(folder, found.sessions, standings.boards(found.sessions))
+    return Collection(folder, found.sessions, standings.boards(found.sessions), found.withdrawn)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from harness.views import text
 from leaderboard import standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.page import cell, interval, table
 from leaderboard.published import Collection, Published, Retrained
-from leaderboard.site import words
-from leaderboard.verdict import Word
+from leaderboard.site import titles, words
+from leaderboard.verdict import Verdict, Word, confidence
 
 NAMES = ("rows", "reproductions")
 _ROWS = ("tie group", "researcher", "sessions", "device", "gain a session, bpb (95 % interval)", "tier")
-_REPRODUCTIONS = ("session", "claimed, bpb (95 % interval)", "found, bpb (interval)", "pairs", "by, on", "verdict")
+_REPRODUCTIONS = ("session", "claimed, bpb (95 % interval)", "found, bpb (95 % interval)", "pairs", "by, on", "verdict")
 
 
 def sections(collection: Collection) -> Mapping[str, str]:
     """Markdown by NAMES."""
     found = [_reproductions_of(session) for session in collection.sessions]
+    named = zip(_titles(collection.boards), collection.boards, strict=True)
     return {
-        "rows": "\n\n".join(_board(collection, board) for board in collection.boards) or table(_ROWS, []),
+        "rows": "\n\n".join(_board(collection, title, board) for title, board in named) or table(_ROWS, []),
         "reproductions": table(_REPRODUCTIONS, [row for rows in found for row in rows]),
     }
 
 
-def _board(collection: Collection, board: Board) -> str:
-    title = f"{words.task(board)}, {words.length(board.conditions)}"
+def _titles(boards: Sequence[Board]) -> list[str]:
+    """Two boards of one task differ in device, protocol or key."""
+    fields = titles.fields([{**board.key, **board.conditions} for board in boards])
+    differences = [
+        [text.line("; ".join(board.devices), 80), *values] for board, values in zip(boards, fields, strict=True)
+    ]
+    return titles.told_apart(
+        [f"{words.task(board)}, {words.length(board.conditions)}" for board in boards], differences
+    )
+
+
+def _board(collection: Collection, title: str, board: Board) -> str:
     lines = [f"**{cell(title)}**", "", table(_ROWS, [_row(collection, row) for row in board.rows])]
     notes = [
         f"- {cell(row.label)}: {cell(note)}"
@@ -47,6 +59,12 @@ def _row(collection: Collection, row: Row) -> list[str]:
     ]
 
 
+def _level(verdict: Verdict) -> str:
+    """Of an interval after further looks, which is a wider one."""
+    is_first = verdict.low_bpb is None or verdict.confidence == confidence(1)
+    return "" if is_first else f", {100 * verdict.confidence:.4g} %"
+
+
 def _word(made: Retrained) -> str:
     decides = made.counts or made.verdict.word is Word.INCONCLUSIVE
     return str(made.verdict.word) if decides else f"{made.verdict.word} (another verdict decides)"
@@ -58,7 +76,7 @@ def _reproductions_of(session: Published) -> Iterator[list[str]]:
         yield [
             session.name,
             interval(verdict.claimed_bpb, verdict.claimed_low_bpb, verdict.claimed_high_bpb, sign=True),
-            interval(verdict.mean_bpb, verdict.low_bpb, verdict.high_bpb, sign=True),
+            interval(verdict.mean_bpb, verdict.low_bpb, verdict.high_bpb, sign=True) + _level(verdict),
             str(verdict.num_pairs),
             f"{made.by}, {made.device_label}",
             _word(made),

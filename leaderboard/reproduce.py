@@ -24,7 +24,7 @@ from harness.errors import ConfigError, DeviceError, HarnessError, of_system
 from harness.integrity import Witness
 from harness.journal import Journal, Record, read
 from harness.lease import lease, physical_name
-from harness.opening import devices_own, key
+from harness.opening import devices_own, fewer_cores, key
 from harness.records import Walls
 from harness.sandbox import canaries
 from harness.sizes import stock_of
@@ -233,10 +233,11 @@ def begin(
 
 def check_device(records: Sequence[Record], device: Device) -> None:
     """A reproduction ends on the device on which it began. Raises DeviceError."""
-    began = records[0].data["device"]["fingerprint"]
-    if began != device.fingerprint:
+    began_on = records[0].data["device"]
+    if (began := began_on["fingerprint"]) != device.fingerprint:
         raise DeviceError(
             f"this reproduction began on device {began}, this is {device.fingerprint}: use another --root"
+            f"{fewer_cores(began_on, device)}"
         )
 
 

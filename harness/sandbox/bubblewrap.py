@@ -6,6 +6,7 @@ Started as root it first becomes a user that nobody is: as root bubblewrap kept 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from harness.sandbox import limits, runtime, seccomp
 from harness.sandbox.process import Entry, SupervisedProcess, supervise
 from harness.surroundings import HEADERS, USER
 
+LEAST = (0, 8)  # --disable-userns came with it, --size with 0.7
 TMP_BYTES = 1 << 30  # each of /tmp and /dev/shm; without a size a tmpfs may take half the memory
 # Says that the inside is reached, then becomes the command.
 _SHELL = 'printf s >&{fd}; exec {fd}>&-; exec "$@"'
@@ -96,6 +98,12 @@ class BubblewrapSandbox:
         if any(folder in headers.parents for folder in launch.writable) and headers.is_dir():
             options += ["--bind", str(headers), f"/tmp/{HEADERS}"]
         return [*options, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(launch.cwd)]
+
+
+def number(program: str = "bwrap") -> tuple[int, ...] | None:
+    """Of that version; None: there is none, or it does not say."""
+    found = re.search(r"(\d+)\.(\d+)", version(program) or "")
+    return tuple(map(int, found.groups())) if found else None
 
 
 def version(program: str = "bwrap") -> str | None:

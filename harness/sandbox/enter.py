@@ -15,6 +15,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+CLOSED = "is closed to other users"
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS = 0x00020000
@@ -69,7 +71,15 @@ def reveal(paths: Sequence[str]) -> None:
     closed = {path: top for path in paths if (top := _closed_above(path)) is not None}
     if not closed:
         return
-    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    try:
+        _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    except OSError as error:
+        folder = sorted(set(closed.values()))[0]
+        raise OSError(
+            error.errno,
+            f"{folder} {CLOSED}, and nothing here may open it for them: move bpbench, its Python and its data "
+            f"elsewhere, or `chmod o+x {folder}`",
+        ) from error
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     held = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in closed}
     for top in sorted(set(closed.values())):

@@ -13,7 +13,7 @@ from harness.compose import SANDBOX_LEVELS
 from harness.device import PROCESSORS, Device
 from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.protocols import Launch, Sandbox
-from harness.sandbox import enter, seccomp
+from harness.sandbox import bubblewrap, enter, seccomp
 from harness.sandbox.bubblewrap import BubblewrapSandbox
 from harness.sandbox.landlock import LandlockSandbox
 from harness.sandbox.process import ProcessSandbox
@@ -150,6 +150,11 @@ def _missing(sandbox: Sandbox) -> str | None:
     """What can be said without trying."""
     if LINUX and sandbox.level >= 2 and not seccomp.supported():
         return "this processor's system calls are not in harness/sandbox/seccomp.py"
+    if isinstance(sandbox, BubblewrapSandbox):
+        number = bubblewrap.number(sandbox.program)
+        if number is not None and number < bubblewrap.LEAST:
+            have, least = (".".join(map(str, each)) for each in (number, bubblewrap.LEAST))
+            return f"bubblewrap {have} is older than {least}"
     if sandbox.name == "landlock" and enter.landlock_abi() == 0:
         return "the kernel has no Landlock, or it is switched off"
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.protocols import Launch
-from harness.sandbox import enter, limits, runtime, seccomp
+from harness.sandbox import limits, runtime, seccomp
 from harness.sandbox.process import Entry, SupervisedProcess, supervise
 from harness.surroundings import USER
 
@@ -23,7 +23,6 @@ _WRITE = ("/dev/null", "/dev/zero")
 _ACCELERATOR = ("/sys", "/proc/driver", "/proc/modules", "/proc/devices", "/proc/self")
 # NVIDIA's driver names its threads there, and gives up where it may not.
 _NVIDIA_WRITES = ("/proc/self",)
-_SCOPES_ABI = 6  # from here on abstract sockets of others are out of reach
 _LINKS = ("/lib", "/lib64", "/lib32", "/bin", "/sbin")  # where these are no links to /usr
 
 
@@ -56,7 +55,7 @@ class LandlockSandbox:
             "landlock": self.rules(launch),
             "seccomp": seccomp.program(
                 unix_sockets=False,
-                packet_sockets=self.beside_nvidia and enter.landlock_abi() >= _SCOPES_ABI,
+                packet_sockets=self.beside_nvidia,
                 same_user=not own_user,
                 keep_cores=not accelerator,
             ).hex(),

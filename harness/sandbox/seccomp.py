@@ -52,6 +52,8 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     # what makes the kernel write to the disk at a moment of the code's choosing, in threads that nobody accounts for
     "sync": (162, 81), "syncfs": (306, 267), "fsync": (74, 82), "fdatasync": (75, 83), "msync": (26, 227),
     "sync_file_range": (277, 84), "pwritev2": (328, 287),
+    # meeting other programs, where sockets of a kind may be made
+    "connect": (42, 203), "accept": (43, 202), "accept4": (288, 242),
     # looked at more closely below
     "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "kill": (62, 129), "tkill": (200, 130),
     "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
@@ -72,9 +74,10 @@ _SIGNALLERS = {
 # At the same user these reach any process of the user; the number is which argument names it (0: this one).
 _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity": 0}
 _SYNCS = ("sync", "syncfs", "fsync", "fdatasync", "sync_file_range")
+_MEETINGS = ("connect", "accept", "accept4")
 _EXAMINED = {
     "clone", "clone3", "socket", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2", "pwritev2", "msync",
-    "rt_sigaction", *_SYNCS, *_SIGNALLERS, *_AIMED
+    "rt_sigaction", *_MEETINGS, *_SYNCS, *_SIGNALLERS, *_AIMED
 }  # fmt: skip
 
 _AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
@@ -107,7 +110,8 @@ def program(*, unix_sockets: bool, same_user: bool, packet_sockets: bool = False
 
     Args:
         unix_sockets: allow socket(AF_UNIX), where the file system and the network are namespaces of their own.
-        packet_sockets: without that, allow socket(AF_UNIX, SOCK_SEQPACKET): NVIDIA's driver shares memory over one.
+        packet_sockets: without that, allow socket(AF_UNIX, SOCK_SEQPACKET): NVIDIA's driver binds one and listens, and
+            gives up where it may not. Nobody is met through it.
         keep_cores: a process stays on the cores that it was given; drivers of accelerators choose for their threads.
         same_user: the code runs as the user of the harness, so whatever reaches other processes or files by name is
             refused too.
@@ -162,6 +166,8 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         ("pwritev2", [*_argument(5), *_refuse_unless([0])]),  # no flags: RWF_DSYNC and RWF_SYNC write to the disk
     ]
     rules += [(name, [*_argument(n), *_refuse_if([signal.SIGCONT])]) for name, n in _SIGNALLERS.items()]
+    if not unix_sockets:
+        rules += [(name, [_refuse(EPERM)]) for name in _MEETINGS]
     if same_user:
         rules += [(name, [*_argument(n), *_refuse_unless([0])]) for name, n in _AIMED.items()]
     return rules

@@ -9,6 +9,9 @@ from typing import Any
 from harness.records import ActiveRun, Attempt, Calibration, Experiment, Gain, Role, RunResult, SessionState, Status
 from harness.views import text
 
+UNCALIBRATED = (
+    "too noisy for the task's gate, so the session cannot be ranked: stop it, move its folder away and begin again"
+)
 _EXPECTED_RERUNS = 0.4  # share of experiments that earn a second run; until the session shows its own
 
 
@@ -66,7 +69,7 @@ def calibration_line(made: Calibration) -> str:
     line = f"{made.tokens_per_second:,.0f} tokens/s, budget {text.duration(made.budget_seconds)}"
     if made.pattern:
         line += f", metered every {made.pattern.interval_seconds:.1f} s"
-    return line if made.calibrated else f"{line}; too noisy for the task's gate"
+    return line if made.calibrated else f"{line}; {UNCALIBRATED}"
 
 
 def num_experiments(state: SessionState) -> int:

@@ -43,6 +43,8 @@ class TerminalView:
         self._progress = None
         if item.type == "incident":
             self._console.print(Text(f"incident: {text.line(item.data['text'])}", style="yellow"))
+        if item.type == "calibration" and (made := self._state.calibration) and not made.calibrated:
+            self._console.print(Text(f"calibration: {rows.UNCALIBRATED}", style="yellow"))
         if item.type == "integrity":
             line = rows.attempt_line(from_json(Attempt, item.data))
             self._console.print(Text(f"integrity: {line}", style="magenta"))

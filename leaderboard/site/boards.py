@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, variance
 
 from harness.records import SessionState
 from harness.views import text
+from leaderboard import installed
 from leaderboard.aggregate import Board
 from leaderboard.published import Collection, Tier
 from leaderboard.site import answers, rankings, tables, titles, words
+from leaderboard.site.axis import bearable
 from leaderboard.site.links import Links, board_id
 from leaderboard.site.rankings import BoardRow, Ranking
 from leaderboard.site.tables import Table
@@ -31,12 +35,13 @@ class BoardView:
     rankings: tuple[Ranking, ...]  # that of all rows last
     rows: tuple[BoardRow, ...]  # all
     is_study: bool
+    is_first_look: bool
     aside: Table  # shown, never ranked
     notes: tuple[str, ...]
 
 
 def views(collection: Collection, links: Links) -> list[BoardView]:
-    """All boards, those with the most sessions first and those of studies last.
+    """All boards, those with the most sessions first, those for a first look behind them and those of studies last.
 
     Two of one title are told apart by what they differ in, two of one id by a number.
     """
@@ -44,6 +49,7 @@ def views(collection: Collection, links: Links) -> list[BoardView]:
         collection.boards,
         key=lambda item: (
             _is_study(item, collection),
+            _is_first_look(item),
             -_num_sessions(item),
             words.task(item),
             board_id(item),
@@ -81,6 +87,7 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
         rankings=shown,
         rows=shown[-1].rows,
         is_study=_is_study(board, collection),
+        is_first_look=_is_first_look(board),
         aside=tables.aside(board),
         notes=tuple(words.notes(board)),
     )
@@ -107,6 +114,11 @@ def _is_study(board: Board, collection: Collection) -> bool:
     return all(said) if said else words.task(board).endswith("_study")
 
 
+def _is_first_look(board: Board) -> bool:
+    task = installed.task(words.task(board))
+    return task is not None and task.first_look
+
+
 def _states(board: Board, collection: Collection) -> list[SessionState]:
     return [bundle.state for row in board.rows for item in row.sessions if (bundle := collection.of(item).bundle)]
 
@@ -124,6 +136,7 @@ def _facts(board: Board, collection: Collection, links: Links) -> list[tuple[str
     low, high = (words.duration(value) for value in (budgets[0], budgets[-1])) if budgets else ("-", "-")
     facts = [
         ("device", "; ".join(rankings.devices(board, collection, links))),
+        *_stock_script(states),
         ("budget of an experiment", low if low == high else f"{low} to {high}"),
         ("that is", f"{words.number(board.key.get('reference_tokens'))} tokens of the stock script"),
         ("text", ", ".join(sorted(data))),
@@ -132,6 +145,23 @@ def _facts(board: Board, collection: Collection, links: Links) -> list[tuple[str
         ("sessions", words.number(sum(row.num_sessions for row in board.rows))),
     ]
     return [(name, value) for name, value in facts if value and value != "-"]
+
+
+def _stock_script(states: Sequence[SessionState]) -> list[tuple[str, str]]:
+    """What 0 on the axis is, and how large a gain is beside chance: within a session its runs differ in their seed."""
+    scores = [value for state in states if bearable(value := state.baseline_bpb)]
+    groups = [
+        [run.bpb for run in runs if bearable(run.bpb)]
+        for state in states
+        for runs in (state.baseline, state.confirm_baseline)
+    ]
+    known = [group for group in groups if len(group) > 1]
+    found = [("stock script", f"{words.bpb(fmean(scores))} bpb on val, lower is better")] if scores else []
+    if known:
+        squares = sum((len(group) - 1) * variance(group) for group in known)
+        deviation = math.sqrt(squares / sum(len(group) - 1 for group in known))
+        found.append(("chance", f"two seeds of it differ by {words.bpb(math.sqrt(2) * deviation)} bpb as a rule"))
+    return found
 
 
 def _hashes(board: Board) -> list[tuple[str, str]]:

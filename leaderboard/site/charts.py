@@ -92,7 +92,9 @@ def lines(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Cha
     described = "; ".join(
         f"{text.line(item.name, 40)} ends at {text.bpb(item.points[-1][1], sign=True)}" for item in drawn
     )
-    return replace(_chart(x, y, title, described, x_title, y_title, made, whole=True), more=_more(usable))
+    at_edge = sum(not all(x.holds(at) and y.holds(value) for at, value in item.points) for item in drawn)
+    beyond = f"{text.count(at_edge, 'row')} without a verdict beyond the axes, drawn at the edge" if at_edge else ""
+    return replace(_chart(x, y, title, described, x_title, y_title, made, whole=True), more=_more(usable, beyond))
 
 
 def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unknown: str = "") -> Chart | None:
@@ -105,6 +107,9 @@ def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unkn
     if not drawn:
         return None
     x, y = _axes(drawn)
+    if not any(item.ranked and item.points[0][0] > 0 for item in drawn):
+        # Beside controls at $0 the first model's price would be beyond the axis.
+        x, _ = _axes([replace(item, ranked=True) for item in drawn])
     # A point at the edge would stand at a price, or a gain, that is not its own.
     inside = [item for item in drawn if x.holds(item.points[0][0]) and y.holds(item.points[0][1])]
     if beyond := len(drawn) - len(inside):

@@ -85,7 +85,9 @@ def _panel(outcomes: Sequence[Outcome], links: Links) -> Panel:
     key = outcomes[0].key
     return Panel(
         title=f"{text.line(str(key.get('task')), 40)}, protocol {words.number(key.get('protocol'))}",
-        sentence=_sentence(by_device, links.device_name(most[0].device, most[0].device_label) if band else None),
+        sentence=_sentence(
+            by_device, links.device_name(most[0].device, most[0].device_label) if band else None, margin
+        ),
         scale=on,
         rows=tuple(_device_row(found, on, links) for found in by_device.values()),
     )
@@ -96,10 +98,10 @@ def _likely(baseline_bpb: float | None) -> TypeGuard[float]:
     return baseline_bpb is not None and BPB_BAND[0] < baseline_bpb < BPB_BAND[1]
 
 
-def _sentence(by_device: Mapping[str, Sequence[Outcome]], centre: str | None) -> str:
-    """`centre`: the device that the band is around; None: there is no band."""
+def _sentence(by_device: Mapping[str, Sequence[Outcome]], centre: str | None, margin: float) -> str:
+    """`centre`: the device that the band of `margin` bpb is around; None: there is no band."""
     count = text.count(sum(map(len, by_device.values())), "session")
-    band = f"The band is one seed-to-seed sigma of the task around {centre}. " if centre else ""
+    band = f"The band is the sigma of the task's rules (±{words.bpb(margin)} bpb) around {centre}. " if centre else ""
     if len(by_device) == 1:
         return f"One device so far, {count}: whether numbers travel takes a second one. {band}".rstrip()
     return (

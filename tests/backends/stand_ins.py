@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,4 +130,17 @@ NVIDIA_BUILD = SimpleNamespace(cuda="13.0", hip=None)
 AMD_BUILD = SimpleNamespace(cuda=None, hip="7.1")
 CPU_BUILD = SimpleNamespace(cuda=None, hip=None)
 NO_DEVICE = SimpleNamespace(is_available=lambda: False)
+
+
+def _too_old() -> bool:
+    # As torch/cuda/__init__.py says it.
+    warnings.warn(
+        "CUDA initialization: The NVIDIA driver on your system is too old (found version 12040). Please update your "
+        "GPU driver by downloading and installing a new version from the URL: http://www.nvidia.com/Download/index.aspx",
+        stacklevel=1,
+    )
+    return False
+
+
+OLD_DRIVER = SimpleNamespace(is_available=_too_old)
 METAL = SimpleNamespace(is_built=lambda: True, is_available=lambda: True)

@@ -15,7 +15,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from stand_ins import AMD_BUILD, CPU_BUILD, MAC, METAL, NO_DEVICE, NVIDIA_BUILD, NVIDIA_SMI, Card, FakeCuda, make
+from stand_ins import (
+    AMD_BUILD,
+    CPU_BUILD,
+    MAC,
+    METAL,
+    NO_DEVICE,
+    NVIDIA_BUILD,
+    NVIDIA_SMI,
+    OLD_DRIVER,
+    Card,
+    FakeCuda,
+    make,
+)
 
 import backends
 from backends import _cores, base, cpu, cuda, microprobes, mps, probe, rocm
@@ -197,6 +209,7 @@ def test_cores_before_hardware_threads(tmp_path):
         (cuda.unavailable(FakeCuda(), AMD_BUILD), "use backend=rocm"),
         (cuda.unavailable(NO_DEVICE, CPU_BUILD), "install the CUDA build"),
         (cuda.unavailable(NO_DEVICE, NVIDIA_BUILD), "nvidia-smi"),
+        (cuda.unavailable(OLD_DRIVER, NVIDIA_BUILD), "too old (found version 12040): update it, or install the build"),
         (rocm.unavailable(FakeCuda(), AMD_BUILD), None),
         (rocm.unavailable(FakeCuda(), NVIDIA_BUILD), "install the ROCm build"),
         (rocm.unavailable(NO_DEVICE, AMD_BUILD), "render and video"),

@@ -13,7 +13,8 @@ from harness import doctor
 from harness.compose import compose
 from harness.device import Device
 from harness.records import Walls
-from harness.sandbox import canaries
+from harness.sandbox import canaries, enter, ladder
+from harness.sandbox.bubblewrap import BubblewrapSandbox
 from harness.sandbox.ladder import Probed
 
 HELD = dict.fromkeys((*canaries.NEEDED, *canaries.USEFUL), "held")
@@ -81,11 +82,20 @@ def test_the_remedy_fits_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     switch.write_text("0\n")
     monkeypatch.setattr(doctor, "_SWITCHES", ((str(switch), "0", "sysctl -w switch=1"),))
     monkeypatch.setattr(doctor, "in_container", lambda: True)
+    closed = replace(missing, why_not=f"OSError: /root {enter.CLOSED}, and nothing here may open it (status 1)")
+    assert doctor.remedy(closed) is None, "no rights given to a container would open it"
+    monkeypatch.setattr(doctor, "nvidias_mounts", lambda: True)
+    assert "umount -R /proc/driver/nvidia" in str(doctor.remedy(missing))
+    monkeypatch.setattr(doctor, "nvidias_mounts", lambda: False)
     assert "start the container with --security-opt" in str(doctor.remedy(missing))
     monkeypatch.setattr(doctor, "in_container", lambda: False)
     assert doctor.remedy(missing) == "sudo sysctl -w switch=1"
     switch.write_text("1\n")
     assert doctor.remedy(missing) is None
+    for old in ("0.6.1", "0.7.0"):
+        (tmp_path / "bwrap").write_text(f"#!/bin/sh\necho bubblewrap {old}\n")
+        assert "install bubblewrap 0.8 or later" in str(doctor.remedy(missing))
+        assert ladder.probe(BubblewrapSandbox()).why_not == f"bubblewrap {old[:3]} is older than 0.8"
     (tmp_path / "bwrap").unlink()
     assert doctor.remedy(missing) == "sudo dnf install -y bubblewrap"
     assert doctor.remedy(Probed(3, "bubblewrap", None, 0.1)) is None
@@ -129,3 +139,11 @@ def test_it_runs_here(bpbench_home: Path) -> None:
     assert done.returncode in (0, 1) and done.stderr == ""
     labels = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert labels == ["device", "isolation", "walls", "ranking"]
+
+
+def test_mounts_of_a_driver_in_proc_are_seen(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    for place, there in (("/proc/driver/nvidia", True), ("/proc/driver/nvidia/gpus/0", True), ("/proc/driver", False)):
+        mounts.write_text(f"proc /proc proc rw 0 0\ntmpfs {place} tmpfs rw 0 0\n\n")
+        assert doctor.nvidias_mounts(mounts) == there
+    assert not doctor.nvidias_mounts(tmp_path / "none")

@@ -115,7 +115,8 @@ def test_what_is_finished_is_left_alone_and_what_is_not_goes_on(
     whole, before = path.read_bytes(), fold(read(path)[0])
     capsys.readouterr()
     assert cli.main(campaign) == 0
-    assert f"{path.parent} is finished already" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{path.parent} is finished already, and cannot be ranked (" in told and "to run its seed again" in told
     assert path.read_bytes() == whole
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))  # that it goes on from anywhere, test_resume.py shows

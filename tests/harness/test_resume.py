@@ -335,7 +335,12 @@ def test_five_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> N
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"device": {"name": "cpu", "fingerprint": "f" * 16}}, DeviceError, "resume it there"),
+        ({"device": {"name": "cpu", "fingerprint": "f" * 16}}, DeviceError, "resume it there, or start a new one$"),
+        (
+            {"device": {"name": "cpu", "fingerprint": "f" * 16, "num_cores": 2}},
+            DeviceError,
+            "it had 2 of the cores, here 16: `taskset -c 0-1 bpbench",
+        ),
         ({"versions": {"torch": "2.12.0"}}, ConfigError, "began with torch 2.12.0, this is 2.13.0"),
         ({"key": {"protocol": 1}}, ConfigError, "began under version 1 of the protocol"),
         ({"data": {"data_sha256": "1" * 64}}, DataError, "start a new session"),
@@ -345,7 +350,7 @@ def test_five_kills(config: Config, whole: Path, tmp_path: Path, seed: int) -> N
 def test_a_session_goes_on_under_what_it_began_under(
     changed: dict[str, Any], error: type[HarnessError], words: str
 ) -> None:
-    identity = {"fingerprint": "0" * 16, "torch_version": "2.13.0"}
+    identity = {"fingerprint": "0" * 16, "torch_version": "2.13.0", "num_cores": 16}
     device = Device("cpu", 2, "float32", identity, {})
     data = DataInfo(Path(), {"data_sha256": "0" * 64})
     opened = {

@@ -88,8 +88,11 @@ def test_a_first_look_at_a_fast_device_has_another_way():
     gpu = Device("cuda", 1, "bfloat16", {"fingerprint": "f" * 16, "torch_version": "0"}, {}, microprobes=H100)
     with pytest.raises(TaskMisfit, match=r"use task=full, or backend=cpu for a first look$"):
         fit.check(BY_NAME["demo"].task, gpu)
-    with pytest.raises(TaskMisfit, match=r"use task=full$"):
+    with pytest.raises(TaskMisfit, match=r"use task=full, or backend=cpu$"):
         fit.check(BY_NAME["nano"].task, gpu)
+    cores = replace(gpu, name="cpu")
+    with pytest.raises(TaskMisfit, match=r"or fewer cores: `taskset -c 0,1 bpbench ...`$"):
+        fit.check(BY_NAME["nano"].task, cores)
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,17 @@ def test_durations(seconds: float | None, words: str) -> None:
 def test_numbers_that_no_session_has_stay_short() -> None:
     assert text.bpb(1.23456) == "1.2346" and text.bpb(0.01, sign=True) == "+0.0100"
     assert text.bpb(1e300, sign=True) == "+1e+300" and text.sigmas(-1e300) == "-1e+300"
+
+
+def test_a_device_that_was_too_restless_is_told_before_hours_are_spent(tmp_path: Path) -> None:
+    records = session(tmp_path / "s", num=2)
+    for restless in (False, True):
+        console = screen(100, 20)
+        view = terminal.TerminalView(console, clock=lambda: records[-1].time)
+        for record in records[: next(i for i, each in enumerate(records) if each.type == "calibration") + 1]:
+            made = record.to_dict()
+            if restless and record.type == "calibration":
+                made["data"] = {**made["data"], "calibrated": False}
+            view.on_record(made)
+        view.close()
+        assert ("begin again" in " ".join(printed(console).split())) == restless

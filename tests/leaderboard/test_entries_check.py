@@ -347,6 +347,9 @@ def test_a_published_bundle_that_cannot_be_fetched_stops_nobody(folder: Path, bu
     known = ("agent=random", "bpb on val")
     notes = [str(note) for note in checked.notes if not any(word in note.what for word in known)]
     assert notes == [f"{name}.json: https://example.org/a cannot be fetched"]
+    # In a clone, too, where nothing says what is published; and in a row that others go on with.
+    assert not any(item.where.startswith(name) for item in looked_at(folder).problems)
+    assert looked_at(folder).problems == ()
     # Where it was moved by this very change, it must be there.
     edit(folder / f"{name}.json", url="https://example.org/b")
     assert "https://example.org/b cannot be fetched" in problems(folder, base, fetch=fetch)

@@ -113,3 +113,21 @@ def test_a_page_gets_rows_and_reproductions_between_its_markers(tmp_path: Path) 
     assert "| 1 | llm best-model | 6 | cpu, Some Processor 9, 2 threads, bfloat16 | +0.0500 (+0.0493 to +0.0508)" in (
         next(line for line in lines if line.startswith("| 1 |"))
     )
+
+
+def test_boards_of_one_task_have_titles_of_their_own() -> None:
+    other = [
+        replace(item, outcome=replace(item.outcome, key={**item.outcome.key, "protocol": 3}, head=f"{item.name}-3"))
+        for item in TPE
+        if item.outcome
+    ]
+    written = published_page.sections(collection(BEST, TPE, other))["rows"]
+    assert "**demo, 6 experiments a session, protocol 2**" in written and "a session, protocol 3**" in written
+
+
+def test_a_wider_interval_is_said_to_be_one() -> None:
+    (made,) = retrained(BEST[:1], [0.05])
+    again = replace(made.retrained[0], verdict=replace(made.retrained[0].verdict, confidence=0.975))
+    first = published_page.sections(collection([made]))["reproductions"]
+    assert ", 97.5 % |" not in first
+    assert ", 97.5 % |" in published_page.sections(collection([replace(made, retrained=(again,))]))["reproductions"]

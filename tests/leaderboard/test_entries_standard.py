@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "no seconds": (lambda x: finished(x, "baseline-000").update(train_seconds="inf"), "a run's seconds: a number that"),
     "negative": (lambda x: data(x, "baseline").update(sigma_bpb=-1.0), "sigma: a number that no session has"),
     "text": (key(data_sha256="0" * 64), "its key is no official board"),
-    "stock script": (key(stock_sha256="0" * 64), "its key is no official board: stock script 000"),
+    "stock script": (key(stock_sha256="0" * 64), "its key is no official board: stock_sha256 is '0000"),
     "protocol 2.0": (key(protocol=2.0), "its key is no official board"),
     "more of a key": (key(luck=1), "its key is no official board"),
 }

@@ -152,6 +152,7 @@ def test_the_commands(
     assert cli.main(["submit", str(bundles[1]), "--by", "Ann", *where]) == 0
     shown = capsys.readouterr().out
     assert "there is no seed 0" in shown and "git add" in shown and "bpbench check" in shown
+    assert "put it into `account` in that .json file" in shown
     assert cli.main(["check", str(folder), *ours]) == cli.cli.EXIT_ERROR
     told = capsys.readouterr().err
     assert "there is no seed 0" in told and all(line.startswith("- ") for line in told.splitlines())

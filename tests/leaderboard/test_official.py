@@ -39,3 +39,18 @@ def test_keys_are_compared_with_their_types() -> None:
     assert official.lists([board], dict(board.key)) and not official.lists([], board.key)
     for other in (True, 2.0, "2", None):
         assert not official.lists([board], {**board.key, "protocol": other})
+
+
+def test_a_refusal_names_what_is_not_as_on_the_board_of_the_task() -> None:
+    (board,) = publishing.boards()
+    other = "its key is no official board: "
+    wall = official.refusal([board], {**board.key, "clock": "wall", "data_sha256": "0" * 64})
+    assert wall.startswith(f"{other}clock is 'wall', the board's {board.key['clock']!r}")
+    assert "; data_sha256 is '0000000000" in wall and "stock_sha256" not in wall
+    assert official.refusal([board], {**board.key, "task": "large"}) == (
+        f"{other}task 'large' has none; there are {board.key['task']}"
+    )
+    second = official.Official("again", {**board.key, "data_sha256": "0" * 64})
+    near = official.refusal([board, second], {**second.key, "protocol": 1.0})
+    assert "protocol is 1.0" in near and "data_sha256" not in near
+    assert "none yet" in official.refusal([], board.key)

@@ -80,7 +80,7 @@ def test_the_band_of_a_panel_is_the_sigma_that_decides_about_devices(base: Publi
     assert (x, x + width) == pytest.approx(
         [panel.scale.axis.at(2.0 + sign * known.sigma_prior_bpb) for sign in (-1, 1)], abs=0.2
     )
-    assert "one seed-to-seed sigma of the task" in panel.sentence
+    assert f"the sigma of the task's rules (±{known.sigma_prior_bpb:.4f} bpb) around" in panel.sentence
 
 
 def test_many_rows_stay_within_their_chart(base: Published) -> None:
@@ -130,3 +130,25 @@ def test_equal_values_have_an_axis_that_can_be_read() -> None:
 def test_the_curve_says_what_it_is_made_of(base: Published) -> None:
     told = index(front_of(three_rows(base))).text
     assert "val scores of kept changes, selected and so biased upwards" in told
+
+
+def test_the_first_price_among_controls_is_drawn(base: Published) -> None:
+    assert base.bundle is not None
+    control = sessions.rows(base, "tpe", 0.03, category=CONTROL)
+    few = sessions.rows(base, "model", 0.03, 2, category=Category.LLM, bundle=sessions.priced(base.bundle, 12.5))
+    told = index(front(control, few)).text
+    assert "model: 12.50 dollars" in told and "beyond the axes" not in told
+
+
+def test_a_curve_at_the_edge_is_said_to_be(base: Published) -> None:
+    def curve(name: str, gain_bpb: float, num: int) -> list[Published]:
+        made = sessions.rows(base, name, gain_bpb, num)
+        return [
+            with_outcome(item, anytime=tuple(replace(point, gain_bpb=gain_bpb) for point in item.outcome.anytime))
+            for item in made
+            if item.outcome is not None
+        ]
+
+    said = "1 row without a verdict beyond the axes, drawn at the edge"
+    assert said in index(front(curve("tpe", 0.03, 5), curve("few", 0.5, 2))).text
+    assert said not in index(front(curve("tpe", 0.03, 5), curve("few", 0.03, 2))).text

@@ -6,19 +6,20 @@ import re
 from dataclasses import replace
 
 import published_sessions as sessions
-from built_sites import CONTROL, built, front, front_of, index, three_rows
+from built_sites import CONTROL, built, built_collection, front, front_of, index, three_rows
 from site_pages import Page, broken, parsed
 
 from leaderboard.portability import Portability
 from leaderboard.published import Category, Published, Tier
 from leaderboard.site import words
+from leaderboard.site.build import files
 from leaderboard.site.links import slug
 from leaderboard.verdict import Word
 
 
 def test_without_a_language_model_the_page_says_how_one_gets_there(base: Published) -> None:
-    five = "bpbench run -m agent=llm llm=claude_sonnet session.seed=0,1,2,3,4"
-    command = f"{five} session.name='${{llm.name}}-s${{session.seed}}' --yes"
+    five = "bpbench run -m task=nano agent=llm llm=claude_sonnet session.seed=0,1,2,3,4"
+    command = f"{five} session.name='${{task.name}}-${{llm.name}}-s${{session.seed}}' --yes"
     control = index(front(sessions.rows(base, "tpe", 0.03, category=CONTROL))).text
     model = index(front(sessions.rows(base, "model", 0.03, category=Category.LLM))).text
     assert "No language model is on the board yet" in control and "No language model" not in model
@@ -117,3 +118,39 @@ def test_the_pages_claim_what_is_so(base: Published) -> None:
     pooled = replace(board, portability=Portability(("a", "b"), 0.001, 0.0042))
     bound = "Devices are pooled: their stock baselines differ by 0.0010 bpb at most (95 % bound 0.0042)."
     assert bound in list(words.notes(pooled))
+
+
+def test_a_withdrawn_session_leaves_its_reason(base: Published) -> None:
+    gone = {"demo-tpe-s0-0123abcd": "its machine <b>overheated</b>", base.name: "is here all the same"}
+    for shown in ([], [base]):
+        found = files(replace(built_collection(shown), withdrawn=gone if shown else dict(list(gone.items())[:1])))
+        pages = parsed(found)
+        assert broken(pages, found) == []
+        told = pages["session/demo-tpe-s0-0123abcd.html"].text
+        assert "Withdrawn: its machine <b>overheated</b>" in told and "on no board" in told
+        front = pages["index.html"].text
+        assert ("What was published has been withdrawn" in front) != bool(shown)
+        assert "demo-tpe-s0-0123abcd: its machine" in front and "Nothing has been published" not in front
+        assert "is here all the same" not in front
+
+
+def test_a_session_leads_to_its_board(base: Published) -> None:
+    found = built(sessions.rows(base, "best", 0.05), sessions.rows(base, "few", 0.05, num=2, tier=Tier.CONSISTENT))
+    (board,) = [item["id"] for item in index(found).named("section") if "data-task" in item]
+    page = Page(found["session/tiny-few-s1.html"].decode())
+    assert f"../index.html#{board}" in page.values("href")
+
+
+def test_a_board_says_what_its_numbers_are_beside(base: Published) -> None:
+    """The stock script's own score, and how far two seeds of it are apart."""
+    assert base.bundle is not None
+    state = base.bundle.state
+    runs = [
+        [replace(run, bpb=bpb) for run, bpb in zip(of_role, scores, strict=False)]
+        for of_role, scores in ((state.baseline, (1.50, 1.51, 1.52)), (state.confirm_baseline, (1.50, 1.50, 1.53)))
+    ]
+    told = replace(state, baseline=tuple(runs[0]), confirm_baseline=tuple(runs[1]), baseline_bpb=1.51)
+    page = index(front(sessions.rows(base, "tpe", 0.03, bundle=replace(base.bundle, state=told)))).text
+    assert "stock script1.5100 bpb on val, lower is better" in page
+    # Deviations 0.01 and 0.0173 with two degrees each; the root of their mean square is 0.0141, times the root of two.
+    assert "two seeds of it differ by 0.0200 bpb as a rule" in page

@@ -182,7 +182,7 @@ def test_the_board_opens_on_the_strongest_tier(base: Published) -> None:
         tier: index(front(sessions.rows(base, "tpe", 0.03, tier=tier))) for tier in (Tier.REPRODUCED, Tier.CONSISTENT)
     }
     assert [form.named("form")[0]["data-preset"] for form in forms.values()] == ["reproduced", "consistent"]
-    assert "No reproduced row has a verdict yet" in forms[Tier.CONSISTENT].text
+    assert "No reproduced row of tiny, 6 experiments a session has a verdict yet" in forms[Tier.CONSISTENT].text
     assert "No reproduced row has a verdict yet" not in forms[Tier.REPRODUCED].text
 
 
@@ -322,3 +322,21 @@ def test_who_researched_is_named_and_filtered_by_the_agent(base: Published) -> N
 
 def test_small_p_values_are_not_zero(base: Published) -> None:
     assert "<0.001" in index(front_of(three_rows(base))).text
+
+
+def test_a_first_look_answers_only_where_nothing_else_does(base: Published) -> None:
+    def on(task: str, gain_bpb: float, num: int, tier: Tier) -> list[Published]:
+        key = {**(base.outcome.key if base.outcome else {}), "task": task}
+        made = sessions.rows(base, "tpe", gain_bpb, num=num, tier=tier, key=key)
+        return [with_outcome(replace(item, name=f"{task}-{item.name}"), head=f"{task}-{item.name}") for item in made]
+
+    first, few = on("demo", 0.03, 5, Tier.REPRODUCED), on("nano", 0.02, 2, Tier.CONSISTENT)
+    page = index(front(first, few))
+    assert "demo is for a first look: budgets of seconds decide nothing" in page.text
+    assert "Not reproduced yet, so not in this answer: 1 row of nano" in page.text
+    assert "#tier=all" in page.values("href")
+    assert [item["data-task"] for item in page.named("section") if "data-task" in item] == ["nano", "demo"]
+    page = index(front(first, on("nano", 0.02, 5, Tier.CONSISTENT)))
+    assert ": By consistent, not yet reproduced rows: tpe alone has a verdict. Its gain over" in page.text
+    assert "No reproduced row of nano" in page.text and "demo is for a first look" not in page.text
+    assert "For a first look: budgets of seconds" in page.text and "Not reproduced yet, so" not in page.text

@@ -54,6 +54,11 @@
     ranking.querySelectorAll(".series").forEach(function (series) {
       series.toggleAttribute("hidden", !visible.has(series.dataset.row));
     });
+    // Axes of what others have say nothing of the rows that are left.
+    ranking.querySelectorAll(".chart").forEach(function (chart) {
+      var drawn = chart.querySelector(".series");
+      chart.hidden = drawn !== null && chart.querySelector(".series:not([hidden])") === null;
+    });
     bracket(rows);
     return visible;
   }
@@ -63,7 +68,9 @@
     boards.forEach(function (board) {
       var here = !wanted.board || board.id === wanted.board, rowsLeft = new Set();
       rank(board, wanted.tier).forEach(function (ranking) {
-        narrow(ranking, here, wanted).forEach(function (row) { rowsLeft.add(row); });  // one, also on two devices
+        var visible = narrow(ranking, here, wanted);
+        ranking.hidden = visible.size === 0;  // of several by device, the one that the filter leaves
+        visible.forEach(function (row) { rowsLeft.add(row); });  // one, also on two devices
       });
       var left = rowsLeft.size;
       var rows = board.querySelectorAll(whole + " .rows tbody tr").length;

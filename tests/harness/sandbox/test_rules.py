@@ -141,6 +141,11 @@ def test_the_filter_beside_a_gpu_allows_the_drivers_kind_of_socket(monkeypatch: 
     assert verdict(program, 41, 1, stream) == verdict(program, 41, 1, stream | cloexec) == EPERM
     assert verdict(program, 41, inet, packets) == verdict(program, 41, inet, stream) == EPERM
     assert verdict(program, 0) == ALLOW and verdict(program, 101) == EPERM, "what comes behind is still there"
+    bind, listen, meetings = 49, 50, (42, 43, 288)  # connect, accept, accept4
+    assert verdict(program, bind) == verdict(program, listen) == ALLOW
+    assert all(verdict(program, call) == EPERM for call in meetings), "whoever listens outside is not met"
+    own = seccomp.program(unix_sockets=True, same_user=False)  # in a network and a file system of its own
+    assert all(verdict(own, call) == ALLOW for call in meetings)
 
 
 def test_bubblewrap_binds_nothing_of_the_user(tmp_path: Path) -> None:
