@@ -324,7 +324,7 @@ def test_it_says_under_what_it_began_and_under_what_it_went_on(session: Path, tm
 
 def test_other_numbers_of_a_task_are_named_and_words_about_it_are_not() -> None:
     own = {"audit_cuts": 32, "study": False, "knobs": {"DEPTH": 2}}
-    assert other_numbers(own, {**own, "study": True}) == []
+    assert other_numbers(own, {**own, "study": True, "first_look": True}) == []
     assert other_numbers(own, {**own, "audit_cuts": 2, "knobs": {}}) == ["audit_cuts", "knobs"]
     assert other_numbers(None, own) == ["audit_cuts", "knobs"]
 
