@@ -25,7 +25,8 @@ from leaderboard.verdict import Verdict, differences, judge
 
 Say = Callable[[str], None]
 _NAMES = {Role.CONFIRM_BASELINE: "baseline", Role.CONFIRM_CANDIDATE: "winner"}
-_WORDS = ("study", "first_look", "device_class", "data", "measured_on", "reference_bpb")  # of a task: about it, no part of it
+# Of a task: about it, no part of it.
+_WORDS = ("study", "first_look", "device_class", "data", "measured_on", "reference_bpb")
 
 
 @dataclass(frozen=True)
