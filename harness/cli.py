@@ -188,7 +188,9 @@ def _not_ranked(state: SessionState) -> str:
 
     if not (reasons := unranked(state)):
         return ""
-    return f", and cannot be ranked ({reasons[0]}): move it away to run its seed again"
+    # What the session knew when it began stays so; what the device did in the meantime need not come again.
+    way_on = "" if state.unranked else ": move it away to run its seed again"
+    return f", and cannot be ranked ({reasons[0]}){way_on}"
 
 
 def _run_new(config: Config, yes: bool) -> int:

@@ -11,6 +11,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+# What a task's configuration says about it: no part of what is measured, and free to change.
+TASK_WORDS = ("study", "first_look", "device_class", "data", "measured_on", "reference_bpb")
+
 
 @dataclass
 class TaskConfig:

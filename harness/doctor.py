@@ -153,7 +153,7 @@ def _lifted(best: ladder.Probed, sudo: str) -> str | None:
     if best.why_not and enter.CLOSED in best.why_not:
         return None  # that says it all
     if nvidias_mounts():
-        return _NVIDIAS_MOUNTS
+        return f"{_NVIDIAS_MOUNTS}, and {_IN_CONTAINER}"
     if in_container():
         return _IN_CONTAINER  # /proc/sys is read-only here
     for file, forbidding, command in _SWITCHES:

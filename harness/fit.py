@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,8 @@ from harness.protocols import OnProgress
 from harness.records import Progress
 from harness.sizes import Size
 
+FEW_CORES = 2  # as many as the advice leaves
+LINUX = sys.platform.startswith("linux")  # which has taskset
 FIRST_TASK = "demo"  # what `bpbench run` takes where nothing is said
 
 
@@ -54,7 +57,7 @@ def _smaller_device(task: TaskConfig, device: Device, misfit: TaskMisfit) -> str
         return ""
     if device.name != "cpu":
         return ", or backend=cpu" + " for a first look" * (task.name == FIRST_TASK)
-    return sizes.FEWER_CORES
+    return sizes.FEWER_CORES if (device.identity.get("num_cores") or 0) > FEW_CORES and LINUX else ""
 
 
 def kept(device: Device) -> dict[str, Known]:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from harness import agents, compose
-from harness.config import Config
+from harness.config import TASK_WORDS, Config
 from harness.errors import ConfigError, HarnessError, of_system
 from harness.fold import fold
 from harness.journal import canonical, read
@@ -91,10 +92,14 @@ def begun(config: Config) -> tuple[Path, SessionState] | None:
     return folder, state
 
 
+def _without_words(config: dict[str, Any]) -> dict[str, Any]:
+    """Of an older version, some are not there yet."""
+    return {**config, "task": {name: value for name, value in config["task"].items() if name not in TASK_WORDS}}
+
+
 def _differences(state: SessionState, config: Config) -> Iterator[str]:
     """In what a session differs from the one that `config` would give, one name each."""
-    then = state.config
-    today = json.loads(canonical(plain(config)))
+    then, today = (_without_words(each) for each in (state.config, json.loads(canonical(plain(config)))))
     # What the session found out when it began, and the folder in which it was found, however that is written.
     if config.task.clock == "auto" or config.budget.clock != "auto":
         today["task"]["clock"] = then["task"]["clock"]

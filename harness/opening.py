@@ -185,6 +185,8 @@ def fewer_cores(began_on: Mapping[str, Any], device: Device) -> str:
     then, now = began_on.get("num_cores"), device.identity.get("num_cores")
     if not isinstance(then, int) or not isinstance(now, int) or not 0 < then < now:
         return ""
+    if any(began_on.get(name) != device.identity.get(name) for name in ("cpu_model", "vector_instructions")):
+        return ""  # another processor
     return f"; there it had {then} of the cores, here {now}: `taskset -c 0-{then - 1} bpbench ...` gives as many"
 
 

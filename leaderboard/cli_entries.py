@@ -97,7 +97,7 @@ def _submit(arguments: Namespace) -> int:
         if item.entry.url is not None:
             print(f"{item.name}: put the bundle at {item.entry.url} before you open the pull request")
     if submit.account_of(wish) is None:
-        where = "that .json file" if len(written) < 3 else "those .json files"
+        where = "that .json file" if len(prepared) == 1 else "those .json files"
         print(f"Still to do: the pull request's check asks for your account: put it into `account` in {where}")
     for line in submit.warnings(prepared, found):
         print(f"Still to do: {line}")

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness import ranking
+from harness.config import TASK_WORDS
 from harness.journal import Record
 from harness.records import Role, SessionState
 from harness.sandbox import canaries
@@ -24,7 +25,7 @@ from leaderboard.plausible import BPB_BAND
 from leaderboard.standard import group
 
 # Of config.task: words about it, and the clock, which `auto` resolves for each device and which the key has.
-_NOT_NUMBERS = ("clock", "ticks", "study", "first_look", "device_class", "data", "measured_on", "reference_bpb")
+_NOT_NUMBERS = ("clock", "ticks", *TASK_WORDS)
 _CONFIRMING = (Role.CONFIRM_BASELINE, Role.CONFIRM_CANDIDATE)
 _RUN_ENDS = ("run_started", "run_finished", "run_drifted")
 _MOST = 1e12  # of seconds, tokens, dollars: far beyond every session, and a number that pages and sums can hold

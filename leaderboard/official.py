@@ -78,7 +78,7 @@ def _differences(board: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]:
         f"{text.line(name, 20)} is {_value(key.get(name))}, the board's {_value(board.get(name))}"
         + " (`backend=cpu` has it)" * (name == "clock" and board.get(name) == "metered")
         for name in names
-        if canonical(key.get(name)) != canonical(board.get(name))
+        if (name in key) != (name in board) or canonical(key.get(name)) != canonical(board.get(name))
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import seeds
 from harness.codec import part_from_json, to_json
-from harness.config import TaskConfig
+from harness.config import TASK_WORDS, TaskConfig
 from harness.drift import run_drift
 from harness.errors import HarnessError
 from harness.journal import Journal, Record
@@ -25,8 +25,6 @@ from leaderboard.verdict import Verdict, differences, judge
 
 Say = Callable[[str], None]
 _NAMES = {Role.CONFIRM_BASELINE: "baseline", Role.CONFIRM_CANDIDATE: "winner"}
-# Of a task: about it, no part of it.
-_WORDS = ("study", "first_look", "device_class", "data", "measured_on", "reference_bpb")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def terms(task: TaskConfig, walls: Walls) -> dict[str, Any]:
 def other_numbers(own: Any, here: Any) -> list[str]:
     """The names of what differs between two recorded configurations of a task; words about it may."""
     one, other = (value if isinstance(value, dict) else {} for value in (own, here))
-    return sorted(name for name in {*one, *other} - {*_WORDS} if one.get(name) != other.get(name))
+    return sorted(name for name in {*one, *other} - {*TASK_WORDS} if one.get(name) != other.get(name))
 
 
 class Reproduction:

@@ -109,8 +109,9 @@ def tried(sandbox: Sandbox, device: Device | None, compiles: bool = False) -> Pr
 
 def probe(sandbox: Sandbox) -> Probed:
     """Start this interpreter behind `sandbox`, and see."""
+    why = _missing(sandbox)
     started = time.monotonic()
-    why = _missing(sandbox) or _failure(sandbox, (sys.executable, "-I", "-S", "-c", "pass"))
+    why = why or _failure(sandbox, (sys.executable, "-I", "-S", "-c", "pass"))
     return Probed(sandbox.level, sandbox.name, why, time.monotonic() - started if why is None else None)
 
 

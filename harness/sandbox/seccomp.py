@@ -55,8 +55,8 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     # meeting other programs, where sockets of a kind may be made
     "connect": (42, 203), "accept": (43, 202), "accept4": (288, 242),
     # looked at more closely below
-    "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "kill": (62, 129), "tkill": (200, 130),
-    "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "socketpair": (53, 199), "kill": (62, 129),
+    "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "fcntl": (72, 25), "prctl": (157, 167), "ioctl": (16, 29),
     "prlimit64": (302, 261), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
     "fadvise64": (221, 223), "madvise": (28, 233), "preadv2": (327, 286), "rt_sigaction": (13, 134),
@@ -76,8 +76,8 @@ _AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity"
 _SYNCS = ("sync", "syncfs", "fsync", "fdatasync", "sync_file_range")
 _MEETINGS = ("connect", "accept", "accept4")
 _EXAMINED = {
-    "clone", "clone3", "socket", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2", "pwritev2", "msync",
-    "rt_sigaction", *_MEETINGS, *_SYNCS, *_SIGNALLERS, *_AIMED
+    "clone", "clone3", "socket", "socketpair", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2",
+    "pwritev2", "msync", "rt_sigaction", *_MEETINGS, *_SYNCS, *_SIGNALLERS, *_AIMED
 }  # fmt: skip
 
 _AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
@@ -88,7 +88,7 @@ _F_SET_RW_HINT, _F_SET_FILE_RW_HINT = 1036, 1038
 _SET_ATTRIBUTES = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602, 0x40086604, 0x40806685, 0x800C6613)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _CLONE_PARENT = 1, 36, 0x8000
 _MS_SYNC = 4
-_SOCK_SEQPACKET, _SOCK_TYPE_MASK = 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
+_SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 1, 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
 _POSIX_FADV_DONTNEED, _MADV_COLD, _MADV_PAGEOUT = 4, 20, 21
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH
@@ -168,6 +168,7 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
     rules += [(name, [*_argument(n), *_refuse_if([signal.SIGCONT])]) for name, n in _SIGNALLERS.items()]
     if not unix_sockets:
         rules += [(name, [_refuse(EPERM)]) for name in _MEETINGS]
+        rules.append(("socketpair", _unix_alone([_SOCK_STREAM, _SOCK_SEQPACKET])))
     if same_user:
         rules += [(name, [*_argument(n), *_refuse_unless([0])]) for name, n in _AIMED.items()]
     return rules
@@ -176,7 +177,12 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
 def _sockets(unix_sockets: bool, packet_sockets: bool) -> list[Instruction]:
     if unix_sockets or not packet_sockets:
         return [*_argument(0), *_refuse_unless([_AF_UNIX] if unix_sockets else [])]
-    of_kind = [*_argument(1), (_AND, 0, 0, _SOCK_TYPE_MASK), *_refuse_unless([_SOCK_SEQPACKET])]
+    return _unix_alone([_SOCK_SEQPACKET])
+
+
+def _unix_alone(kinds: Sequence[int]) -> list[Instruction]:
+    """Local sockets of these kinds. Not datagrams: one from a connected pair, too, may name any address."""
+    of_kind = [*_argument(1), (_AND, 0, 0, _SOCK_TYPE_MASK), *_refuse_unless(kinds)]
     return [*_argument(0), (_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(EPERM), *of_kind]
 
 

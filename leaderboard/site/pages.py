@@ -106,11 +106,12 @@ def _says(board: BoardView) -> tuple[bool, bool, int]:
 
 
 def _waiting(shown: Sequence[BoardView]) -> list[str]:
-    """How many rows of each board nobody has reproduced yet."""
+    """How many rows of each board are not among the reproduced ones, but for those that were found wanting."""
     found = []
     for board in shown:
         reproduced = [ranking for ranking in board.rankings if Tier.REPRODUCED.value in ranking.choices.split()]
-        count = len(board.rows) - len({row.number for ranking in reproduced for row in ranking.rows})
+        seen = {row.number for ranking in reproduced for row in ranking.rows}
+        count = sum(row.number not in seen and not row.contested for row in board.rows)
         found += [f"{text.count(count, 'row')} of {board.title}"] if count else []
     return found
 

@@ -116,7 +116,7 @@ def test_what_is_finished_is_left_alone_and_what_is_not_goes_on(
     capsys.readouterr()
     assert cli.main(campaign) == 0
     told = capsys.readouterr().err
-    assert f"{path.parent} is finished already, and cannot be ranked (" in told and "to run its seed again" in told
+    assert f"{path.parent} is finished already, and cannot be ranked (" in told and "move it away" not in told
     assert path.read_bytes() == whole
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))  # that it goes on from anywhere, test_resume.py shows
@@ -135,6 +135,16 @@ def test_a_session_of_another_configuration_is_not_taken_for_this_one(
     assert cli.main(other) == 2
     assert "noop-0 is of another configuration (session); choose another name" in capsys.readouterr().err
     assert journal_of(campaign).read_bytes() == before
+
+
+def test_a_session_of_a_version_that_knew_fewer_words_about_its_task_goes_on(campaign: list[str]) -> None:
+    config = compose.compose(campaign[2:])
+    config.task.first_look, config.task.device_class = not config.task.first_look, "another word"
+    known = multirun.begun(config)
+    assert known is not None and "first_look" in known[1].config["task"]
+    config.task.audit_cuts += 1
+    with pytest.raises(ConfigError, match=r"of another configuration \(task\)"):
+        multirun.begun(config)
 
 
 @pytest.mark.parametrize("what", ["stock train.py", "program", "protocol"])

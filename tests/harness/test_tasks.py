@@ -90,9 +90,10 @@ def test_a_first_look_at_a_fast_device_has_another_way():
         fit.check(BY_NAME["demo"].task, gpu)
     with pytest.raises(TaskMisfit, match=r"use task=full, or backend=cpu$"):
         fit.check(BY_NAME["nano"].task, gpu)
-    cores = replace(gpu, name="cpu")
-    with pytest.raises(TaskMisfit, match=r"or fewer cores: `taskset -c 0,1 bpbench ...`$"):
-        fit.check(BY_NAME["nano"].task, cores)
+    for cores, words in ((16, "use task=full, or fewer cores: `taskset -c 0,1 bpbench ...`"), (2, "use task=full")):
+        many = replace(gpu, name="cpu", identity={**gpu.identity, "num_cores": cores})
+        with pytest.raises(TaskMisfit, match=f"{words}$"):
+            fit.check(BY_NAME["nano"].task, many)
 
 
 @pytest.mark.parametrize(

@@ -53,4 +53,5 @@ def test_a_refusal_names_what_is_not_as_on_the_board_of_the_task() -> None:
     second = official.Official("again", {**board.key, "data_sha256": "0" * 64})
     near = official.refusal([board, second], {**second.key, "protocol": 1.0})
     assert "protocol is 1.0" in near and "data_sha256" not in near
+    assert "luck is None, the board's None" in official.refusal([board], {**board.key, "luck": None})
     assert "none yet" in official.refusal([], board.key)

@@ -333,10 +333,12 @@ def test_a_first_look_answers_only_where_nothing_else_does(base: Published) -> N
     first, few = on("demo", 0.03, 5, Tier.REPRODUCED), on("nano", 0.02, 2, Tier.CONSISTENT)
     page = index(front(first, few))
     assert "demo is for a first look: budgets of seconds decide nothing" in page.text
-    assert "Not reproduced yet, so not in this answer: 1 row of nano" in page.text
+    assert "Not among the reproduced rows, so not in this answer: 1 row of nano" in page.text
     assert "#tier=all" in page.values("href")
     assert [item["data-task"] for item in page.named("section") if "data-task" in item] == ["nano", "demo"]
+    wanting = [replace(item, contested=True) for item in few]
+    assert "Not among the reproduced rows" not in index(front(first, wanting)).text
     page = index(front(first, on("nano", 0.02, 5, Tier.CONSISTENT)))
     assert ": By consistent, not yet reproduced rows: tpe alone has a verdict. Its gain over" in page.text
     assert "No reproduced row of nano" in page.text and "demo is for a first look" not in page.text
-    assert "For a first look: budgets of seconds" in page.text and "Not reproduced yet, so" not in page.text
+    assert "For a first look: budgets of seconds" in page.text and "Not among the reproduced rows" not in page.text

@@ -144,8 +144,12 @@ def test_the_filter_beside_a_gpu_allows_the_drivers_kind_of_socket(monkeypatch: 
     bind, listen, meetings = 49, 50, (42, 43, 288)  # connect, accept, accept4
     assert verdict(program, bind) == verdict(program, listen) == ALLOW
     assert all(verdict(program, call) == EPERM for call in meetings), "whoever listens outside is not met"
+    pair, datagrams, raw = 53, 2, 3
+    for kinds, expected in (((stream, packets, stream | cloexec), ALLOW), ((datagrams, raw), EPERM)):
+        assert all(verdict(program, pair, 1, kind) == expected for kind in kinds)
+    assert verdict(program, pair, 30, stream) == EPERM  # AF_TIPC
     own = seccomp.program(unix_sockets=True, same_user=False)  # in a network and a file system of its own
-    assert all(verdict(own, call) == ALLOW for call in meetings)
+    assert all(verdict(own, call) == ALLOW for call in meetings) and verdict(own, pair, 1, datagrams) == ALLOW
 
 
 def test_bubblewrap_binds_nothing_of_the_user(tmp_path: Path) -> None:
