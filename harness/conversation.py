@@ -204,6 +204,8 @@ class Conversation:
         try:
             self.store(fds[0])
         except (SnapshotRefused, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC and self.is_room_without_it(fds[0]):
+                return
             if isinstance(error, OSError) and error.errno in _OUR_DISK:
                 # Not the code's failure: an earlier snapshot must not be scored in place of this one.
                 raise HarnessError(
@@ -214,6 +216,19 @@ class Conversation:
             self.channel.send({"ok": False, "error": str(error)})
             return
         self.channel.send({"ok": True})
+
+    def is_room_without_it(self, fd: int) -> bool:
+        """End the code whose snapshot found no room, and whether there is room now; then the run has failed.
+
+        Files without a name go with who holds them. Otherwise it could have its run made again when it is unlucky.
+        """
+        self.process.kill()
+        disk = os.statvfs(self.run_dir)
+        if disk.f_bavail * disk.f_frsize < os.fstat(fd).st_size:
+            return False
+        self.watch.verdict = (Status.CRASH, "filled the disk")
+        self.note("disk_limit", "files without a name")
+        return True
 
     def store(self, fd: int) -> None:
         """Copy a snapshot; it counts if the copy is complete by the deadline. Raises SnapshotRefused, OSError."""

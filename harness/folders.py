@@ -52,14 +52,14 @@ def remove(path: Path) -> None:
 
 
 def used_bytes(folders: Iterable[Path]) -> int | None:
-    """What the files in `folders` take on disk; None: too many, or too deep, to count."""
+    """What the files in `folders` take on disk; None: too many, or too deep or closed, to count."""
     total = num_entries = 0
     waiting = [str(folder) for folder in folders]
     while waiting:
         try:
             entries = list(os.scandir(waiting.pop()))
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
+            if error.errno in (errno.ENAMETOOLONG, errno.EACCES):
                 return None
             continue  # gone by now
         num_entries += 1 + len(entries)

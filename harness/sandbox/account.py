@@ -29,7 +29,7 @@ class Account:
         self.root = root
         self.compilers = frozenset(compilers)
         self.executable = frozenset(mapped)
-        self.taken_off: dict[tuple[int, int], int] = {}  # (process, when it started) -> ticks
+        self.taken_off: dict[tuple[int, int], int] = {}  # (process, when it started) -> ns
         self._last: dict[tuple[int, int], int] = {}  # at the last look, of those that were compilers then
         self._impostors: set[tuple[int, int]] = set()
         self._due = 0.0
@@ -50,7 +50,7 @@ class Account:
             fields = tree.stat_fields(f"/proc/{pid}/stat")
             if not fields:
                 continue
-            key, ticks = (pid, int(fields[19])), int(fields[11]) + int(fields[12])
+            key, used = (pid, int(fields[19])), tree.own_ns(pid, fields)
             if key in self._impostors or file_of(f"/proc/{pid}/exe") not in self.compilers:
                 continue
             clean = self._executes_its_own(pid)
@@ -60,16 +60,16 @@ class Account:
                 self._impostors.add(key)
                 self.taken_off.pop(key, None)
                 continue
-            seen[key] = ticks
+            seen[key] = used
             if key in self._last:  # what it used before the first look may be another program's
-                self.taken_off[key] = self.taken_off.get(key, 0) + ticks - self._last[key]
+                self.taken_off[key] = self.taken_off.get(key, 0) + used - self._last[key]
         self._last = seen
 
-    def own_ticks(self) -> int | None:
-        """What is left of the tree's processor time, in clock ticks; None where it cannot be known."""
+    def own_ns(self) -> int | None:
+        """What is left of the tree's processor time, in nanoseconds; None where it cannot be known."""
         if self.compilers and not may_look():
             return None
-        total = tree.cpu_ticks(self.root)
+        total = tree.cpu_ns(self.root)
         return None if total is None else max(0, total - sum(self.taken_off.values()))
 
     def _executes_its_own(self, pid: int) -> bool | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from harness.protocols import Launch
 MEMORY_SLACK = 1.125  # the runner kills at the limit itself, and says so; this is for what is faster than its polls
 DATA_FACTOR = 2  # of address space over memory: allocators reserve more than they use
 MAX_OPEN_FILES = 4096
+# Of a core file, in bytes. Where crashes are piped to a handler, which runs as root outside of all walls, the kernel
+# takes no notice of 0, and 1 means none (do_coredump() in fs/coredump.c).
+NO_CORE = 1 if sys.platform.startswith("linux") else 0
 _counter = itertools.count()
 
 
@@ -41,7 +45,7 @@ def rlimits(limits: Limits, *, own_user: bool, accelerator: bool) -> dict[str, i
     The driver of an accelerator reserves address space by the terabyte, so nothing limits that there.
     """
     before = 0 if own_user else _threads_of(os.getuid())
-    values = {"CORE": 0, "NOFILE": MAX_OPEN_FILES, "NPROC": before + limits.max_processes}
+    values = {"CORE": NO_CORE, "NOFILE": MAX_OPEN_FILES, "NPROC": before + limits.max_processes}
     if limits.max_memory_bytes is not None:
         values["FSIZE"] = limits.max_memory_bytes
         if not accelerator:

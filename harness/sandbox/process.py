@@ -19,7 +19,7 @@ import psutil
 from harness.errors import HarnessError
 from harness.protocols import Launch
 from harness.sandbox import compilers
-from harness.sandbox.limits import Cgroup
+from harness.sandbox.limits import NO_CORE, Cgroup
 from harness.wire import Channel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -197,5 +197,5 @@ class ProcessSandbox:
     name: str = "process"
 
     def launch(self, launch: Launch) -> SupervisedProcess:
-        plan = {"rlimits": {"CORE": 0}}
+        plan = {"rlimits": {"CORE": NO_CORE}}
         return supervise(launch, Entry(launch.argv, str(launch.cwd), launch.env, launch.fds, plan))

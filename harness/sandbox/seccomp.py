@@ -7,6 +7,7 @@ sibling that sends SIGCONT). Numbers: the kernel's own tables, as in asm/unistd_
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import struct
@@ -27,7 +28,12 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "bpf": (321, 280),
     "perf_event_open": (298, 241), "userfaultfd": (323, 282), "vmsplice": (278, 75), "lookup_dcookie": (212, 18),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "open_by_handle_at": (304, 265),
-    "name_to_handle_at": (303, 264), "mq_open": (240, 180), "mq_notify": (244, 184), "personality": (135, 92),
+    "name_to_handle_at": (303, 264), "mq_open": (240, 180), "mq_unlink": (241, 181), "mq_notify": (244, 184),
+    "personality": (135, 92),
+    # its requests are the calls that are refused below, done by the kernel's own threads
+    "io_setup": (206, 0),
+    # what happens to files outside, by name, as it happens; Landlock has no say in it
+    "inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262),
     # System V's memory, queues and semaphores: they outlive every process, so one run could leave them to the next
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186), "msgsnd": (69, 189),
     "msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191),
@@ -36,8 +42,8 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
     "kexec_file_load": (320, 294), "reboot": (169, 142), "settimeofday": (164, 170), "clock_settime": (227, 112),
     "adjtimex": (159, 171), "clock_adjtime": (305, 266), "sethostname": (170, 161), "setdomainname": (171, 162),
-    "acct": (163, 89), "quotactl": (179, 60), "syslog": (103, 116), "vhangup": (153, 58), "iopl": (172, None),
-    "ioperm": (173, None),
+    "acct": (163, 89), "quotactl": (179, 60), "quotactl_fd": (443, 443), "syslog": (103, 116), "vhangup": (153, 58),
+    "iopl": (172, None), "ioperm": (173, None),
     # priorities above others', and timers that wake a stopped tree
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274),
     "timer_create": (222, 107), "timerfd_create": (283, 85), "timerfd_settime": (286, 86),
@@ -62,30 +68,35 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "fadvise64": (221, 223), "madvise": (28, 233), "preadv2": (327, 286), "rt_sigaction": (13, 134),
 }  # fmt: skip
 
+# A mark that stays: whoever may write to a file (everybody to /dev/null) may say when that was.
+_TIMES = ("utime", "utimes", "futimesat", "utimensat")
 _ATTRIBUTES = (
-    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat",
-    "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "setxattrat",
-    "removexattrat", "file_setattr", "truncate",
+    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "setxattr", "lsetxattr",
+    "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "setxattrat", "removexattrat", "file_setattr",
+    "truncate",
 )  # fmt: skip
 # Signals to this argument's process; the number is which argument holds the signal.
 _SIGNALLERS = {
     "kill": 1, "tkill": 1, "tgkill": 2, "rt_sigqueueinfo": 1, "rt_tgsigqueueinfo": 2, "pidfd_send_signal": 1
 }  # fmt: skip
 # At the same user these reach any process of the user; the number is which argument names it (0: this one).
-_AIMED = {"prlimit64": 0, "setpriority": 1, "ioprio_set": 1, "sched_setaffinity": 0}
+_AIMED = {"prlimit64": 0, "ioprio_set": 1, "sched_setaffinity": 0}
 _SYNCS = ("sync", "syncfs", "fsync", "fdatasync", "sync_file_range")
 _MEETINGS = ("connect", "accept", "accept4")
 _EXAMINED = {
     "clone", "clone3", "socket", "socketpair", "fcntl", "prctl", "ioctl", "fadvise64", "madvise", "preadv2",
-    "pwritev2", "msync", "rt_sigaction", *_MEETINGS, *_SYNCS, *_SIGNALLERS, *_AIMED
+    "pwritev2", "msync", "rt_sigaction", *_MEETINGS, *_TIMES, *_SYNCS, *_SIGNALLERS, *_AIMED, "setpriority"
 }  # fmt: skip
 
 _AF_UNIX, _F_SETSIG, _TIOCSTI, _TIOCLINUX = 1, 10, 0x5412, 0x541C
+_F_SETLEASE = 1024  # who opens the file next waits
 # How long data will live: the kernel keeps it with a file that is open for reading, and everybody's processes can ask.
 _F_SET_RW_HINT, _F_SET_FILE_RW_HINT = 1036, 1038
 # The same as the calls on attributes, through a descriptor open for reading: flags, version, project (linux/fs.h), and
 # whether a file can be written to any more (linux/fsverity.h) or is encrypted (linux/fscrypt.h).
 _SET_ATTRIBUTES = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602, 0x40086604, 0x40806685, 0x800C6613)
+# Which parts of a file the file system has looked up: ext4's state, its look-ups and their table, and FIEMAP.
+_LOOKED_UP = (0x40046629, 0x6612, 0xC020662A, 0xC020660B)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _CLONE_PARENT = 1, 36, 0x8000
 _MS_SYNC = 4
 _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 1, 5, 0xF  # above the mask: SOCK_CLOEXEC and SOCK_NONBLOCK
@@ -149,10 +160,10 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         ("clone", [*_argument(0), (_JUMP_ANY_BIT, 2, 0, _NEW_NAMESPACES | _CLONE_PARENT), (_AND, 0, 0, 0xFF),
                    (_JUMP_EQUAL, 0, 1, signal.SIGCONT), _refuse(EPERM), _allow()]),
         ("socket", _sockets(unix_sockets, packet_sockets)),
-        ("fcntl", [*_argument(1), *_refuse_if([_F_SETSIG, _F_SET_RW_HINT, _F_SET_FILE_RW_HINT])]),
+        ("fcntl", [*_argument(1), *_refuse_if([_F_SETSIG, _F_SETLEASE, _F_SET_RW_HINT, _F_SET_FILE_RW_HINT])]),
         # A subreaper of its own, or a child that is its parent's, would take what ends out of the supervisor's account.
         ("prctl", [*_argument(0), *_refuse_if([_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER])]),
-        ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX, *_SET_ATTRIBUTES])]),
+        ("ioctl", [*_argument(1), *_refuse_if([_TIOCSTI, _TIOCLINUX, *_SET_ATTRIBUTES, *_LOOKED_UP])]),
         # Ways to drop pages of files from memory, and to read only those that are there.
         ("fadvise64", [*_argument(3), *_refuse_if([_POSIX_FADV_DONTNEED])]),
         ("madvise", [*_argument(2), *_refuse_if([_MADV_COLD, _MADV_PAGEOUT])]),
@@ -160,7 +171,7 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         ("rt_sigaction", _default_sigchld()),
     ]  # fmt: skip
     # Whoever asks is told that it was done: all that a run writes is thrown away.
-    rules += [(name, [_refuse(0)]) for name in _SYNCS]
+    rules += [(name, [_refuse(0)]) for name in (*_SYNCS, *_TIMES)]
     rules += [
         ("msync", [*_argument(2), (_JUMP_ANY_BIT, 1, 0, _MS_SYNC), _allow(), _refuse(0)]),
         ("pwritev2", [*_argument(5), *_refuse_unless([0])]),  # no flags: RWF_DSYNC and RWF_SYNC write to the disk
@@ -171,6 +182,9 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
         rules.append(("socketpair", _unix_alone([_SOCK_STREAM, _SOCK_SEQPACKET])))
     if same_user:
         rules += [(name, [*_argument(n), *_refuse_unless([0])]) for name, n in _AIMED.items()]
+        # With the kind PRIO_USER the same 0 names all that the user runs.
+        itself = [*_argument(0), (_JUMP_EQUAL, 1, 0, os.PRIO_PROCESS), _refuse(EPERM)]
+        rules.append(("setpriority", [*itself, *_argument(1), *_refuse_unless([0])]))
     return rules
 
 

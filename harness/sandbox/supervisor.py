@@ -85,6 +85,10 @@ class Log:
         os.close(self.target)
 
 
+# Of a tree: processor time in nanoseconds, how many ended, what lives.
+Standing = tuple[int | None, int, frozenset[tuple[int, int]]]
+
+
 class Supervisor:
     def __init__(self, control: socket.socket, preloaded: bool) -> None:
         self.control = control
@@ -95,7 +99,7 @@ class Supervisor:
         self.selector.register(control, selectors.EVENT_READ)
         self.child: int | None = None
         self.ready: int | None = None  # where the child says that it was started
-        self.at_stop: tuple[int | None, int] = (None, 0)  # processor time, and how many had ended
+        self.at_stop: Standing = (None, 0, frozenset())
         self.num_reaped = 0
         self.account: Account | None = None  # as long as somebody will ask
         self.log: Log | None = None
@@ -145,7 +149,7 @@ class Supervisor:
                 return {"pid": self.spawn(message)}
             case "stop":
                 stopped = tree.stop_all(root, self.reap)
-                self.at_stop = (tree.cpu_ticks(root), self.num_reaped + tree.num_zombies(root))
+                self.at_stop = self.standing(root)
                 return {"stopped": stopped}
             case "resume":
                 ticks = self.ticks_since_stop(root)
@@ -156,19 +160,28 @@ class Supervisor:
             case _:
                 return {"killed": self.kill()}
 
+    def standing(self, root: int) -> Standing:
+        return tree.cpu_ns(root), self.num_reaped + tree.num_zombies(root), tree.living(root)
+
     def ticks_since_stop(self, root: int) -> int | None:
-        """What the stopped tree used of the processor; at least one where anything of it ended, which takes running."""
+        """What the stopped tree used of the processor; at least one where anything of it ended, which takes running.
+
+        Also what was ending when it was stopped: with the last of a group's ties to its session the kernel itself wakes
+        the group (setpgid(2), orphaned process groups).
+        """
         self.reap()
-        before, ended_before = self.at_stop
-        now, ended = tree.cpu_ticks(root), self.num_reaped + tree.num_zombies(root)
-        if before is None or now is None:
+        used_before, ended_before, living_before = self.at_stop
+        used, ended, living = self.standing(root)
+        if used_before is None or used is None:
             return None
-        return max(now - before, ended - ended_before, 0)
+        ticks = (used - used_before) // tree.TICK_NS
+        return max(ticks, abs(ended - ended_before), len(living ^ living_before), 0)
 
     def own_ticks(self, root: int) -> int | None:
         account, self.account = self.account or Account(root, (), ()), None
         account.look()
-        return account.own_ticks()
+        used = account.own_ns()
+        return None if used is None else used // tree.TICK_NS
 
     def send(self, message: dict[str, Any]) -> None:
         try:

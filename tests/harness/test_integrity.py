@@ -203,3 +203,9 @@ def test_used_bytes_counts_what_is_on_disk(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc/kcore")
     used = folders.used_bytes([tmp_path])
     assert used is not None and 100_000 <= used < 300_000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="no folder is closed to root")
+def test_a_folder_that_cannot_be_looked_into_is_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(0o300)
+    assert folders.used_bytes([tmp_path]) is None

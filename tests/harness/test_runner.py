@@ -269,8 +269,23 @@ def test_a_full_disk_of_ours_ends_the_session_and_not_the_run(
         return gate.copy_snapshot(fd, target, max_bytes, between)
 
     monkeypatch.setattr(conversation, "copy_snapshot", full)
+    room = os.statvfs_result((4096, 4096, 10, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(conversation.os, "statvfs", lambda path: room)
     with pytest.raises(HarnessError, match="free space or mend the disk, then resume"):
         train(data_dir, "start(); save(); save(b'y' * 200)")
+
+
+def test_a_disk_that_is_full_as_long_as_the_code_runs_is_the_codes_affair(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds files without a name; else it could have itself made again when it is unlucky."""
+
+    def full(fd: int, target: Path, max_bytes: int, between: Callable[[], None]) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(conversation, "copy_snapshot", full)
+    trained = train(data_dir, "start(); save(); time.sleep(600)")
+    assert (trained.status, trained.reason) == (Status.CRASH, "filled the disk")
 
 
 def test_a_run_that_nobody_looked_at_does_not_count(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import posixpath
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 
@@ -85,6 +85,9 @@ def _target(
     place = posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(parts.path))) if parts.path else path
     if place not in files:
         return [f"{target} is no file"]
+    if "=" in parts.fragment:  # a choice of filters, which board.js reads
+        wanted = dict(parse_qsl(parts.fragment))
+        return [] if wanted.keys() <= set(pages[place].values("name")) else [f"{target} is no choice"]
     return [f"{target} is no place"] if parts.fragment and parts.fragment not in pages[place].values("id") else []
 
 

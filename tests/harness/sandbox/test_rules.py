@@ -77,6 +77,17 @@ def verdict(program: bytes, number: int, *arguments: int, architecture: int = X8
         (26, (0, 4096, 1), ALLOW),  # msync(MS_ASYNC)
         (328, (3, 0, 1, 0, 0, 2), EPERM),  # pwritev2(RWF_DSYNC)
         (328, (3, 0, 1, 0, 0, 0), ALLOW),  # pwritev2
+        (206, (), EPERM),  # io_setup
+        (241, (), EPERM),  # mq_unlink
+        (443, (), EPERM),  # quotactl_fd
+        (253, (), EPERM),  # inotify_init
+        (294, (), EPERM),  # inotify_init1
+        (300, (), EPERM),  # fanotify_init
+        (280, (), 0x00050000),  # utimensat: done, it is said
+        (132, (), 0x00050000),  # utime
+        (72, (3, 1024, 1), EPERM),  # fcntl(F_SETLEASE)
+        (16, (3, 0xC020660B, 0), EPERM),  # ioctl(FS_IOC_FIEMAP)
+        (141, (2, 0, 19), ALLOW),  # setpriority(PRIO_USER), as a user of its own
         (283, (), EPERM),  # timerfd_create
         (286, (), EPERM),  # timerfd_settime
         (435, (), ENOSYS),  # clone3
@@ -125,7 +136,9 @@ def test_the_filter_for_code_of_the_same_user(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     program = seccomp.program(unix_sockets=False, same_user=True)
     assert verdict(program, 41, 1, 1) == EPERM  # socket(AF_UNIX)
-    assert verdict(program, 90) == verdict(program, 280) == verdict(program, 76) == EPERM  # chmod, utimensat, truncate
+    assert verdict(program, 90) == verdict(program, 76) == EPERM  # chmod, truncate
+    assert verdict(program, 141, 0, 0, 19) == ALLOW and verdict(program, 141, 0, 7, 19) == EPERM  # setpriority
+    assert verdict(program, 141, 2, 0, 19) == EPERM  # of all that the user runs
     assert verdict(program, 302, 0, 7) == ALLOW and verdict(program, 302, 7, 7) == EPERM  # prlimit64
     assert verdict(program, 1, architecture=0x40000003) == KILL  # 32-bit
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
