@@ -204,7 +204,7 @@ class Conversation:
         try:
             self.store(fds[0])
         except (SnapshotRefused, OSError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC and self.is_room_without_it(fds[0]):
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC and self.ended_for_filling_the_disk(fds[0]):
                 return
             if isinstance(error, OSError) and error.errno in _OUR_DISK:
                 # Not the code's failure: an earlier snapshot must not be scored in place of this one.
@@ -217,8 +217,8 @@ class Conversation:
             return
         self.channel.send({"ok": True})
 
-    def is_room_without_it(self, fd: int) -> bool:
-        """End the code whose snapshot found no room, and whether there is room now; then the run has failed.
+    def ended_for_filling_the_disk(self, fd: int) -> bool:
+        """End the code whose snapshot found no room. Whether there is room now: then it was the code, and has failed.
 
         Files without a name go with who holds them. Otherwise it could have its run made again when it is unlucky.
         """

@@ -16,7 +16,7 @@ from statistics import median
 from harness import agents
 from harness.config import Config
 from harness.data import home
-from harness.device import Device, probe
+from harness.device import PROCESSORS, Device, probe
 from harness.errors import ConfigError, DeviceError
 from harness.protocols import Checked, Sandbox
 from harness.records import Walls
@@ -141,10 +141,9 @@ def remedy(best: ladder.Probed) -> str | None:
     if bubblewrap.version() is None:
         installer = next((command for tool, command in _INSTALLERS.items() if shutil.which(tool)), None)
         return f"{sudo}{installer}" if installer else None
-    if (number := bubblewrap.number()) is not None and number < bubblewrap.LEAST:
-        return (
-            f"install bubblewrap {'.'.join(map(str, bubblewrap.LEAST))} or later (Debian 12 and Ubuntu 24.04 have it)"
-        )
+    if bubblewrap.too_old():
+        least = ".".join(map(str, bubblewrap.LEAST))
+        return f"install bubblewrap {least} or later (Debian 12 and Ubuntu 24.04 have it)"
     return _lifted(best, sudo)
 
 
@@ -208,7 +207,7 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         if diagnosis.usable
         else "no session can run here",
     )
-    if diagnosis.rankable and diagnosis.device is not None and diagnosis.device.name != "cpu":
+    if diagnosis.rankable and diagnosis.device is not None and diagnosis.device.name not in PROCESSORS:
         yield _line("", "  published boards are of processors so far (docs/leaderboard.md): backend=cpu has them")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from harness.views import text
 from leaderboard import standings
 from leaderboard.aggregate import Board, Row
 from leaderboard.page import cell, interval, table
@@ -20,22 +19,13 @@ _REPRODUCTIONS = ("session", "claimed, bpb (95 % interval)", "found, bpb (95 % i
 def sections(collection: Collection) -> Mapping[str, str]:
     """Markdown by NAMES."""
     found = [_reproductions_of(session) for session in collection.sessions]
-    named = zip(_titles(collection.boards), collection.boards, strict=True)
+    boards = collection.boards
+    devices = ["; ".join(board.devices) for board in boards]
+    named = zip(titles.of_boards(boards, devices, [words.title(board) for board in boards]), boards, strict=True)
     return {
         "rows": "\n\n".join(_board(collection, title, board) for title, board in named) or table(_ROWS, []),
         "reproductions": table(_REPRODUCTIONS, [row for rows in found for row in rows]),
     }
-
-
-def _titles(boards: Sequence[Board]) -> list[str]:
-    """Two boards of one task differ in device, protocol or key."""
-    fields = titles.fields([{**board.key, **board.conditions} for board in boards])
-    differences = [
-        [text.line("; ".join(board.devices), 80), *values] for board, values in zip(boards, fields, strict=True)
-    ]
-    return titles.told_apart(
-        [f"{words.task(board)}, {words.length(board.conditions)}" for board in boards], differences
-    )
 
 
 def _board(collection: Collection, title: str, board: Board) -> str:

@@ -100,10 +100,12 @@ class BubblewrapSandbox:
         return [*options, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(launch.cwd)]
 
 
-def number(program: str = "bwrap") -> tuple[int, ...] | None:
-    """Of that version; None: there is none, or it does not say."""
+def too_old(program: str = "bwrap") -> str | None:
+    """Why the installed bubblewrap is no level 3; None: it is new enough, there is none, or it does not say."""
     found = re.search(r"(\d+)\.(\d+)", version(program) or "")
-    return tuple(map(int, found.groups())) if found else None
+    if found is None or tuple(map(int, found.groups())) >= LEAST:
+        return None
+    return f"bubblewrap {found[0]} is older than {LEAST[0]}.{LEAST[1]}"
 
 
 def version(program: str = "bwrap") -> str | None:

@@ -151,11 +151,8 @@ def _missing(sandbox: Sandbox) -> str | None:
     """What can be said without trying."""
     if LINUX and sandbox.level >= 2 and not seccomp.supported():
         return "this processor's system calls are not in harness/sandbox/seccomp.py"
-    if isinstance(sandbox, BubblewrapSandbox):
-        number = bubblewrap.number(sandbox.program)
-        if number is not None and number < bubblewrap.LEAST:
-            have, least = (".".join(map(str, each)) for each in (number, bubblewrap.LEAST))
-            return f"bubblewrap {have} is older than {least}"
+    if isinstance(sandbox, BubblewrapSandbox) and (why := bubblewrap.too_old(sandbox.program)):
+        return why
     if sandbox.name == "landlock" and enter.landlock_abi() == 0:
         return "the kernel has no Landlock, or it is switched off"
     return None

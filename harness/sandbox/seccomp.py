@@ -183,8 +183,7 @@ def _rules(unix_sockets: bool, packet_sockets: bool, same_user: bool) -> list[tu
     if same_user:
         rules += [(name, [*_argument(n), *_refuse_unless([0])]) for name, n in _AIMED.items()]
         # With the kind PRIO_USER the same 0 names all that the user runs.
-        itself = [*_argument(0), (_JUMP_EQUAL, 1, 0, os.PRIO_PROCESS), _refuse(EPERM)]
-        rules.append(("setpriority", [*itself, *_argument(1), *_refuse_unless([0])]))
+        rules.append(("setpriority", [*_require(0, os.PRIO_PROCESS), *_argument(1), *_refuse_unless([0])]))
     return rules
 
 
@@ -197,7 +196,7 @@ def _sockets(unix_sockets: bool, packet_sockets: bool) -> list[Instruction]:
 def _unix_alone(kinds: Sequence[int]) -> list[Instruction]:
     """Local sockets of these kinds. Not datagrams: one from a connected pair, too, may name any address."""
     of_kind = [*_argument(1), (_AND, 0, 0, _SOCK_TYPE_MASK), *_refuse_unless(kinds)]
-    return [*_argument(0), (_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(EPERM), *of_kind]
+    return [*_require(0, _AF_UNIX), *of_kind]
 
 
 def _default_sigchld() -> list[Instruction]:
@@ -215,6 +214,11 @@ def _default_sigchld() -> list[Instruction]:
 def _argument(index: int) -> list[Instruction]:
     """Load the low half of an argument: all that the kernel looks at in an int."""
     return [(_LOAD, 0, 0, _ARGUMENTS + 8 * index)]
+
+
+def _require(index: int, value: int) -> list[Instruction]:
+    """Go on only where this argument is `value`."""
+    return [*_argument(index), (_JUMP_EQUAL, 1, 0, value), _refuse(EPERM)]
 
 
 def _refuse(errno: int) -> Instruction:

@@ -161,7 +161,9 @@ class Supervisor:
                 return {"killed": self.kill()}
 
     def standing(self, root: int) -> Standing:
-        return tree.cpu_ns(root), self.num_reaped + tree.num_zombies(root), tree.living(root)
+        used = tree.cpu_ns(root)
+        num_zombies, living = tree.census(root)
+        return used, self.num_reaped + num_zombies, living
 
     def ticks_since_stop(self, root: int) -> int | None:
         """What the stopped tree used of the processor; at least one where anything of it ended, which takes running.

@@ -126,17 +126,17 @@ def own_ns(pid: int, fields: list[bytes]) -> int:
         return (int(fields[11]) + int(fields[12])) * TICK_NS  # gone by now
 
 
-def living(root: int) -> frozenset[tuple[int, int]]:
-    """What lives below `root`: processes, each with the moment when it started; empty where that cannot be known."""
+def census(root: int) -> tuple[int, frozenset[tuple[int, int]]]:
+    """Below `root`: how many ended and were not waited for; what lives, each with the moment when it started.
+
+    Nobody where that cannot be known.
+    """
     if not LINUX:
-        return frozenset()
-    found = ((pid, stat_fields(f"/proc/{pid}/stat")) for pid in descendants(root))
-    return frozenset((pid, int(fields[19])) for pid, fields in found if fields and fields[0] != b"Z")
-
-
-def num_zombies(root: int) -> int:
-    """Processes below `root` that ended and were not waited for."""
-    return len(descendants(root, zombies=True)) - len(descendants(root)) if LINUX else 0
+        return 0, frozenset()
+    stats = _linux_stats()
+    below = {pid: stats[pid] for pid in _below(root, {pid: int(fields[1]) for pid, fields in stats.items()})}
+    alive = frozenset((pid, int(fields[19])) for pid, fields in below.items() if not _has_ended(fields))
+    return len(below) - len(alive), alive
 
 
 def stat_fields(path: str) -> list[bytes]:
@@ -149,15 +149,21 @@ def stat_fields(path: str) -> list[bytes]:
         return []
 
 
-def _linux_parents(zombies: bool) -> dict[int, int]:
-    parents: dict[int, int] = {}
+def _linux_stats() -> dict[int, list[bytes]]:
+    """By process id, the fields of its stat file, of all that there is."""
     # Newest first: a process that lives for less than this loop takes would never be met if it came last.
-    for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int, reverse=True):
-        fields = stat_fields(f"/proc/{name}/stat")
-        # A process whose first thread has ended shows as a zombie while its other threads run on.
-        if fields and (zombies or fields[0] != b"Z" or int(fields[17]) > 1):
-            parents[int(name)] = int(fields[1])
-    return parents
+    pids = sorted(map(int, filter(str.isdigit, os.listdir("/proc"))), reverse=True)
+    found = ((pid, stat_fields(f"/proc/{pid}/stat")) for pid in pids)
+    return {pid: fields for pid, fields in found if fields}
+
+
+def _has_ended(fields: list[bytes]) -> bool:
+    """A process whose first thread has ended shows as a zombie while its other threads run on."""
+    return fields[0] == b"Z" and int(fields[17]) <= 1
+
+
+def _linux_parents(zombies: bool) -> dict[int, int]:
+    return {pid: int(fields[1]) for pid, fields in _linux_stats().items() if zombies or not _has_ended(fields)}
 
 
 def _ps() -> list[tuple[int, int, str]]:

@@ -56,11 +56,9 @@ def views(collection: Collection, links: Links) -> list[BoardView]:
         ),
     )
     shown = [view(board, collection, links) for board in boards]
-    fields = titles.fields([{**board.key, **board.conditions} for board in boards])
     devices = ["; ".join(rankings.devices(board, collection, links)) for board in boards]
-    differences = [[text.line(label, 80), *values] for label, values in zip(devices, fields, strict=True)]
-    choices = titles.told_apart([item.choice for item in shown], differences)
-    names = titles.told_apart([item.title for item in shown], differences)
+    choices = titles.of_boards(boards, devices, [item.choice for item in shown])
+    names = titles.of_boards(boards, devices, [item.title for item in shown])
     made: list[BoardView] = []
     for item, title, choice in zip(shown, names, choices, strict=True):
         alike = sum(other.id.partition("-")[0] == item.id for other in made)
@@ -72,7 +70,7 @@ def view(board: Board, collection: Collection, links: Links) -> BoardView:
     parts = rankings.parts(board, collection)
     tier = next((tier for tier, found in parts.items() if any(map(_has_verdict, found))), next(iter(parts), None))
     classes = sorted({name for row in board.rows for name in rankings.classes(row, collection)})
-    title = f"{words.task(board)}, {words.length(board.conditions)}"
+    title = words.title(board)
     shown = rankings.rankings(board, parts, collection, links)
     return BoardView(
         id=board_id(board),

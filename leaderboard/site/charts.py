@@ -93,7 +93,7 @@ def lines(series: Sequence[Line], title: str, x_title: str, y_title: str) -> Cha
         f"{text.line(item.name, 40)} ends at {text.bpb(item.points[-1][1], sign=True)}" for item in drawn
     )
     at_edge = sum(not all(x.holds(at) and y.holds(value) for at, value in item.points) for item in drawn)
-    beyond = f"{text.count(at_edge, 'row')} without a verdict beyond the axes, drawn at the edge" if at_edge else ""
+    beyond = f"{_beyond(at_edge)}, drawn at the edge" if at_edge else ""
     return replace(_chart(x, y, title, described, x_title, y_title, made, whole=True), more=_more(usable, beyond))
 
 
@@ -113,8 +113,7 @@ def scatter(series: Sequence[Line], title: str, x_title: str, y_title: str, unkn
     # A point at the edge would stand at a price, or a gain, that is not its own.
     inside = [item for item in drawn if x.holds(item.points[0][0]) and y.holds(item.points[0][1])]
     if beyond := len(drawn) - len(inside):
-        words = f"{text.count(beyond, 'row')} without a verdict beyond the axes"
-        drawn, unknown = inside, "; ".join(filter(None, (words, unknown)))
+        drawn, unknown = inside, "; ".join(filter(None, (_beyond(beyond), unknown)))
     heights = [y.at(item.points[0][1]) for item in drawn]
     places = apart(heights, _LINE, TOP + 4, HEIGHT - BOTTOM - 2)
     made = []
@@ -183,6 +182,10 @@ def shorts(names: Sequence[str]) -> list[str]:
 
 def _middle_cut(name: str) -> str:
     return name if len(name) <= _MAX_NAME else f"{name[:8]}…{name[-8:]}"
+
+
+def _beyond(count: int) -> str:
+    return f"{text.count(count, 'row')} without a verdict beyond the axes"
 
 
 def _more(usable: Sequence[Line], unknown: str = "") -> str:

@@ -56,14 +56,14 @@ class _Unseen:
 def render(collection: Collection, links: Links) -> Iterator[tuple[str, str]]:
     """(path within the site, content) of every page."""
     environment = _environment(links)
-    shown = boards.views(collection, links)
-    yield "index.html", _page(environment, "index", "", "index.html", **_index(shown, collection, links))
+    shown, withdrawn = boards.views(collection, links), _withdrawn(collection, links)
+    yield "index.html", _page(environment, "index", "", "index.html", **_index(shown, withdrawn, collection, links))
     yield "method.html", _page(environment, "method", "", "method.html")
     board_of = {dot.href: board.id for board in shown for row in board.rows for dot in (*row.sessions, *row.left_out)}
     for session in collection.sessions:
         path, view = links.session(session.name), sessions.view(session, links)
         yield path, _page(environment, "session", "../", "", view=view, board=board_of.get(path, ""))
-    for gone in _withdrawn(collection, links):
+    for gone in withdrawn:
         yield gone.href, _page(environment, "withdrawn", "../", "", gone=gone)
     for device, path in sorted(links.devices.items()):
         here = [item for item in collection.sessions if item.outcome is not None and item.outcome.device == device]
@@ -116,19 +116,20 @@ def _waiting(shown: Sequence[BoardView]) -> list[str]:
     return found
 
 
-def _index(shown: Sequence[BoardView], collection: Collection, links: Links) -> dict[str, Any]:
+def _index(
+    shown: Sequence[BoardView], withdrawn: Sequence[_Withdrawn], collection: Collection, links: Links
+) -> dict[str, Any]:
     rows = [row for board in shown for row in board.rows]
     ranked = [board for board in shown if not board.is_study]
     best = max(ranked or shown, key=_says, default=None)
     first = best if ranked else None
     preset, note = _PRESETS[best.tier if best else Tier.SELF_REPORTED]
     unseen = [item for item in collection.sessions if item.outcome is None]
-    gone = _withdrawn(collection, links)
     return {
         "boards": shown,
         "first": first,
-        "answer": first.answer if first else _UNSEEN if unseen else _WITHDRAWN if gone and not shown else _NOTHING,
-        "withdrawn": gone,
+        "answer": first.answer if first else _UNSEEN if unseen else _WITHDRAWN if withdrawn and not shown else _NOTHING,
+        "withdrawn": withdrawn,
         "has_llm": any(row.category == "llm" for row in rows),
         "device_choices": _device_choices(
             [row for board in shown for ranking in board.rankings for row in ranking.rows], collection, links

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.views import text
+
+if TYPE_CHECKING:
+    from leaderboard.aggregate import Board
 
 _MAX_VALUE = 12  # characters; enough of a hash
 
@@ -29,6 +32,13 @@ def told_apart(titles: Sequence[str], differences: Sequence[Sequence[str]]) -> l
         if seen[title] > 1:
             found[index] = f"{title}, no. {seen[title]}"
     return found
+
+
+def of_boards(boards: Sequence[Board], devices: Sequence[str], titles: Sequence[str]) -> list[str]:
+    """`titles` of boards, told apart by their `devices`, in words, and by what their keys and conditions differ in."""
+    found = fields([{**board.key, **board.conditions} for board in boards])
+    differences = [[text.line(label, 80), *values] for label, values in zip(devices, found, strict=True)]
+    return told_apart(titles, differences)
 
 
 def fields(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:

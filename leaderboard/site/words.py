@@ -62,6 +62,11 @@ def task(board: Board) -> str:
     return text.line(str(board.key.get("task")), 40)
 
 
+def title(board: Board) -> str:
+    """Of a board; others may have the same one."""
+    return f"{task(board)}, {length(board.conditions)}"
+
+
 def length(conditions: Mapping[str, Any]) -> str:
     limit, hours = conditions.get("experiments"), conditions.get("max_hours")
     if limit is None:

@@ -54,7 +54,7 @@ def test_a_tree_is_stopped_resumed_and_killed(root: int) -> None:
     assert len(tree._moving(root)) == 2
     assert tree.kill_all(root, lambda: 0) == 2
     assert tree.descendants(root) == []
-    assert tree.cpu_ns(root) is None and tree.living(root) == frozenset() and tree._hunt(root) == []
+    assert tree.cpu_ns(root) is None and tree.census(root) == (0, frozenset()) and tree._hunt(root) == []
 
 
 def test_what_is_handed_over_cannot_be_written_to() -> None:
